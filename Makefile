@@ -1,0 +1,36 @@
+# make demo     the main job on the embedded corpus: float -> int8 -> int4, one table, one transcription
+# make test     all tests
+# make check    ruff, format, types
+# make results  RESULTS.md from results/*.jsonl
+# make clean    removes .venv, runs and generated data
+
+PYTHON ?= $(shell command -v python3.12 >/dev/null 2>&1 && python3.12 -V >/dev/null 2>&1 && echo python3.12 || echo python3)
+BIN := .venv/bin
+
+.PHONY: demo test check results clean setup
+setup: .venv/ready
+
+# pip's own progress shows; about five gigabytes the first time, since torch brings its CUDA libraries.
+.venv/ready: requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else f"Python {v[0]}.{v[1]} found; Nibble needs 3.11 or 3.12: make PYTHON=python3.11 $(MAKECMDGOALS)")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --upgrade pip
+	$(BIN)/python -m pip install -e ".[embedded,tensorboard,test,dev]"
+	touch $@
+
+demo: .venv/ready
+	$(BIN)/python -m nibble.demo
+
+test: .venv/ready
+	$(BIN)/python -m pytest
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+results: .venv/ready
+	$(BIN)/python -m nibble.report
+
+clean:
+	rm -rf .venv runs data .mypy_cache .pytest_cache .ruff_cache .hypothesis

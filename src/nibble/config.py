@@ -1,0 +1,296 @@
+"""Every option of a run, typed, in the order data flows. Hydra fills it from conf/; all validation lives here.
+
+`conf/<group>/<choice>.yaml` holds values, this file holds meaning: an option is documented where it is defined.
+The quantization options are defined in `nibble.quant.spec`, because that room can be used without this file.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from nibble.errors import UserError
+from nibble.quant.spec import QuantConfig, ScheduleConfig
+
+# ---- data ----------------------------------------------------------------------------------------------------------
+
+
+class Corpus(str, Enum):
+    """Where the speech comes from when `data.corpus_dir` doesn't say."""
+
+    embedded = "embedded"  # synthesised commands, made on first use
+    digits = "digits"  # connected digits built from the free-spoken-digit-dataset
+    mini_librispeech = "mini_librispeech"  # downloaded
+    librispeech = "librispeech"  # downloaded
+
+
+class Tokens(str, Enum):
+    """What a label is."""
+
+    char = "char"
+    bpe = "bpe"
+
+
+@dataclass
+class SpecAugmentConfig:
+    """Masks on the log-mel features (Park et al., 2019)."""
+
+    time_masks: int = 0  # 0 for none
+    max_time_share: float = 0.15  # most frames masked in all, as a share of the utterance
+    max_time_frames: int = 40  # longest single time mask
+    frequency_masks: int = 0
+    max_frequency_bins: int = 27
+    probability: float = 1.0  # share of utterances masked
+
+
+class NoiseKind(str, Enum):
+    """What is mixed into the speech."""
+
+    none = "none"
+    folder = "folder"  # any audio below `noise.dir`
+    babble = "babble"  # several speakers of the LibriSpeech-layout folder `noise.dir` at once
+
+
+@dataclass
+class NoiseConfig:
+    """Additive noise at a signal-to-noise ratio drawn uniformly between two bounds, per utterance."""
+
+    kind: NoiseKind = NoiseKind.none
+    dir: str | None = None
+    train_parts: list[str] | None = None  # babble: parts of `dir` for training; null: all beginning with train
+    dev_parts: list[str] | None = None  # babble: parts of `dir` for dev and test; null: all beginning with dev
+    talkers: int = 4  # babble: voices at once
+    train_snr_db: list[float] = field(default_factory=lambda: [0.0, 15.0])  # least and most
+    dev_snr_db: float = 5.0  # dev and test: one level, the same noise in every run
+    probability: float = 1.0  # share of training utterances mixed
+
+    def __post_init__(self) -> None:
+        if self.kind != NoiseKind.none and self.dir is None:
+            raise UserError(f"data.noise.kind={self.kind.value} needs a folder of audio: data.noise.dir=DIR")
+        if len(self.train_snr_db) != 2 or self.train_snr_db[0] > self.train_snr_db[1]:
+            raise UserError(f"data.noise.train_snr_db is {self.train_snr_db}; give [least, most], such as [0, 15]")
+
+
+@dataclass
+class DataConfig:
+    """`data=`: which speech, which labels, which disturbances."""
+
+    corpus: Corpus = MISSING
+    corpus_dir: str | None = None  # any folder in LibriSpeech layout; null: data/<corpus>, made on first use
+    train_parts: list[str] | None = None  # null: every part that begins with "train"
+    dev_parts: list[str] | None = None  # null: every part that begins with "dev"
+    test_parts: list[str] | None = None  # null: every part that begins with "test"
+    fsdd_dir: str | None = None  # corpus=digits: a clone of the free-spoken-digit-dataset to build from
+    max_bad_utterances: int = 0  # utterances with missing audio, text or broken files to skip before stopping
+    tokens: Tokens = Tokens.char
+    vocabulary_size: int = 1024  # bpe: pieces, blank and unknown included; char: not used
+    min_duration_s: float = 0.1  # shorter training utterances are left out
+    max_duration_s: float = 30.0  # longer training utterances are left out
+    speed_perturbation: bool = False  # 0.9x and 1.1x copies of the training speech
+    spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    embedded_hours: float = 2.0  # corpus=embedded: hours of training speech to synthesise
+
+
+# ---- features ------------------------------------------------------------------------------------------------------
+
+
+class FeatureStorage(str, Enum):
+    """When log-mel features are computed."""
+
+    on_the_fly = "on_the_fly"  # in the loader, from audio
+    stored = "stored"  # once, to disk beside the corpus; excludes waveform augmentation
+
+
+@dataclass
+class FeatureConfig:
+    """`features=`: log-mel filterbanks as sherpa-onnx computes them."""
+
+    mel_bins: int = 80
+    storage: FeatureStorage = FeatureStorage.on_the_fly
+
+
+# ---- model ---------------------------------------------------------------------------------------------------------
+
+
+class Predictor(str, Enum):
+    """The label side of the transducer."""
+
+    lstm = "lstm"  # Graves (2012); one layer
+    stateless = "stateless"  # Ghodsi et al. (2020): the last `context` labels
+
+
+@dataclass
+class ModelConfig:
+    """`model=`: a Conformer-Transducer (Gulati et al., 2020)."""
+
+    name: str = MISSING
+    width: int = MISSING  # D
+    layers: int = MISSING
+    heads: int = MISSING
+    feed_forward_multiplier: int = 4
+    kernel: int = 31  # of the depthwise convolution, in frames of 40 ms
+    dropout: float = 0.1
+    predictor: Predictor = Predictor.lstm
+    predictor_width: int = MISSING
+    context: int = 2  # stateless: labels seen
+    joiner_width: int = MISSING
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise UserError(f"model.heads={self.heads} does not divide model.width={self.width}")
+        if self.kernel % 2 == 0:
+            raise UserError(f"model.kernel={self.kernel} has no middle; give an odd number such as {self.kernel + 1}")
+
+
+# ---- loss ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class LossConfig:
+    """`loss=`: the transducer loss (Graves, 2012), with CTC on the encoder as a training aid."""
+
+    ctc_weight: float = 0.0  # 0 for none; the CTC layer exists in training only
+
+
+# ---- optimizer -----------------------------------------------------------------------------------------------------
+
+
+class LearningRateSchedule(str, Enum):
+    """How the learning rate moves after a linear warm-up."""
+
+    cosine = "cosine"  # to zero at the last step
+    noam = "noam"  # as 1 / sqrt(step) (Vaswani et al., 2017)
+
+
+@dataclass
+class OptimizerConfig:
+    """`optimizer=`: AdamW."""
+
+    learning_rate: float = MISSING  # at the end of warm-up
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
+    weight_decay: float = 0.01
+    schedule: LearningRateSchedule = LearningRateSchedule.cosine
+    warmup_steps: int = MISSING
+
+
+# ---- hardware ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class HardwareConfig:
+    """`hardware=`: where it runs, what fits there, and what a deployment there may cost."""
+
+    accelerator: str = "cpu"  # as Lightning: cpu, gpu, auto
+    devices: int = 1
+    nodes: int = 1
+    strategy: str = "auto"  # as Lightning: auto, ddp, fsdp
+    precision: str = "32-true"  # of the float parts, as Lightning: 32-true, bf16-mixed
+    threads: int | None = None  # CPU threads; null: torch's choice
+    kernels: str = "reference"  # which implementation of nibble.kernels.ops
+    compile: bool = False
+    batch_duration_s: float = 60.0  # speech in a batch, per device
+    max_batch_utterances: int | None = None
+    buckets: int = 10  # of similar duration
+    workers: int = 1  # loader processes
+    max_bundle_bytes: int | None = None  # budget, printed beside the measurement
+    max_rtf: float | None = None  # budget: processing time / audio time
+
+
+# ---- logger --------------------------------------------------------------------------------------------------------
+
+
+class WandbMode(str, Enum):
+    """Online needs an account; offline writes files that `wandb sync` sends later."""
+
+    offline = "offline"
+    online = "online"
+
+
+@dataclass
+class LoggerConfig:
+    """`logger=`: where curves go. Several at once are fine."""
+
+    csv: bool = True
+    wandb: bool = False
+    tensorboard: bool = False
+    wandb_mode: WandbMode = WandbMode.offline
+    wandb_project: str = "nibble"
+
+
+# ---- trainer -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class TrainerConfig:
+    """`trainer=`: how long, how often, and what is kept."""
+
+    max_epochs: int = 20
+    max_steps: int | None = None  # optimizer steps; overrides max_epochs
+    accumulate: int = 1  # batches a step
+    gradient_clip: float = 5.0  # largest gradient norm
+    ema_decay: float | None = None  # exponential moving average of the weights, such as 0.999; null: none
+    validate_every_steps: int | None = None  # null: once an epoch
+    checkpoint_every_steps: int | None = None  # null: at each validation
+    early_stop_patience: int | None = None  # validations without a better WER; null: never
+    max_validation_utterances: int | None = None  # null: the whole dev part
+    log_every_steps: int = 10
+    overfit_batches: int = 0  # debug: train and validate on this many batches
+    profile: bool = False  # debug: print where time goes
+
+
+# ---- the whole -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Config:
+    """One training run."""
+
+    name: str = "default"  # of the experiment; a part of the run folder and of the record
+    seed: int = 1
+    run_dir: str = MISSING
+    resume: str | None = None  # a run folder or checkpoint to go on from, exactly
+    init_from: str | None = None  # a checkpoint to take the weights from
+    data: DataConfig = MISSING
+    features: FeatureConfig = MISSING
+    model: ModelConfig = MISSING
+    loss: LossConfig = MISSING
+    quant: QuantConfig = MISSING
+    schedule: ScheduleConfig = MISSING
+    optimizer: OptimizerConfig = MISSING
+    hardware: HardwareConfig = MISSING
+    logger: LoggerConfig = MISSING
+    trainer: TrainerConfig = MISSING
+
+
+def typed(config: DictConfig) -> Config:
+    """The composed configuration as dataclasses, every cross-check done.
+
+    Raises:
+        UserError: a value is missing or contradicts another; the text names the option.
+    """
+    missing = OmegaConf.missing_keys(config)
+    if missing:
+        raise UserError(f"no value for {', '.join(sorted(missing))}")
+    run = OmegaConf.to_object(config)
+    if not isinstance(run, Config):
+        raise UserError(f"not a training configuration: {type(run).__name__}")
+    return run
+
+
+def plain(run: Config) -> dict[str, Any]:
+    """The configuration as dictionaries, lists, numbers and strings, for a checkpoint or JSON."""
+    container = OmegaConf.to_container(OmegaConf.structured(run), enum_to_str=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def from_plain(values: dict[str, Any]) -> Config:
+    """The inverse of `plain`; unknown options and wrong types raise `UserError`."""
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return typed(OmegaConf.merge(OmegaConf.structured(Config), values))  # type: ignore[arg-type]
+    except OmegaConfBaseException as error:
+        raise UserError(f"this configuration is not of this version of nibble: {error}") from error

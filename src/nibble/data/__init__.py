@@ -1,0 +1,1 @@
+"""Audio and text to cuts, cuts to batches (Lhotse)."""

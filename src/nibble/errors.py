@@ -1,0 +1,18 @@
+"""The one exception that carries a message for the person at the keyboard."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """Something the user can mend. The text says what was wrong, with which value, and what to do.
+
+    `train.py`, `evaluate.py` and `python -m nibble.*` print it without a traceback and exit with 1.
+    """
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
+    """The names in `known` closest to `name`, as text for a message; all of them if none is close."""
+    names = sorted(known)
+    close = get_close_matches(name, names, n=count, cutoff=0.5) or names
+    return ", ".join(close)

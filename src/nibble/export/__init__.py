@@ -1,0 +1,1 @@
+"""Trained checkpoints to what is deployed."""

@@ -1,0 +1,1 @@
+"""The integer operators, one schema each."""

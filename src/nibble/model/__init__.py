@@ -1,0 +1,1 @@
+"""The float network: a Conformer-Transducer that has never heard of quantization."""

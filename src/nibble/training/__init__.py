@@ -1,0 +1,1 @@
+"""Lightning: steps, optimizer, callbacks, loggers."""
