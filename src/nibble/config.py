@@ -4,13 +4,13 @@
 The quantization options are defined in `nibble.quant.spec`, because that room can be used without this file.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from nibble.errors import UserError
+from nibble.errors import UserError, nearest
 from nibble.quant.spec import QuantConfig, ScheduleConfig
 
 # ---- data ----------------------------------------------------------------------------------------------------------
@@ -90,6 +90,7 @@ class DataConfig:
     speed_perturbation: bool = False  # 0.9x and 1.1x copies of the training speech
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
+    overfit_utterances: int | None = None  # debug: train and validate on the first so many training utterances
     embedded_hours: float = 2.0  # corpus=embedded: hours of training speech to synthesise
 
 
@@ -130,6 +131,7 @@ class ModelConfig:
     layers: int = MISSING
     heads: int = MISSING
     feed_forward_multiplier: int = 4
+    subsampling_channels: int | None = None  # of the two strided convolutions; null: model.width, as the paper
     kernel: int = 31  # of the depthwise convolution, in frames of 40 ms
     dropout: float = 0.1
     predictor: Predictor = Predictor.lstm
@@ -236,7 +238,7 @@ class TrainerConfig:
     early_stop_patience: int | None = None  # validations without a better WER; null: never
     max_validation_utterances: int | None = None  # null: the whole dev part
     log_every_steps: int = 10
-    overfit_batches: int = 0  # debug: train and validate on this many batches
+    log_layers_every_steps: int = 100  # quantization statistics of each layer; 0: never
     profile: bool = False  # debug: print where time goes
 
 
@@ -252,6 +254,7 @@ class Config:
     run_dir: str = MISSING
     resume: str | None = None  # a run folder or checkpoint to go on from, exactly
     init_from: str | None = None  # a checkpoint to take the weights from
+    records: str | None = "results/records.jsonl"  # where the evaluation at the end is added; null: nowhere
     data: DataConfig = MISSING
     features: FeatureConfig = MISSING
     model: ModelConfig = MISSING
@@ -264,19 +267,140 @@ class Config:
     trainer: TrainerConfig = MISSING
 
 
+# ---- evaluation ----------------------------------------------------------------------------------------------------
+
+
+class Search(str, Enum):
+    """How labels are found in the network's output."""
+
+    greedy = "greedy"
+    beam = "beam"  # `beam_width` hypotheses at once
+
+
+@dataclass
+class NoiseOverrides:
+    """Of `NoiseConfig`; null: as in training."""
+
+    kind: NoiseKind | None = None
+    dir: str | None = None
+    dev_parts: list[str] | None = None
+    talkers: int | None = None
+    dev_snr_db: float | None = None
+
+
+@dataclass
+class DataOverrides:
+    """What evaluation may change of the `DataConfig` that a model was trained with; null: as in training."""
+
+    corpus: Corpus | None = None
+    corpus_dir: str | None = None
+    fsdd_dir: str | None = None
+    dev_parts: list[str] | None = None
+    test_parts: list[str] | None = None
+    max_bad_utterances: int | None = None
+    noise: NoiseOverrides = field(default_factory=NoiseOverrides)
+
+
+@dataclass
+class EvaluateConfig:
+    """`python evaluate.py`: which models, on which speech, searched how."""
+
+    checkpoint: Any = None  # a run folder, a .ckpt or a bundle, or a list of them
+    experiment: str | None = None  # instead of checkpoint: the run of this experiment that was trained last
+    part: Any = None  # dev, test, or names of parts; one or a list; null: dev
+    quant: QuantConfig | None = None  # quantize float checkpoints without training; null: as trained
+    decoding: Search = Search.greedy
+    beam_width: int = 8
+    max_utterances: int | None = None  # null: all
+    worst: int = 5  # utterances with most errors to show
+    records: str | None = "results/records.jsonl"  # a line is added there for each model; null: nowhere
+    data: DataOverrides = field(default_factory=DataOverrides)
+    hardware: HardwareConfig = MISSING
+
+    def __post_init__(self) -> None:
+        if bool(self.checkpoints) == (self.experiment is not None):
+            raise UserError(
+                "give either checkpoint=RUN, checkpoint=[RUN,RUN] (run folders, .ckpt files or bundles), "
+                "or experiment=NAME for its latest run"
+            )
+        if self.beam_width < 1:
+            raise UserError(f"beam_width={self.beam_width}; give at least 1")
+        if self.max_utterances is not None and self.max_utterances < 1:
+            raise UserError(f"max_utterances={self.max_utterances}; give at least 1, or null for all")
+
+    @property
+    def checkpoints(self) -> list[str]:
+        """`checkpoint` as a list, empty if it is null."""
+        return _strings("checkpoint", self.checkpoint)
+
+    @property
+    def parts(self) -> list[str]:
+        """`part` as a list."""
+        return _strings("part", self.part) or ["dev"]
+
+
+def overridden(run: Config, overrides: DataOverrides) -> Config:
+    """The configuration of a run with what evaluation changes of its data."""
+    noise = replace(run.data.noise, **_given(overrides.noise))
+    return replace(run, data=replace(run.data, **{**_given(overrides), "noise": noise}))
+
+
+def _given(overrides: NoiseOverrides | DataOverrides) -> dict[str, Any]:
+    """The options that aren't null."""
+    return {f.name: value for f in fields(overrides) if (value := getattr(overrides, f.name)) is not None}
+
+
+def _strings(option: str, value: Any) -> list[str]:
+    if value is None:
+        return []
+    values = value if isinstance(value, list) else [value]
+    if not all(isinstance(one, str) and one for one in values):
+        raise UserError(f"{option}={value}; give a name, or several as [first,second]")
+    return values
+
+
+# ---- composed by Hydra -> typed ------------------------------------------------------------------------------------
+
+
 def typed(config: DictConfig) -> Config:
     """The composed configuration as dataclasses, every cross-check done.
 
     Raises:
         UserError: a value is missing or contradicts another; the text names the option.
     """
-    missing = OmegaConf.missing_keys(config)
-    if missing:
-        raise UserError(f"no value for {', '.join(sorted(missing))}")
-    run = OmegaConf.to_object(config)
+    run = _object(config)
     if not isinstance(run, Config):
         raise UserError(f"not a training configuration: {type(run).__name__}")
     return run
+
+
+def typed_evaluation(config: DictConfig) -> EvaluateConfig:
+    """As `typed`, for `evaluate.py`."""
+    options = _object(config)
+    if not isinstance(options, EvaluateConfig):
+        raise UserError(f"not an evaluation configuration: {type(options).__name__}")
+    return options
+
+
+def _object(config: DictConfig) -> Any:
+    reject_unknown(config)
+    missing = OmegaConf.missing_keys(config)
+    if missing:
+        raise UserError(f"no value for {', '.join(sorted(missing))}")
+    return OmegaConf.to_object(config)
+
+
+def reject_unknown(config: DictConfig, prefix: str = "") -> None:
+    """Refuse keys that no dataclass has: Hydra's `+option=value` can add one, and it would be ignored."""
+    schema = OmegaConf.get_type(config)
+    known = [f"{prefix}{field.name}" for field in fields(schema)] if is_dataclass(schema) else []
+    for key in config:
+        name = f"{prefix}{key!s}"
+        if name not in known:
+            raise UserError(f"no option {name!r}; nearest: {nearest(name, known)}")
+        unresolved = OmegaConf.is_missing(config, key) or OmegaConf.is_interpolation(config, str(key))
+        if not unresolved and isinstance(config[key], DictConfig):
+            reject_unknown(config[key], f"{name}.")
 
 
 def plain(run: Config) -> dict[str, Any]:

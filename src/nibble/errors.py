@@ -1,5 +1,6 @@
-"""The one exception that carries a message for the person at the keyboard."""
+"""The exceptions that carry a message for the person at the keyboard."""
 
+import signal
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -9,6 +10,14 @@ class UserError(Exception):
 
     `train.py`, `evaluate.py` and `python -m nibble.*` print it without a traceback and exit with 1.
     """
+
+
+class Interrupted(Exception):
+    """A run was asked to stop by a signal, and was saved."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:

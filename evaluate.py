@@ -1,0 +1,36 @@
+"""Measure trained models: word error rate with its interval, size, speed; several are compared on the same utterances.
+
+python evaluate.py checkpoint=runs/digits/2026-01-31_12-00-00_int4_seed1 part=test
+python evaluate.py experiment=digits decoding=beam beam_width=8
+python evaluate.py checkpoint=[runs/float_run,runs/int4_run]
+python evaluate.py checkpoint=runs/float_run quant=int4
+"""
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from nibble import cli
+
+CONF = Path(__file__).resolve().parent / "conf"
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="evaluate")
+def main(config: DictConfig) -> None:
+    """Compose, evaluate, print."""
+    from rich.console import Console
+
+    from nibble.config import typed_evaluation
+    from nibble.evaluation.evaluate import evaluate_checkpoints
+    from nibble.evaluation.printing import print_results
+
+    def task(composed: DictConfig) -> None:
+        options = typed_evaluation(composed)
+        print_results(evaluate_checkpoints(options), Console(highlight=False), worst=options.worst)
+
+    cli.report_errors(task, config)
+
+
+if __name__ == "__main__":
+    cli.run(CONF, "evaluate", main)

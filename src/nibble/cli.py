@@ -1,0 +1,133 @@
+"""What `train.py` and `evaluate.py` share: a check of the command line, and errors without a traceback."""
+
+import re
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from nibble.config import Config, EvaluateConfig, reject_unknown
+from nibble.errors import Interrupted, UserError, nearest
+
+SCHEMAS = {"train": Config, "evaluate": EvaluateConfig}
+
+
+def register_schemas() -> None:
+    """Put the typed configurations where Hydra finds them: `defaults: [train_schema, ...]`."""
+    for name, schema in SCHEMAS.items():
+        ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+
+
+def check_command_line(config_dir: Path, config_name: str, overrides: Sequence[str]) -> None:
+    """Compose the configuration once before Hydra does, so that a slip ends in one line.
+
+    Raises:
+        UserError: an unknown option or group choice, with the nearest names; a value of the wrong type.
+    """
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_dir), version_base="1.3"):
+        base = compose(config_name, return_hydra_config=True)
+        try:
+            parsed = OverridesParser.create().parse_overrides(list(overrides))
+            for override in parsed:
+                # A sweep gives several values; each is checked by its own job.
+                if override.is_sweep_override():
+                    return
+            reject_unknown(compose(config_name, overrides=list(overrides)))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(explain(error, base, config_dir)) from error
+    GlobalHydra.instance().clear()
+
+
+def explain(error: Exception, base: DictConfig, config_dir: Path) -> str:
+    """Hydra's error in one line, with the names that were probably meant."""
+    text = str(error.__cause__ or error)
+    full = f"{error}\n{text}"
+    if match := re.search(r"Could not (?:override|append to config).*?'([\w.@/]+)'", full):
+        name = match.group(1)
+        if "." in name or "/" not in name:
+            return f"no option {name!r}; nearest: {nearest(name, option_names(base))}"
+    if match := re.search(r"Could not find '([\w/]+)/([\w.-]+)'", full):
+        group, choice = match.groups()
+        known = [path.stem for path in (config_dir / group).glob("*.yaml")]
+        return f"no {group}={choice}; nearest: {nearest(choice, known)} (all: {', '.join(sorted(known))})"
+    if match := re.search(r"Could not override '([\w/]+)'", full):
+        return f"no group {match.group(1)!r}; there are: {', '.join(sorted(p.name for p in config_dir.iterdir()))}"
+    first = next(line for line in text.splitlines() if line.strip())
+    key = re.search(r"full_key: (\S+)", text)
+    return f"{key.group(1)}: {first}" if key else f"{error}".splitlines()[0] + f" ({first})"
+
+
+def option_names(config: DictConfig, prefix: str = "") -> list[str]:
+    """Every dotted option name of a composed configuration, Hydra's own left out."""
+    names = []
+    for key in config:
+        name = f"{prefix}{key!s}"
+        if name == "hydra":
+            continue
+        names.append(name)
+        if OmegaConf.is_missing(config, str(key)) or OmegaConf.is_interpolation(config, str(key)):
+            continue
+        if isinstance(child := config[key], DictConfig):
+            names += option_names(child, f"{name}.")
+    return names
+
+
+def run(config_dir: Path, config_name: str, main: Callable[[], Any]) -> None:
+    """Run a Hydra `main`; a `UserError` is printed in one paragraph and ends the process with 1."""
+    quieten()
+    register_schemas()
+    overrides = [word for word in sys.argv[1:] if not word.startswith("-")]
+    try:
+        if config_name == "train":
+            sys.argv += resume_arguments(overrides)
+        if not any(word in ("--help", "-h", "--hydra-help", "--shell-completion", "-sc") for word in sys.argv):
+            check_command_line(config_dir, config_name, overrides)
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+def resume_arguments(overrides: Sequence[str]) -> list[str]:
+    """`resume=DIR` goes on in DIR: Hydra is told to write nothing elsewhere.
+
+    Raises:
+        UserError: other options are given too; they would be ignored, since the checkpoint holds all of them.
+    """
+    resume = next((word.removeprefix("resume=") for word in overrides if word.startswith("resume=")), None)
+    if resume is None:
+        return []
+    others = [word for word in overrides if not word.startswith(("resume=", "hydra."))]
+    if others:
+        raise UserError(
+            f"resume= takes every option from the checkpoint; drop {' '.join(others)}, "
+            "or start a new run from its weights with init_from="
+        )
+    from nibble.training.resume import run_folder  # imports torch: not before it is needed
+
+    return [f"hydra.run.dir={run_folder(resume)}", "hydra.output_subdir=null"]
+
+
+def report_errors(task: Callable[[Any], Any], config: Any) -> Any:
+    """Call `task`, turning the errors a user can mend into an exit code before Hydra adds a traceback."""
+    try:
+        return task(config)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except Interrupted as stop:
+        sys.exit(stop.exit_code)
+
+
+def quieten() -> None:
+    """Silence what libraries say of themselves; what concerns the user is said by this project."""
+    warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric|torch\.optim\.lr_scheduler")
+    warnings.filterwarnings("ignore", message=r".*(torchaudio|rnnt_loss|deprecat).*")

@@ -1,0 +1,32 @@
+"""SpecAugment: masks over time and frequency (Park et al., 2019), and speed perturbation (Ko et al., 2015)."""
+
+import torch
+from lhotse import CutSet
+from torch import Tensor
+from torchaudio.functional import mask_along_axis
+
+from nibble.config import SpecAugmentConfig
+
+SPEEDS = (0.9, 1.1)
+
+
+def spec_augment(features: Tensor, config: SpecAugmentConfig, seed: int) -> Tensor:
+    """(T, F) with masks set to the mean of the utterance; the same masks for the same `seed`.
+
+    A time mask is at most `max_time_frames` long and at most `max_time_share` of T, as in section 2 of Park et
+    al.; masks may overlap. Torch's global random state is left as it was.
+    """
+    mean = float(features.mean())
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        for _ in range(config.time_masks):
+            features = mask_along_axis(features, config.max_time_frames, mean, axis=0, p=config.max_time_share)
+        for _ in range(config.frequency_masks):
+            features = mask_along_axis(features, config.max_frequency_bins, mean, axis=1)
+    return features
+
+
+def with_speeds(cuts: CutSet) -> CutSet:
+    """`cuts` and their copies at 0.9 and 1.1 times the speed; applied when the audio is loaded."""
+    copies = [cut.perturb_speed(speed) for speed in SPEEDS for cut in cuts]
+    return CutSet.from_cuts([*cuts, *copies])

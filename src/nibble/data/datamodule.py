@@ -1,0 +1,238 @@
+"""Corpora, tokenizer, samplers and loaders of one run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lhotse import CutSet
+from torch.utils.data import DataLoader
+
+from nibble.config import DataConfig, FeatureConfig, FeatureStorage, HardwareConfig, NoiseConfig, NoiseKind
+from nibble.data.audio import Waveforms
+from nibble.data.augmentation import with_speeds
+from nibble.data.batch import Batch
+from nibble.data.corpora import locate, parts_folder, select_parts
+from nibble.data.dataset import Disturbance, SpeechDataset
+from nibble.data.manifest import read_part
+from nibble.data.noise import Babble, FolderNoise, Noise
+from nibble.data.sampler import Item, TrainSampler, evaluation_batches
+from nibble.data.screening import report_unknown, trainable
+from nibble.data.stored import with_stored_features
+from nibble.data.tokenizer import Tokenizer, train_tokenizer
+from nibble.errors import UserError
+
+
+class SpeechDataModule(pl.LightningDataModule):
+    """Speech for training, validation and evaluation.
+
+    Whatever is needed is made when first asked for and kept below `root`; a second run finds it there. A tokenizer
+    that came with a checkpoint can be given as `module.tokenizer = ...`; then the training part isn't read for one.
+
+    Args:
+        data: which speech, labels and disturbances.
+        features: how log-mel is computed and whether it is stored.
+        hardware: how large a batch is and how many processes load it.
+        seed: of order and disturbances.
+        root: where corpora that nibble makes or downloads lie, and its caches.
+
+    Attributes:
+        position: the (epoch, batch index) at which `train_dataloader()` starts; a part of a checkpoint.
+        max_validation_utterances: a bound on the dev set of `val_dataloader()`; None for all of it.
+    """
+
+    def __init__(
+        self,
+        data: DataConfig,
+        features: FeatureConfig,
+        hardware: HardwareConfig,
+        seed: int,
+        root: Path = Path("data"),
+    ) -> None:
+        super().__init__()
+        if features.storage == FeatureStorage.stored and (data.speed_perturbation or data.noise.kind != NoiseKind.none):
+            raise UserError(
+                "features.storage=stored excludes speed perturbation and noise, which change the audio each time: "
+                "features=fbank, or data.speed_perturbation=false data.noise.kind=none"
+            )
+        self.data = data
+        self.feature_config = features
+        self.hardware = hardware
+        self.seed = seed
+        self.root = root
+        self.position: tuple[int, int] = (0, 0)
+        self.max_validation_utterances: int | None = None
+        self._waveforms = Waveforms(root / "cache")
+        self._located: tuple[str, Path] | None = None
+        self._cuts: dict[tuple[Path, str], CutSet] = {}
+        self._screened: set[str] = set()  # parts whose characters were compared with the tokenizer's
+        self._tokenizer: Tokenizer | None = None
+        self._noise: dict[str, Noise] = {}
+        self._kept: CutSet | None = None
+
+    # ---- corpora and labels ----------------------------------------------------------------------------------------
+
+    @property
+    def corpus_name(self) -> str:
+        """The corpus as records name it."""
+        return self._locate()[0]
+
+    def parts(self, kind: str) -> list[str]:
+        """The parts of "train", "dev" or "test", in order; none may exist."""
+        wanted: list[str] | None = getattr(self.data, f"{kind}_parts")
+        return select_parts(self._locate()[1], kind, wanted, f"data.{kind}_parts")
+
+    def cuts(self, parts: Sequence[str]) -> CutSet:
+        """Every good utterance of `parts`, checked, decoded if small, with features if these are stored."""
+        folder = self._locate()[1]
+        return CutSet.from_cuts(cut for part in parts for cut in self._read(folder, part))
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Labels learnt from the training transcripts."""
+        if self._tokenizer is None:
+            texts = [cut.supervisions[0].text for cut in self.cuts(self._some_parts("train"))]
+            tokens, size = self.data.tokens, self.data.vocabulary_size
+            self._tokenizer = train_tokenizer(texts, tokens, size, self.root / "cache")
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def prepare_data(self) -> None:
+        """Make or download, check and decode what training needs; afterwards `setup` is quick."""
+        try:
+            self.setup("fit")
+        except OSError as error:
+            raise UserError(
+                f"can't read the corpus or write its cache: {error}. Free space or permit writing in "
+                f"{self.root.resolve()}"
+            ) from error
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read what `stage` needs: for "fit" the training and dev parts, otherwise nothing before it is asked for."""
+        if stage in ("fit", None):
+            self._trainable()
+            self._references(self.parts("dev"))
+            for kind in ("train", "dev"):
+                self._noise_of(kind)
+
+    # ---- loaders ---------------------------------------------------------------------------------------------------
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """An endless stream of batches from `position` on: the same ones whatever ran before or beside it."""
+        return self._loader(self._train_sampler(self.position), training=True)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """The dev parts, or `max_validation_utterances` of them evenly spread."""
+        cuts = list(self._references(self._some_parts("dev")))
+        most = self.max_validation_utterances
+        if most is not None and most < len(cuts):
+            cuts = [cuts[i * len(cuts) // most] for i in range(most)]
+        return self._loader(self._in_order(CutSet.from_cuts(cuts)), training=False)
+
+    def dataloader(self, part_names: list[str]) -> DataLoader[Batch]:
+        """Every utterance of the parts once, in a fixed order, disturbed like dev."""
+        return self._loader(self._in_order(self._references(part_names)), training=False)
+
+    def batches_per_epoch(self) -> int:
+        """Batches of epoch 0 on this device."""
+        return sum(1 for _ in self._train_sampler((0, 0)).epoch(0))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position, for a checkpoint."""
+        return {"position": list(self.position)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on at the position of a checkpoint."""
+        epoch, index = state_dict["position"]
+        self.position = (int(epoch), int(index))
+
+    # ---- inside ----------------------------------------------------------------------------------------------------
+
+    def _locate(self) -> tuple[str, Path]:
+        if self._located is None:
+            self._located = locate(self.data, self.root)
+        return self._located
+
+    def _some_parts(self, kind: str) -> list[str]:
+        """`parts`, of which there must be one."""
+        parts = self.parts(kind)
+        if not parts:
+            folder = self._locate()[1]
+            present = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir()))
+            raise UserError(
+                f"no part of {folder} begins with {kind}; name some with data.{kind}_parts=[...]; there is {present}"
+            )
+        return parts
+
+    def _read(self, folder: Path, part: str) -> CutSet:
+        key = (folder, part)
+        if key not in self._cuts:
+            cuts = read_part(folder, part, self.root / "cache", self.data.max_bad_utterances)
+            if self.feature_config.storage == FeatureStorage.stored:
+                cuts = with_stored_features(cuts, self.feature_config, self.root / "features")
+            else:
+                self._waveforms.add(cuts, part)
+            self._cuts[key] = cuts
+        return self._cuts[key]
+
+    def _references(self, parts: Sequence[str]) -> CutSet:
+        """`cuts` for evaluation; what the model can't write in them is said once."""
+        for part in parts:
+            if part not in self._screened:
+                report_unknown(self.cuts([part]), self.tokenizer)
+                self._screened.add(part)
+        return self.cuts(parts)
+
+    def _trainable(self) -> CutSet:
+        """The training utterances, speeds included, that can be learnt from."""
+        if self._kept is None:
+            cuts = self.cuts(self._some_parts("train"))
+            if self.data.speed_perturbation:
+                cuts = with_speeds(cuts)
+            self._kept = trainable(cuts, self.tokenizer, self.data)
+        return self._kept
+
+    def _train_sampler(self, start: tuple[int, int]) -> TrainSampler:
+        return TrainSampler(self._trainable(), self.hardware, self.seed, start, *self._rank())
+
+    def _in_order(self, cuts: CutSet) -> list[Item]:
+        return evaluation_batches(cuts, self.hardware, *self._rank())
+
+    def _noise_of(self, kind: str) -> Noise | None:
+        """The noise behind "train" or "dev"."""
+        config: NoiseConfig = self.data.noise
+        if config.kind == NoiseKind.none or config.dir is None:
+            return None
+        if kind not in self._noise:
+            if config.kind == NoiseKind.folder:
+                self._noise[kind] = FolderNoise(Path(config.dir))
+            else:
+                folder = parts_folder(Path(config.dir), "data.noise.dir")
+                option = f"data.noise.{kind}_parts"
+                parts = select_parts(folder, kind, getattr(config, f"{kind}_parts"), option)
+                if not parts:
+                    raise UserError(f"no part of {folder} begins with {kind}; name some with {option}=[...]")
+                cuts = CutSet.from_cuts(cut for part in parts for cut in self._read(folder, part))
+                self._noise[kind] = Babble(cuts, self._waveforms, config.talkers)
+        return self._noise[kind]
+
+    def _rank(self) -> tuple[int, int]:
+        """(rank, world size) of this process."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _loader(self, sampler: TrainSampler | list[Item], training: bool) -> DataLoader[Batch]:
+        noise = self._noise_of("train" if training else "dev")
+        disturbance = Disturbance(noise, self.data.noise, self.data.spec_augment, training)
+        return DataLoader(
+            SpeechDataset(self._waveforms, self.tokenizer, self.feature_config, disturbance, self.seed),
+            batch_size=None,
+            sampler=sampler,
+            num_workers=self.hardware.workers,
+            pin_memory=self.hardware.accelerator != "cpu" and torch.cuda.is_available(),
+            # Its own, so that making an iterator leaves torch's global random state alone.
+            generator=torch.Generator().manual_seed(self.seed),
+        )

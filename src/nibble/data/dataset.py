@@ -1,0 +1,94 @@
+"""(epoch, index, utterances) -> Batch: load, disturb, extract, mask, pad."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from lhotse import MonoCut
+from lhotse.augmentation import AudioTransform
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
+
+from nibble.config import FeatureConfig, NoiseConfig, SpecAugmentConfig
+from nibble.data.audio import Waveforms, source
+from nibble.data.augmentation import spec_augment
+from nibble.data.batch import Batch
+from nibble.data.noise import Noise, Samples, fixed_random, mix
+from nibble.data.sampler import Item
+from nibble.data.tokenizer import Tokenizer
+from nibble.features import SAMPLE_RATE, log_mel
+
+
+@dataclass
+class Disturbance:
+    """What happens to speech before the model sees it."""
+
+    noise: Noise | None
+    noise_config: NoiseConfig
+    spec_augment: SpecAugmentConfig
+    training: bool  # else noise at one level, fixed per utterance, and no masks
+
+
+class SpeechDataset(Dataset[Batch]):
+    """Makes the batch that a sampler asks for.
+
+    Every random choice of a training batch follows from (seed, epoch, index), so it is the same batch in whichever
+    process, and after a resumption.
+    """
+
+    def __init__(
+        self, waveforms: Waveforms, tokenizer: Tokenizer, features: FeatureConfig, disturbance: Disturbance, seed: int
+    ) -> None:
+        self.waveforms = waveforms
+        self.tokenizer = tokenizer
+        self.features = features
+        self.disturbance = disturbance
+        self.seed = seed
+
+    def __getitem__(self, item: Item) -> Batch:
+        epoch, index, cuts = item
+        random = np.random.default_rng([self.seed, epoch, index])
+        features = [self._features(cut, random) for cut in cuts]
+        texts = [cut.supervisions[0].text for cut in cuts]
+        labels = [torch.tensor(self.tokenizer.encode(text), dtype=torch.int64) for text in texts]
+        return Batch(
+            features=pad_sequence(features, batch_first=True),
+            feature_lengths=torch.tensor([len(matrix) for matrix in features]),
+            labels=pad_sequence(labels, batch_first=True),
+            label_lengths=torch.tensor([len(row) for row in labels]),
+            ids=[cut.id for cut in cuts],
+            texts=texts,
+            duration_s=sum(cut.duration for cut in cuts),
+            position=(epoch, index),
+        )
+
+    def _features(self, cut: MonoCut, random: np.random.Generator) -> torch.Tensor:
+        """(T, F) of one utterance."""
+        if cut.has_features:
+            features = torch.from_numpy(cut.load_features())
+        else:
+            features = log_mel(torch.from_numpy(self._with_noise(cut, self._speech(cut), random)), self.features)
+        masks = self.disturbance.spec_augment
+        if self.disturbance.training and random.random() < masks.probability:
+            features = spec_augment(features, masks, seed=int(random.integers(2**62)))
+        return features
+
+    def _speech(self, cut: MonoCut) -> Samples:
+        """Samples (samples,), at the speed of the cut."""
+        samples = self.waveforms.read(source(cut))
+        for transform in cut.recording.transforms or []:
+            change = transform if isinstance(transform, AudioTransform) else AudioTransform.from_dict(transform)
+            samples = change(samples[None], SAMPLE_RATE)[0]
+        return samples
+
+    def _with_noise(self, cut: MonoCut, speech: Samples, random: np.random.Generator) -> Samples:
+        noise, config = self.disturbance.noise, self.disturbance.noise_config
+        if noise is None:
+            return speech
+        if not self.disturbance.training:
+            return mix(speech, noise.draw(len(speech), fixed_random(cut.id)), config.dev_snr_db)
+        if random.random() >= config.probability:
+            return speech
+        least_db, most_db = config.train_snr_db
+        snr_db = random.uniform(least_db, most_db)
+        return mix(speech, noise.draw(len(speech), random), snr_db)

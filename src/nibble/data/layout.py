@@ -1,0 +1,113 @@
+"""Writing a corpus in LibriSpeech layout, whole or not at all.
+
+FOLDER/LibriSpeech/SPEAKERS.TXT
+FOLDER/LibriSpeech/PART/SPEAKER/CHAPTER/SPEAKER-CHAPTER-0000.flac
+FOLDER/LibriSpeech/PART/SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt
+"""
+
+import errno
+import hashlib
+import io
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from nibble.errors import UserError
+
+SAMPLE_RATE = 16_000
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One spoken sentence."""
+
+    text: str
+    samples: NDArray[np.int16]  # (samples,) at `SAMPLE_RATE`
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """One line of SPEAKERS.TXT."""
+
+    id: int
+    sex: str  # F, M or ?
+    part: str
+    duration_s: float
+    name: str
+
+
+def write_chapter(folder: Path, part: str, speaker: int, chapter: int, utterances: list[Utterance]) -> str:
+    """Write the utterances as `part`/`speaker`/`chapter` below `folder`/LibriSpeech; returns their content hash."""
+    content = hashlib.sha256()
+    place = folder / "LibriSpeech" / part / str(speaker) / str(chapter)
+    place.mkdir(parents=True)
+    lines = []
+    for index, utterance in enumerate(utterances):
+        name = f"{speaker}-{chapter}-{index:04d}"
+        # Through memory, because soundfile reports a full disk only as "System error".
+        flac = io.BytesIO()
+        soundfile.write(flac, utterance.samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+        (place / f"{name}.flac").write_bytes(flac.getvalue())
+        lines.append(f"{name} {utterance.text}\n")
+        content.update(lines[-1].encode())
+        content.update(utterance.samples.astype("<i2").tobytes())
+    (place / f"{speaker}-{chapter}.trans.txt").write_text("".join(lines), encoding="utf-8")
+    return content.hexdigest()
+
+
+def write_speakers(folder: Path, speakers: list[Speaker]) -> None:
+    """Write SPEAKERS.TXT as LibriSpeech has it."""
+    lines = [";ID  |SEX| SUBSET           |MINUTES| NAME\n"]
+    lines += [f"{s.id:<5}| {s.sex} | {s.part:<17}| {s.duration_s / 60:5.2f} | {s.name}\n" for s in speakers]
+    (folder / "LibriSpeech" / "SPEAKERS.TXT").write_text("".join(lines), encoding="utf-8")
+
+
+def files_hash(folder: Path) -> str:
+    """SHA-256 of the names and sizes of all audio below `folder`/LibriSpeech and of all transcripts; reads no audio."""
+    digest = hashlib.sha256()
+    corpus = folder / "LibriSpeech"
+    for path in sorted(corpus.rglob("*.flac")):
+        digest.update(f"{path.relative_to(corpus).as_posix()} {path.stat().st_size}\n".encode())
+    for path in sorted(corpus.rglob("*.trans.txt")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def make_whole(target: Path, make: Callable[[Path], None]) -> None:
+    """Let `make` fill a folder beside `target`, then rename it; does nothing if `target` exists.
+
+    A run that is killed leaves only the folder beside, which the next run clears; a second run at the same time waits.
+
+    Raises:
+        UserError: the disk is full or the folder can't be written.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.with_name(f".{target.name}.lock")):
+            if target.exists():
+                return
+            partial = target.with_name(f".{target.name}.partial")
+            if partial.exists():
+                shutil.rmtree(partial)
+            partial.mkdir()
+            try:
+                make(partial)
+                partial.rename(target)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"the disk is full: {target} could not be written. Free some space and start again"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise UserError(f"no permission to write {target}; start from a folder where you may write") from error
+        if error.errno in (errno.EEXIST, errno.ENOTDIR):
+            raise UserError(f"{error.filename} is a file where a folder must be, for {target}; move it away") from error
+        raise

@@ -1,0 +1,136 @@
+"""Text <-> label ids, with SentencePiece (Kudo and Richardson, 2018).
+
+Id 0 is the transducer's blank, id 1 stands for characters that training never saw. A piece that begins a word
+begins with U+2581, which `decode` turns into a space.
+"""
+
+import hashlib
+import io
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import sentencepiece
+
+from nibble.config import Tokens
+from nibble.errors import UserError
+
+BLANK = 0
+UNKNOWN = 1
+WORD_START = "\u2581"
+
+
+class Tokenizer:
+    """A trained SentencePiece model."""
+
+    def __init__(self, model: bytes) -> None:
+        self.model = model
+        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+
+    @property
+    def size(self) -> int:
+        """V: labels, blank and unknown included."""
+        return int(self._processor.get_piece_size())
+
+    def encode(self, text: str) -> list[int]:
+        """The label ids of `text`."""
+        ids: list[int] = self._processor.encode(text)
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`; blanks are dropped."""
+        return "".join(self.pieces([i for i in ids if i != BLANK])).replace(WORD_START, " ").strip()
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The symbol of each id."""
+        return [self._processor.id_to_piece(int(i)) for i in ids]
+
+    def unknown(self, text: str) -> set[str]:
+        """The characters of `text` that have no id."""
+        found = self._processor.encode(text, out_type=str)
+        return set("".join(piece for piece in found if self._processor.piece_to_id(piece) == UNKNOWN)) - {WORD_START}
+
+    def write(self, folder: Path) -> None:
+        """Write tokenizer.model and tokens.txt ("symbol id" a line, as sherpa-onnx reads it) into `folder`."""
+        (folder / "tokenizer.model").write_bytes(self.model)
+        lines = [f"{piece} {i}\n" for i, piece in enumerate(self.pieces(range(self.size)))]
+        (folder / "tokens.txt").write_text("".join(lines), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> "Tokenizer":
+        """Read a tokenizer.model.
+
+        Raises:
+            UserError: there is no such file, or it is no SentencePiece model.
+        """
+        if not path.is_file():
+            raise UserError(f"no tokenizer at {path}")
+        try:
+            return cls(path.read_bytes())
+        except RuntimeError as error:
+            raise UserError(f"{path} is not a SentencePiece model: {error}") from error
+
+
+def train_tokenizer(texts: Iterable[str], tokens: Tokens, vocabulary_size: int, cache_dir: Path) -> Tokenizer:
+    """Learn the labels from the training transcripts, once for the same texts and options.
+
+    Args:
+        texts: the training transcripts.
+        tokens: characters, or byte-pair encoding (Sennrich et al., 2016).
+        vocabulary_size: V for byte-pair encoding; characters take as many as there are.
+        cache_dir: where trained models are kept, named by what they were trained from.
+
+    Raises:
+        UserError: no text, or `vocabulary_size` doesn't suit it; the text names a size that does.
+    """
+    lines = [text for text in texts if text]
+    if not lines:
+        raise UserError("the training transcripts are empty, so there is nothing to learn labels from")
+    characters = set("".join(lines).replace(" ", WORD_START)) | {WORD_START}
+    if tokens == Tokens.char:
+        vocabulary_size = len(characters) + 2
+    what = "\n".join([sentencepiece.__version__, tokens.value, str(vocabulary_size), *lines])
+    cached = cache_dir / f"{tokens.value}-{hashlib.sha256(what.encode()).hexdigest()[:16]}.model"
+    if cached.is_file():
+        return Tokenizer.load(cached)
+    if vocabulary_size < len(characters) + 2:
+        raise UserError(
+            f"data.vocabulary_size={vocabulary_size} is smaller than the {len(characters)} characters of the "
+            f"transcripts, blank and unknown; give at least {len(characters) + 2}"
+        )
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=model,
+            model_type=tokens.value,
+            vocab_size=vocabulary_size,
+            character_coverage=1.0,
+            normalization_rule_name="identity",
+            max_sentence_length=1_000_000,
+            pad_id=BLANK,
+            pad_piece="<blk>",
+            unk_id=UNKNOWN,
+            bos_id=-1,
+            eos_id=-1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise UserError(_too_large(vocabulary_size, str(error))) from error
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    partial = cached.with_suffix(f".{os.getpid()}.partial")
+    partial.write_bytes(model.getvalue())
+    partial.replace(cached)
+    return Tokenizer(model.getvalue())
+
+
+def _too_large(vocabulary_size: int, error: str) -> str:
+    """SentencePiece's message in the words of the option."""
+    largest = re.search(r"value <= (\d+)", error)
+    if largest is None:
+        return f"SentencePiece can't learn data.vocabulary_size={vocabulary_size} labels: {error}"
+    return (
+        f"data.vocabulary_size={vocabulary_size} is more than the training transcripts support; "
+        f"the most is {largest[1]}: data.vocabulary_size={largest[1]}, or data.tokens=char"
+    )

@@ -1,0 +1,220 @@
+"""Recognise a part of a corpus with a trained model, score it, and record the result."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from nibble.config import EvaluateConfig, HardwareConfig, Search, overridden, plain
+from nibble.data.batch import Batch
+from nibble.data.datamodule import SpeechDataModule
+from nibble.data.progress import track
+from nibble.data.tokenizer import Tokenizer
+from nibble.errors import UserError
+from nibble.evaluation import provenance, records
+from nibble.evaluation.printing import print_results
+from nibble.evaluation.records import Record
+from nibble.evaluation.result import Result, Transcript
+from nibble.evaluation.size import Size, measure_size
+from nibble.evaluation.wer import Score, score
+from nibble.export.bundle import write_bundle
+from nibble.export.checkpoint import latest_run, load_checkpoint, quantize
+from nibble.export.loaded import Loaded
+from nibble.model.decoding import Hypothesis, beam, greedy
+from nibble.model.transducer import Transducer
+from nibble.quant.spec import Arithmetic, Precision
+
+Decoder = Callable[[Transducer, Tensor, Tensor], list[Hypothesis]]
+
+
+class Evaluation(NamedTuple):
+    """What `evaluate` measures."""
+
+    score: Score
+    transcripts: list[Transcript]
+    rtf: float  # time of encoder and search / duration of the audio
+
+
+def evaluate(
+    model: Transducer, tokenizer: Tokenizer, batches: Iterable[Batch], decoder: Decoder = greedy
+) -> Evaluation:
+    """Recognise all utterances of `batches`, on the device that the model is on.
+
+    The real-time factor is the time of encoder and search in one process over the duration of the audio, batched as
+    the loader does it; log-mel features are computed by the loader and are not in it.
+    """
+    device = next(iter(model.state_dict().values())).device  # a frozen model has no parameters
+    transcripts: list[Transcript] = []
+    processing_s = audio_s = 0.0
+    for batch in batches:
+        inputs = batch.to(device)
+        started_s = _now_s(device)
+        with torch.inference_mode():
+            hypotheses = decoder(model, *model.encode(inputs.features, inputs.feature_lengths))
+        processing_s += _now_s(device) - started_s
+        audio_s += batch.duration_s
+        for id_, text, hypothesis in zip(batch.ids, batch.texts, hypotheses, strict=True):
+            transcripts.append(Transcript(id_, text, tokenizer.decode(hypothesis.ids)))
+    return Evaluation(
+        score(*([row[column] for row in transcripts] for column in range(3))),
+        transcripts,
+        processing_s / audio_s if audio_s else 0.0,
+    )
+
+
+def evaluate_checkpoints(options: EvaluateConfig) -> list[Result]:
+    """Evaluate each checkpoint that the options name, and append a record for each.
+
+    Raises:
+        UserError: a checkpoint, the corpus or the machine does not allow it; the text says which.
+    """
+    paths = [Path(path) for path in options.checkpoints] or [latest_run(str(options.experiment))]
+    results = []
+    for path in paths:
+        loaded = load_checkpoint(path)
+        if options.quant is not None:
+            loaded = quantize(loaded, options.quant)
+        results.append(evaluate_loaded(loaded, options))
+    return results
+
+
+def evaluate_loaded(loaded: Loaded, options: EvaluateConfig) -> Result:
+    """Evaluate one model on the parts that the options name, and append its record."""
+    device = choose_device(options.hardware)
+    if options.hardware.threads:
+        torch.set_num_threads(options.hardware.threads)
+    size = measure_size(loaded)
+    config = overridden(loaded.config, options.data)
+    data = SpeechDataModule(config.data, config.features, options.hardware, config.seed)
+    data.tokenizer = loaded.tokenizer
+    parts = _parts(data, options)
+    batches = _batches(data, parts, f"{loaded.path.name} on {'+'.join(parts)}", options.max_utterances)
+    decoder = greedy if options.decoding is Search.greedy else partial(beam, width=options.beam_width)
+    measured = evaluate(loaded.model.to(device), loaded.tokenizer, batches, decoder)
+    if not measured.score.reference_words:
+        raise UserError(f"{'+'.join(parts)} has no reference words, so there is no error rate; give another part=")
+    record = _record(loaded, options, data.corpus_name, parts, measured, size, device)
+    if options.records is not None:
+        records.append(Path(options.records), record)
+    return Result(record, measured.transcripts, size, options.hardware)
+
+
+def evaluate_run(folder: Path, console: Console | None = None) -> dict[str, Any]:
+    """Write `bundle/` of a finished run, evaluate that bundle on the dev parts, and append its record.
+
+    Args:
+        folder: the run; its best checkpoint is used, else its last.
+        console: prints the result there; None prints nothing.
+
+    Returns:
+        the record as a dictionary.
+    """
+    trained = load_checkpoint(folder)
+    write_bundle(folder / "bundle", trained.model, trained.tokenizer, trained.config, trained.notes)
+    config = trained.config
+    options = EvaluateConfig(
+        checkpoint=str(folder / "bundle"),
+        hardware=config.hardware,
+        max_utterances=config.trainer.max_validation_utterances,
+        records=config.records,
+    )
+    results = evaluate_checkpoints(options)
+    if console is not None:
+        print_results(results, console)
+    return asdict(results[0].record)
+
+
+def choose_device(hardware: HardwareConfig) -> torch.device:
+    """The one device to evaluate on.
+
+    Raises:
+        UserError: a GPU is asked for and absent.
+    """
+    if hardware.accelerator == "cpu" or (hardware.accelerator == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError(
+            f"hardware.accelerator={hardware.accelerator}, but torch {torch.__version__} sees no GPU; "
+            "use hardware=cpu, or check the driver with nvidia-smi"
+        )
+    return torch.device("cuda")
+
+
+def _parts(data: SpeechDataModule, options: EvaluateConfig) -> list[str]:
+    """The names of the parts to evaluate: `dev` and `test` stand for all of their kind."""
+    parts: list[str] = []
+    for part in options.parts or ["dev"]:
+        parts.extend(data.parts(part) if part in ("train", "dev", "test") else [part])
+    return parts
+
+
+def _batches(data: SpeechDataModule, parts: list[str], title: str, limit: int | None) -> Iterable[Batch]:
+    """The batches of `parts` with a progress bar; with a limit, of so many utterances evenly spread."""
+    data.data = replace(data.data, dev_parts=parts)
+    data.max_validation_utterances = limit
+    total = len(data.cuts(parts))
+    return track(data.val_dataloader(), title, min(total, limit or total), size=len)
+
+
+def _record(
+    loaded: Loaded,
+    options: EvaluateConfig,
+    corpus: str,
+    parts: list[str],
+    measured: Evaluation,
+    size: Size,
+    device: torch.device,
+) -> Record:
+    config, measured_score = loaded.config, measured.score
+    how: dict[str, Any] = {"parts": parts, "decoding": options.decoding.value, "max_utterances": options.max_utterances}
+    if options.decoding is Search.beam:
+        how["beam_width"] = options.beam_width
+    return Record(
+        experiment=config.name,
+        corpus=corpus,
+        part="+".join(parts),
+        model=config.model.name,
+        parameters=size.parameters,
+        quant=loaded.quant,
+        method=loaded.method,
+        seed=config.seed,
+        wer=measured_score.wer,
+        substitutions=measured_score.substitutions,
+        deletions=measured_score.deletions,
+        insertions=measured_score.insertions,
+        reference_words=measured_score.reference_words,
+        wer_ci95=measured_score.wer_ci95,
+        utterance_errors=measured_score.utterance_errors,
+        bundle_bytes=size.bundle_bytes,
+        float32_bytes=size.float32_bytes,
+        ratio=size.ratio,
+        rtf=measured.rtf,
+        threads=torch.get_num_threads(),
+        backend=_backend(loaded, options),
+        hardware=provenance.hardware(device),
+        commit=provenance.commit(),
+        command=provenance.command(),
+        config_hash=provenance.config_hash({**plain(config), "evaluation": how}),
+    )
+
+
+def _backend(loaded: Loaded, options: EvaluateConfig) -> str:
+    """Arithmetic, kernels and search."""
+    search = "greedy" if options.decoding is Search.greedy else f"beam{options.beam_width}"
+    if loaded.precision is Precision.float:
+        return f"float {search}"
+    if loaded.config.quant.arithmetic is Arithmetic.fake:
+        return f"fake {search}"
+    return f"native {options.hardware.kernels} {search}"
+
+
+def _now_s(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -1,0 +1,111 @@
+"""What `evaluate.py` shows of its results."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from nibble.evaluation.alignment import aligned
+from nibble.evaluation.records import Record
+from nibble.evaluation.result import Result
+from nibble.evaluation.wer import paired_interval
+
+_GROUPS = 8  # of 16-bit tensors shown by name
+
+
+def print_results(results: Sequence[Result], console: Console, worst: int = 5) -> None:
+    """Each result in full; for several, one table as well, with the paired difference to the first."""
+    for result in results:
+        _print_result(result, console, worst)
+    if len(results) > 1:
+        console.print(comparison(results))
+
+
+def comparison(results: Sequence[Result]) -> Table:
+    """One row a model."""
+    table = Table(title=f"{results[0].record.corpus} {results[0].record.part}")
+    for column in ("model", "quant", "WER", "95 %", "difference to the first", "bytes", "ratio", "RTF"):
+        table.add_column(column, justify="left" if column in ("model", "quant") else "right")
+    first = results[0].record
+    for result in results:
+        record = result.record
+        table.add_row(
+            f"{record.model} seed {record.seed}",
+            f"{record.quant} ({record.method})",
+            percent(record.wer),
+            f"{percent(record.wer_ci95[0])} … {percent(record.wer_ci95[1])}",
+            "" if record is first else difference(record, first),
+            f"{record.bundle_bytes:,}",
+            f"{record.ratio:.2f}×",
+            f"{record.rtf:.3f}",
+        )
+    return table
+
+
+def difference(record: Record, first: Record) -> str:
+    """WER of `record` minus WER of `first` in percentage points, with its 95 % interval."""
+    try:
+        value, low, high = paired_interval([record.utterance_errors], [first.utterance_errors])
+    except ValueError:
+        return "other utterances"
+    return f"{points(value)} ({points(low)} … {points(high)})"
+
+
+def percent(rate: float) -> str:
+    """0.0512 -> 5.12 %."""
+    return f"{100 * rate:.2f} %"
+
+
+def points(difference: float) -> str:
+    """A difference of rates in percentage points, with its sign: -0.0012 -> −0.12."""
+    return f"{100 * difference:+.2f}".replace("-", "−")
+
+
+def _print_result(result: Result, console: Console, worst: int) -> None:
+    record = result.record
+    console.rule(f"{record.model} {record.quant} ({record.method}), {record.corpus} {record.part}")
+    low, high = record.wer_ci95
+    console.print(
+        f"[bold]WER {percent(record.wer)}[/] (95 %: {percent(low)} … {percent(high)}): "
+        f"{record.substitutions} substitutions, {record.deletions} deletions, {record.insertions} insertions "
+        f"in {record.reference_words:,} words of {len(record.utterance_errors):,} utterances"
+    )
+    _print_worst(result, console, worst)
+    _print_size(result, console)
+    console.print(
+        f"[bold]RTF {record.rtf:.4f}[/] (encoder and search; {record.threads} threads, {record.hardware})"
+        + _budget(record.rtf, result.hardware.max_rtf)
+    )
+
+
+def _print_worst(result: Result, console: Console, worst: int) -> None:
+    texts = {transcript.id: transcript for transcript in result.transcripts}
+    ranked = sorted(result.record.utterance_errors, key=lambda utterance: (-utterance[1], utterance[0]))
+    for id_, errors, words in [utterance for utterance in ranked if utterance[1]][:worst]:
+        console.print(f"{id_}: {errors} errors in {words} words", style="dim")
+        console.print(aligned(texts[id_].reference, texts[id_].hypothesis))
+
+
+def _print_size(result: Result, console: Console) -> None:
+    record, groups = result.record, result.size.sixteen_bit
+    console.print(
+        f"[bold]{record.bundle_bytes:,} bytes[/] in the bundle, {record.ratio:.2f}× smaller than "
+        f"{record.parameters:,} parameters in float32 ({record.float32_bytes:,} bytes)"
+        + _budget(record.bundle_bytes, result.hardware.max_bundle_bytes)
+    )
+    if not groups:
+        console.print("all of it in 32 bits")
+        return
+    values, tensors = sum(group.values for group in groups), sum(group.tensors for group in groups)
+    console.print(f"in 16 bits: {values:,} values in {tensors} tensors")
+    for group in groups[:_GROUPS]:
+        console.print(f"  {group.values:>9,}  {group.name} ({group.tensors})", highlight=False)
+    if len(groups) > _GROUPS:
+        rest = groups[_GROUPS:]
+        console.print(f"  {sum(group.values for group in rest):>9,}  in {len(rest)} other groups of tensors")
+
+
+def _budget(measured: float, allowed: float | None) -> str:
+    if allowed is None:
+        return ""
+    return f"; budget {allowed:,}: " + ("[green]kept[/]" if measured <= allowed else "[bold red]exceeded[/]")

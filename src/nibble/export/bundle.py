@@ -1,0 +1,197 @@
+"""The packed file: a folder with integer weights, configuration and tokenizer, from which nothing is executed.
+
+model.safetensors  <module>.<weight>.codes  integers, packed as `nibble.quant.packing` says
+                   <module>.<weight>.scale  float16
+                   everything else under its own name: float16, or float32 in a bundle of a float model
+config.json        the run's configuration, what the weights are, and the SHA-256 of each other file
+tokenizer.model    SentencePiece
+tokens.txt         "symbol id" a line, as sherpa-onnx reads it
+"""
+
+import copy
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from nibble.config import Config, from_plain, plain
+from nibble.data.tokenizer import Tokenizer
+from nibble.errors import UserError
+from nibble.export.loaded import Loaded, check_state
+from nibble.model.transducer import Transducer
+from nibble.quant.convert import freeze, load_frozen, prepare, quantized_modules, set_precision
+from nibble.quant.packing import pack, unpack
+from nibble.quant.spec import Precision
+
+_FORMAT = "nibble bundle"
+_VERSION = 1
+_FILES = ("model.safetensors", "tokenizer.model", "tokens.txt")
+
+
+def write_bundle(folder: Path, model: Transducer, tokenizer: Tokenizer, config: Config, notes: dict[str, Any]) -> int:
+    """Write a trained model, at the precision it is at, and return the size of all files in bytes.
+
+    The model is copied before it is frozen. `folder` appears whole or not at all; an older bundle there is replaced.
+
+    Args:
+        folder: the bundle; its parent is made if need be.
+        model: prepared for `config.quant`, at the precision and full blend it is to be used at.
+        tokenizer: as in training.
+        config: of the run.
+        notes: `precision` ("float", "int8", "rules"), `method` ("float", "ptq", "qat"), `corpus`, `step`.
+
+    Raises:
+        UserError: the folder holds something else, the disk is full, or writing is not allowed there.
+    """
+    folder = folder.absolute()
+    if folder.exists() and any(folder.iterdir()) and not is_bundle(folder):
+        raise UserError(f"{folder} holds other files than a bundle; give an empty or new folder")
+    partial = folder.parent / f".{folder.name}.{os.getpid()}.partial"
+    tensors = _tensors(model, Precision(notes["precision"]))
+    try:
+        partial.mkdir(parents=True)
+        save_file(tensors, partial / "model.safetensors")
+        tokenizer.write(partial)
+        description = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            **notes,
+            "sha256": {name: _sha256(partial / name) for name in _FILES},
+            "config": plain(config),
+        }
+        (partial / "config.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"the bundle {folder} cannot be written: {error}; free space or give another folder") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return bundle_bytes(folder)
+
+
+def read_bundle(folder: Path) -> Loaded:
+    """The model of a bundle, with integer weights, ready to use.
+
+    Raises:
+        UserError: a file is missing or damaged, or the bundle is of another version.
+    """
+    description = _description(folder)
+    try:
+        config = from_plain(description["config"])
+        precision, method = Precision(description["precision"]), str(description["method"])
+        corpus, step = str(description["corpus"]), int(description["step"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{folder / 'config.json'} is not whole: {type(error).__name__} at {error}") from error
+    tokenizer = Tokenizer.load(folder / "tokenizer.model")
+    model = _build(folder, config, tokenizer.size, precision)
+    return Loaded(folder, config, tokenizer, model, precision, corpus, step, method, frozen=True)
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether a folder looks like a bundle, whole or not."""
+    return (folder / "model.safetensors").is_file() or (folder / "tokens.txt").is_file()
+
+
+def bundle_bytes(folder: Path) -> int:
+    """Size of all files of a bundle."""
+    return sum(file.stat().st_size for file in folder.iterdir())
+
+
+def stored_tensors(folder: Path) -> dict[str, Tensor]:
+    """What model.safetensors of a bundle holds, by name."""
+    return load_file(folder / "model.safetensors")
+
+
+def _tensors(model: Transducer, precision: Precision) -> dict[str, Tensor]:
+    """What to store of a model: integer codes, their scales, and the rest."""
+    if precision is Precision.float:
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    frozen = copy.deepcopy(model).cpu()
+    freeze(frozen)
+    bits = _code_bits(frozen)
+    return {
+        name: pack(tensor, bits[name]) if name in bits else _half(name, tensor)
+        for name, tensor in frozen.state_dict().items()
+    }
+
+
+def _code_bits(frozen: Transducer) -> dict[str, int]:
+    """Name of each tensor of integer codes of a frozen model -> the bits of a code."""
+    return {
+        f"{name}.{weight}_codes": module.weight_bits
+        for name, module in quantized_modules(frozen).items()
+        for weight in module.frozen_weights()
+        if module.weight_bits is not None
+    }
+
+
+def _half(name: str, tensor: Tensor) -> Tensor:
+    """A tensor in float16; counters stay integers.
+
+    Raises:
+        UserError: a value is larger than float16 can hold.
+    """
+    if not tensor.is_floating_point():
+        return tensor.contiguous()
+    half = tensor.to(torch.float16).contiguous()
+    if not torch.isfinite(half).all():
+        raise UserError(f"{name} has values that float16 cannot hold (largest {tensor.abs().max():g}); train again")
+    return half
+
+
+def _build(folder: Path, config: Config, vocabulary_size: int, precision: Precision) -> Transducer:
+    """The model whose state model.safetensors of a bundle holds."""
+    try:
+        stored = load_file(folder / "model.safetensors")
+    except SafetensorError as error:
+        raise UserError(f"{folder / 'model.safetensors'} is damaged: {error}; copy the bundle again") from error
+    model = Transducer(config.model, config.features.mel_bins, vocabulary_size)
+    if precision is Precision.float:
+        check_state(folder, model, stored)
+        model.load_state_dict(stored)
+        return model.eval()
+    prepare(model, config.quant)
+    set_precision(model, precision)
+    freeze(model)  # gives the codes their shapes; their values come from the file
+    expected = model.state_dict()
+    for name, bits in _code_bits(model).items():
+        if name in stored:
+            try:
+                stored[name] = unpack(stored[name], bits, expected[name].shape)
+            except ValueError as error:
+                raise UserError(f"{folder} holds the weights of another model: {name}: {error}") from error
+    check_state(folder, model, stored)
+    load_frozen(model, stored)
+    return model.eval()
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    """config.json of a bundle, with every file checked against it."""
+    for name in ("config.json", *_FILES):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} is not a whole bundle: {name} is missing; copy the bundle again")
+    try:
+        description = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{folder / 'config.json'} is damaged: {error}; copy the bundle again") from error
+    if not isinstance(description, dict) or description.get("format") != _FORMAT:
+        raise UserError(f"{folder / 'config.json'} is not of a nibble bundle")
+    if description.get("version") != _VERSION:
+        raise UserError(f"{folder} is a bundle of version {description.get('version')}; this nibble reads {_VERSION}")
+    for name in _FILES:
+        if _sha256(folder / name) != description.get("sha256", {}).get(name):
+            size = (folder / name).stat().st_size
+            raise UserError(f"{folder / name} is damaged or was changed ({size} bytes); copy the bundle again")
+    return description
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

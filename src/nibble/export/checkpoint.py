@@ -1,0 +1,167 @@
+"""Checkpoints of `train.py`, read without executing anything in them."""
+
+import pickle
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nibble.config import Config, from_plain
+from nibble.data.tokenizer import Tokenizer
+from nibble.errors import UserError, nearest
+from nibble.export.bundle import is_bundle, read_bundle
+from nibble.export.loaded import Loaded, check_state
+from nibble.model.transducer import Transducer
+from nibble.quant.convert import prepare, set_precision
+from nibble.quant.spec import Precision, QuantConfig
+
+_PREFIX = "model."  # of the transducer in `TransducerModule`; what else is there exists in training only
+
+
+def load_checkpoint(path: Path) -> Loaded:
+    """The model of a run folder (its best checkpoint, else its last), a checkpoint file, or a bundle folder.
+
+    With averaged weights (`trainer.ema_decay`) the state in the file is the average.
+
+    Raises:
+        UserError: nothing there, not a checkpoint, truncated, from another model or another version.
+    """
+    path = locate(path)
+    if is_bundle(path):
+        return read_bundle(path)
+    saved = read_checkpoint(path)
+    try:
+        state = {
+            name.removeprefix(_PREFIX): tensor
+            for name, tensor in saved["state_dict"].items()
+            if name.startswith(_PREFIX)
+        }
+        ours = saved["nibble"]
+        config = from_plain(ours["config"])
+        tokenizer = Tokenizer(ours["tokenizer"])
+        precision, blend = Precision(ours["precision"]), float(ours["blend"])
+        corpus, step = str(ours["corpus"]), int(ours["step"])
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is not a checkpoint of this version of nibble: {type(error).__name__} at {error}"
+        ) from error
+    quantized = bool(config.quant.rules) and precision is not Precision.float
+    return Loaded(
+        path=path,
+        config=config,
+        tokenizer=tokenizer,
+        model=build(path, config, tokenizer, state, precision, blend),
+        precision=precision if quantized else Precision.float,
+        corpus=corpus,
+        step=step,
+        method="qat" if quantized else "float",
+        frozen=False,
+    )
+
+
+def quantize(loaded: Loaded, quant: QuantConfig) -> Loaded:
+    """A float model at the precision of `quant`, without training.
+
+    Raises:
+        UserError: the model is quantized already, or a rule does not fit it.
+    """
+    if loaded.method != "float":
+        raise UserError(
+            f"{loaded.path} is at {loaded.quant} already; leave quant= out, or give a float checkpoint, "
+            "such as checkpoints/phase_1_float.ckpt of a staged run"
+        )
+    config = replace(loaded.config, quant=quant)
+    if not quant.rules:
+        return replace(loaded, config=config)
+    model = build(loaded.path, config, loaded.tokenizer, loaded.model.state_dict(), Precision.rules, 1.0)
+    return replace(loaded, config=config, model=model, precision=Precision.rules, method="ptq")
+
+
+def build(
+    path: Path, config: Config, tokenizer: Tokenizer, state: dict[str, Tensor], precision: Precision, blend: float
+) -> Transducer:
+    """The transducer of a run with these weights, prepared for its rules, at a precision, in eval mode.
+
+    Raises:
+        UserError: names or shapes of the weights are not those of this model.
+    """
+    model = Transducer(config.model, config.features.mel_bins, tokenizer.size)
+    if config.quant.rules:
+        prepare(model, config.quant)
+    check_state(path, model, state)
+    model.load_state_dict(state)
+    if config.quant.rules:
+        set_precision(model, precision, blend)
+    return model.eval()
+
+
+def locate(path: Path) -> Path:
+    """The checkpoint file or bundle folder that `path` stands for.
+
+    Raises:
+        UserError: there is none; the text names what is near.
+    """
+    if path.is_file() or is_bundle(path):
+        return path
+    if path.is_dir():
+        for candidate in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "best.ckpt", "last.ckpt"):
+            if (path / candidate).is_file():
+                return path / candidate
+        raise UserError(
+            f"{path} is neither a run (no checkpoints/best.ckpt or checkpoints/last.ckpt) "
+            "nor a bundle (no model.safetensors)"
+        )
+    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    hint = f"; in {path.parent} there is: {nearest(path.name, siblings)}" if siblings else ""
+    raise UserError(f"{path} does not exist{hint}")
+
+
+def latest_run(experiment: str, runs: Path = Path("runs")) -> Path:
+    """The run folder of an experiment whose checkpoint was written last.
+
+    Raises:
+        UserError: no run of that experiment has a checkpoint.
+    """
+    found = sorted((runs / experiment).glob("**/checkpoints/*.ckpt"), key=lambda file: file.stat().st_mtime)
+    if not found:
+        known = sorted({file.relative_to(runs).parts[0] for file in runs.glob("*/**/checkpoints/*.ckpt")})
+        hint = f"there are runs of: {nearest(experiment, known)}" if known else f"{runs} has no finished run"
+        raise UserError(
+            f"no run of experiment {experiment!r} has a checkpoint; {hint}. "
+            f"Train one: python train.py experiment={experiment}"
+        )
+    return found[-1].parent.parent
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The dictionary in a checkpoint file: tensors and plain data; anything else in the file is refused, not run.
+
+    Raises:
+        UserError: absent, unreadable, truncated, or not a checkpoint.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise UserError(f"the checkpoint {path} cannot be read: {error.strerror}") from error
+    if start != b"PK\x03\x04":  # torch.save writes zip files
+        raise UserError(f"{path} is not a checkpoint: it does not begin as torch.save files do")
+    if not zipfile.is_zipfile(path):  # the directory stands at the end
+        raise UserError(
+            f"{path} is truncated: it ends after {path.stat().st_size} bytes without its directory; "
+            "copy it again, or use another checkpoint of the run"
+        )
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} holds more than tensors and plain data, so it was not loaded and nothing in it was executed"
+        ) from error
+    except (RuntimeError, OSError, EOFError) as error:
+        raise UserError(f"{path} is not a checkpoint or is damaged: {str(error).splitlines()[0]}") from error
+    if not isinstance(saved, dict) or "nibble" not in saved or "state_dict" not in saved:
+        raise UserError(f"{path} was not written by nibble's train.py: it has no configuration inside")
+    return saved

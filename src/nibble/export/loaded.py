@@ -1,0 +1,72 @@
+"""A trained transducer with all that is needed to use it, whether it came from a checkpoint or a bundle."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nibble.config import Config
+from nibble.data.tokenizer import Tokenizer
+from nibble.errors import UserError
+from nibble.model.transducer import Transducer
+from nibble.quant.spec import Precision
+
+
+@dataclass
+class Loaded:
+    """What a file held."""
+
+    path: Path  # of the file or bundle
+    config: Config  # of the run that made it
+    tokenizer: Tokenizer
+    model: Transducer  # in eval mode, at `precision`
+    precision: Precision
+    corpus: str  # trained on; as in records
+    step: int  # optimizer steps done
+    method: str  # float, ptq or qat, as in records
+    frozen: bool  # a bundle's integer weights: they cannot be trained or quantized otherwise
+
+    @property
+    def quant(self) -> str:
+        """The name of the precision that the weights are at: float, int8, or that of the run's rules."""
+        if self.method == "float":
+            return "float"
+        return "int8" if self.precision is Precision.int8 else self.config.quant.name
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What `write_bundle` is told about the weights."""
+        return {
+            "precision": self.precision.value,
+            "method": self.method,
+            "corpus": self.corpus,
+            "step": self.step,
+        }
+
+
+def float_parameters(config: Config, vocabulary_size: int) -> int:
+    """How many parameters the transducer of a run has in float, without parts that exist in training only."""
+    with torch.device("meta"):  # shapes only
+        model = Transducer(config.model, config.features.mel_bins, vocabulary_size)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def check_state(path: Path, model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Raise `UserError` unless `state` has exactly the names and shapes of `model`."""
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if expected == found:
+        return
+    missing, surplus = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    other = [name for name in sorted(expected.keys() & found.keys()) if expected[name] != found[name]]
+    parts = []
+    if missing:
+        parts.append(f"{len(missing)} weights are missing, such as {missing[0]}")
+    if surplus:
+        parts.append(f"{len(surplus)} are unknown, such as {surplus[0]}")
+    if other:
+        name = other[0]
+        parts.append(f"{len(other)} have another shape, such as {name}: {found[name]} instead of {expected[name]}")
+    raise UserError(f"{path} holds the weights of another model: {'; '.join(parts)}")

@@ -1,0 +1,28 @@
+"""One Conformer block (Gulati et al., 2020, equation 1)."""
+
+from torch import Tensor, nn
+
+from nibble.config import ModelConfig
+from nibble.model.attention import RelativeAttention
+from nibble.model.convolution import ConvolutionModule
+from nibble.model.feed_forward import FeedForward
+
+
+class ConformerBlock(nn.Module):
+    """Half a feed-forward, attention, convolution, the other half, LayerNorm: (B, T, D) -> (B, T, D)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.feed_forward1 = FeedForward(config.width, config.feed_forward_multiplier, config.dropout)
+        self.attention = RelativeAttention(config.width, config.heads, config.dropout)
+        self.convolution = ConvolutionModule(config.width, config.kernel, config.dropout)
+        self.feed_forward2 = FeedForward(config.width, config.feed_forward_multiplier, config.dropout)
+        self.norm = nn.LayerNorm(config.width)
+
+    def forward(self, x: Tensor, positions: Tensor, valid: Tensor) -> Tensor:
+        """x (B, T, D), positions (2T, D), valid (B, T, 1) -> (B, T, D)."""
+        x = x + 0.5 * self.feed_forward1(x, valid)
+        x = x + self.attention(x, positions, valid)
+        x = x + self.convolution(x, valid)
+        x = x + 0.5 * self.feed_forward2(x, valid)
+        return self.norm(x)

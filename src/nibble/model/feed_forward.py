@@ -1,0 +1,20 @@
+"""The feed-forward module of a Conformer block (Gulati et al., 2020, section 2.3)."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class FeedForward(nn.Module):
+    """LayerNorm, expansion, SiLU, projection: (B, T, D) -> (B, T, D). The block adds half of it to its input."""
+
+    def __init__(self, width: int, multiplier: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.expansion = nn.Linear(width, multiplier * width)
+        self.projection = nn.Linear(multiplier * width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        """x (B, T, D), valid (B, T, 1) -> (B, T, D)."""
+        hidden = self.dropout(F.silu(self.expansion(self.norm(x) * valid)))
+        return self.dropout(self.projection(hidden * valid))

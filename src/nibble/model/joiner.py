@@ -1,0 +1,32 @@
+"""Where speech and labels meet: one distribution for each frame and label position (Graves et al., 2013)."""
+
+from torch import Tensor, nn
+
+
+class Joiner(nn.Module):
+    """Linear(encoded) + Linear(predicted), tanh, Linear. J is the joiner's width.
+
+    Both projections stand apart from `combine`, so that decoding projects every frame once, before its loop.
+    """
+
+    def __init__(self, encoder_width: int, predictor_width: int, width: int, vocabulary_size: int) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(encoder_width, width)
+        self.predictor = nn.Linear(predictor_width, width, bias=False)
+        self.output = nn.Linear(width, vocabulary_size)
+
+    def project_encoder(self, encoded: Tensor) -> Tensor:
+        """(..., D) -> (..., J)."""
+        return self.encoder(encoded)
+
+    def project_predictor(self, predicted: Tensor) -> Tensor:
+        """(..., P) -> (..., J)."""
+        return self.predictor(predicted)
+
+    def combine(self, encoded: Tensor, predicted: Tensor) -> Tensor:
+        """Projections (..., J) and (..., J) that broadcast -> logits (..., V)."""
+        return self.output((encoded + predicted).tanh_())  # in place: the sum is the largest tensor but the logits
+
+    def forward(self, encoded: Tensor, predicted: Tensor) -> Tensor:
+        """encoded (B, T', D), predicted (B, U + 1, P) -> logits (B, T', U + 1, V)."""
+        return self.combine(self.project_encoder(encoded).unsqueeze(2), self.project_predictor(predicted).unsqueeze(1))

@@ -1,0 +1,49 @@
+"""What keeps padding out of the result: a mask of real frames, and batch normalisation that counts only those."""
+
+import torch
+from torch import Tensor, nn
+
+
+def valid_frames(lengths: Tensor, frames: int) -> Tensor:
+    """1.0 for a real frame, 0.0 for padding: lengths (B,) -> (B, T, 1) float32 with T = `frames`."""
+    positions = torch.arange(frames, device=lengths.device)
+    return (positions < lengths.unsqueeze(1)).unsqueeze(2).float()
+
+
+class MaskedBatchNorm(nn.BatchNorm1d):
+    """Batch normalisation (Ioffe and Szegedy, 2015) of (B, T, D) whose statistics leave padding out.
+
+    Parameters and buffers are those of `nn.BatchNorm1d`. Statistics are float32 whatever the autocast.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:  # type: ignore[override]
+        """x (B, T, D), valid (B, T, 1) -> (B, T, D). Padded frames come out with any finite value."""
+        if not self.training:
+            scale = torch.rsqrt(self.running_var + self.eps)
+            if self.affine:
+                scale = scale * self.weight
+                return torch.addcmul(self.bias - self.running_mean * scale, x, scale)
+            return (x - self.running_mean) * scale
+        with torch.autocast(x.device.type, enabled=False):
+            rows = x.float().reshape(-1, self.num_features)
+            weights = valid.reshape(1, -1)
+            count = weights.sum()
+            mean = weights @ rows / count  # (1, D): as a product it is several times faster than masking and summing
+            centred = rows - mean
+            variance = weights @ centred.square() / count
+            self._track(mean.detach()[0], variance.detach()[0], count)
+            scale = torch.rsqrt(variance + self.eps)
+            y = torch.addcmul(self.bias, centred, scale * self.weight) if self.affine else centred * scale
+        return y.view(x.shape)
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        """Moves the running statistics as `nn.BatchNorm1d` does, with the unbiased variance."""
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance * count / (count - 1).clamp(min=1), self.momentum)

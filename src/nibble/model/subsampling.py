@@ -1,0 +1,37 @@
+"""Four-fold subsampling of log-mel frames by two strided convolutions (Gulati et al., 2020, section 2)."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nibble.model.padding import valid_frames
+
+MIN_FRAMES = 7  # the receptive field of one output frame
+
+
+def output_length(frames: int) -> int:
+    """Output frames T' for `frames` input frames; at least one, because short input is padded to `MIN_FRAMES`."""
+    return ((max(frames, MIN_FRAMES) - 1) // 2 - 1) // 2
+
+
+class Subsampling(nn.Module):
+    """Two 3x3 convolutions with stride 2 and ReLU, then a projection: (B, T, F) -> (B, T', D)."""
+
+    def __init__(self, mel_bins: int, channels: int, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, channels, kernel_size=3, stride=2)
+        self.conv2 = nn.Conv2d(channels, channels, kernel_size=3, stride=2)
+        self.output = nn.Linear(channels * (((mel_bins - 1) // 2 - 1) // 2), width)
+        for conv in (self.conv1, self.conv2):
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """features (B, T, F) with padding 0, lengths (B,) -> (B, T', D), (B,)."""
+        features = F.pad(features, (0, 0, 0, max(0, MIN_FRAMES - features.size(1))))
+        lengths = (lengths.clamp(min=MIN_FRAMES) - 1) // 2
+        x = self.conv1(features.unsqueeze(3).permute(0, 3, 1, 2))  # (B, C, T/2, F/2), channels last: faster on CPU
+        x = (x * valid_frames(lengths, x.size(2)).unsqueeze(1)).relu_()
+        lengths = (lengths - 1) // 2
+        x = self.conv2(x)  # (B, C, T', F/4)
+        x = (x * valid_frames(lengths, x.size(2)).unsqueeze(1)).relu_()
+        return self.output(x.permute(0, 2, 3, 1).flatten(2)), lengths

@@ -1,0 +1,44 @@
+"""The whole network: encoder, predictor and joiner."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nibble.config import ModelConfig
+from nibble.model.encoder import ConformerEncoder
+from nibble.model.joiner import Joiner
+from nibble.model.predictor import make_predictor
+
+BLANK = 0
+
+
+class Transducer(nn.Module):
+    """A Conformer-Transducer (Graves, 2012; Gulati et al., 2020)."""
+
+    def __init__(self, config: ModelConfig, mel_bins: int, vocabulary_size: int) -> None:
+        super().__init__()
+        self.encoder = ConformerEncoder(config, mel_bins)
+        self.predictor = make_predictor(config, vocabulary_size)
+        self.joiner = Joiner(config.width, config.predictor_width, config.joiner_width, vocabulary_size)
+
+    def encode(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """features (B, T, F), lengths (B,) -> encoded (B, T', D), encoded lengths (B,)."""
+        return self.encoder(features, lengths)
+
+    def predict(self, labels: Tensor) -> Tensor:
+        """labels (B, U) -> predicted (B, U + 1, P); position u has seen the labels before u."""
+        return self.predictor(F.pad(labels, (1, 0), value=BLANK))
+
+    def join(self, encoded: Tensor, predicted: Tensor) -> Tensor:
+        """encoded (B, T', D), predicted (B, U + 1, P) -> logits (B, T', U + 1, V)."""
+        return self.joiner(encoded, predicted)
+
+    def forward(
+        self,
+        features: Tensor,
+        feature_lengths: Tensor,
+        labels: Tensor,
+        label_lengths: Tensor,  # noqa: ARG002 - padding after a label changes nothing before it
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """features (B, T, F), labels (B, U) -> logits (B, T', U + 1, V), encoded (B, T', D), encoded lengths (B,)."""
+        encoded, lengths = self.encode(features, feature_lengths)
+        return self.join(encoded, self.predict(labels)), encoded, lengths

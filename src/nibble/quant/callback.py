@@ -1,0 +1,124 @@
+"""The Lightning callback that takes any LightningModule from float to integers as it trains."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from enum import Enum
+from typing import Any
+
+import pytorch_lightning as pl
+from torch import nn
+
+from nibble.errors import UserError
+from nibble.quant.convert import prepare, quantized_modules, set_precision
+from nibble.quant.schedule import state_at
+from nibble.quant.spec import Precision, QuantConfig, ScheduleConfig
+from nibble.quant.statistics import weight_statistics
+
+
+class QuantizationCallback(pl.Callback):
+    """Prepares modules before the optimizer exists, and moves them through the schedule by optimizer steps.
+
+        trainer = pl.Trainer(max_steps=1000, callbacks=[QuantizationCallback(QuantConfig(rules=[...]))])
+
+    The precision of a step depends on the step and on the number of steps alone, so a resumed run goes on as if it
+    had not stopped. Validation runs at the precision of the last training step.
+
+    Args:
+        quant: which modules, and how.
+        schedule: when; the default quantizes from the first step on.
+        target: dotted name of the part of the LightningModule that the rules are for; empty: all of it.
+        log_every_steps: how often each layer's weight statistics go to the trainer's loggers; 0: never.
+    """
+
+    def __init__(
+        self,
+        quant: QuantConfig,
+        schedule: ScheduleConfig | None = None,
+        target: str = "",
+        log_every_steps: int = 0,
+    ) -> None:
+        self.quant = quant
+        self.schedule = schedule or ScheduleConfig()
+        self.target = target
+        self.log_every_steps = log_every_steps
+        self.precision = Precision.float
+        self.blend = 1.0
+        self._model: nn.Module | None = None
+
+    def setup(self, _trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Prepare the modules, unless they are prepared already."""
+        self._model = pl_module.get_submodule(self.target)
+        if not quantized_modules(self._model):
+            prepare(self._model, self.quant)
+        if stage == "fit":
+            self._apply(*state_at(self.schedule, 0.0))
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Set the precision of this step."""
+        self._apply(*state_at(self.schedule, trainer.global_step / _steps(trainer)))
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Log how well the weights' codes stand for them."""
+        if not self.log_every_steps or trainer.global_step % self.log_every_steps or not trainer.is_global_zero:
+            return
+        values = {
+            f"quant/{name}/{what}": value
+            for name, module in quantized_modules(self._prepared()).items()
+            for what, value in weight_statistics(module).items()
+        }
+        for logger in trainer.loggers if values else ():
+            logger.log_metrics(values, step=trainer.global_step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rules, the schedule and the phase, as plain data."""
+        return {
+            "quant": _plain(asdict(self.quant)),
+            "schedule": _plain(asdict(self.schedule)),
+            "precision": self.precision.value,
+            "blend": self.blend,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the phase of a checkpoint.
+
+        Raises:
+            UserError: the checkpoint was trained with other rules or another schedule.
+        """
+        mine = self.state_dict()
+        for part in ("quant", "schedule"):
+            if state_dict[part] != mine[part]:
+                raise UserError(
+                    f"the checkpoint was trained with {part}={state_dict[part]}, this run has {part}={mine[part]}; "
+                    "resume with the same, or start a new run from its weights"
+                )
+        self._apply(Precision(state_dict["precision"]), float(state_dict["blend"]))
+
+    def _apply(self, precision: Precision, blend: float) -> None:
+        if (precision, blend) != (self.precision, self.blend):
+            self.precision, self.blend = precision, blend
+            set_precision(self._prepared(), precision, blend)
+
+    def _prepared(self) -> nn.Module:
+        assert self._model is not None, "Lightning calls setup first"
+        return self._model
+
+
+def _steps(trainer: pl.Trainer) -> float:
+    """Optimizer steps of the whole run.
+
+    Raises:
+        UserError: the trainer does not know.
+    """
+    steps = trainer.max_steps if trainer.max_steps > 0 else trainer.estimated_stepping_batches
+    if steps == float("inf"):
+        raise UserError("a quantization schedule needs the number of steps: give the Trainer max_steps or max_epochs")
+    return steps
+
+
+def _plain(value: Any) -> Any:
+    """Enums as their values, all the way down."""
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    return value.value if isinstance(value, Enum) else value

@@ -1,0 +1,73 @@
+"""The life of a quantized model: prepare, set_precision (and train), freeze, load_frozen."""
+
+from torch import Tensor, nn
+
+from nibble.errors import UserError
+from nibble.quant.layer import QuantizedLayer
+from nibble.quant.modules import quantized_type
+from nibble.quant.rules import assign
+from nibble.quant.spec import Precision, QuantConfig
+
+
+def prepare(model: nn.Module, config: QuantConfig) -> None:
+    """Give every module that a rule wins its quantized type, in place; all start in float.
+
+    Parameters stay the same objects under the same names. A subclass of a float type counts as that type: it must
+    compute the same function as its base.
+
+    Raises:
+        UserError: the model is prepared already, or `nibble.quant.rules.assign` finds a rule wrong.
+    """
+    if quantized_modules(model):
+        raise UserError("the model is prepared for quantization already; prepare a new float model")
+    for name, rule in assign(model, config.rules).items():
+        module = model.get_submodule(name)
+        if rule.weight is None and rule.activation is None:
+            continue
+        quantized = quantized_type(type(module))
+        if quantized is None or (rule.weight is None and not quantized.takes_activation):
+            continue
+        module.__class__ = quantized
+        assert isinstance(module, QuantizedLayer)
+        module.configure(name, rule, config.arithmetic)
+
+
+def set_precision(model: nn.Module, precision: Precision, blend: float = 1.0) -> None:
+    """Let all quantized modules run at `precision`, with weights (1 - blend) w + blend w~.
+
+    While 0 <= blend < 1 the products are float ones: a weight on the way has no integers.
+    """
+    for module in quantized_modules(model).values():
+        module.set_precision(precision, blend)
+
+
+def freeze(model: nn.Module) -> None:
+    """Replace the weights of quantized modules by integer codes and float16 scales, in place.
+
+    They are those of the present precision at full blend; in float nothing is frozen. In evaluation the outputs stay
+    the same, bit for bit.
+    """
+    for module in quantized_modules(model).values():
+        module.freeze_weights()
+
+
+def load_frozen(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Fill a prepared model, at the precision of the tensors, with the state_dict of a frozen one, in place.
+
+    Args:
+        model: prepared with the same rules; its own weights are dropped.
+        tensors: `<module>.<weight>_codes` int8, `<module>.<weight>_scale`, and the rest under its own names.
+
+    Raises:
+        UserError: a tensor is missing, unknown or of another shape.
+    """
+    freeze(model)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise UserError(f"these integer weights are of another model or other rules: {error}") from error
+
+
+def quantized_modules(model: nn.Module) -> dict[str, QuantizedLayer]:
+    """Name -> module, for each module that `prepare` gave a quantized type."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, QuantizedLayer)}

@@ -1,0 +1,118 @@
+"""Which rule wins which module, and what that covers."""
+
+import re
+from typing import NamedTuple
+
+from torch import nn
+
+from nibble.errors import UserError, nearest
+from nibble.quant.layer import QuantizedLayer
+from nibble.quant.modules import quantized_type
+from nibble.quant.spec import Rule
+
+FLOAT_BITS = 16  # what is not quantized is stored so
+
+
+class Covered(NamedTuple):
+    """One parameter, and the bits of each of its elements once frozen at the precision of the rules."""
+
+    name: str
+    elements: int
+    bits: int
+
+
+def assign(model: nn.Module, rules: list[Rule]) -> dict[str, Rule]:
+    """Module name -> the first rule that matches it, for every module of `model` that can be quantized.
+
+    A module that no rule matches is left out, and stays in float as under a rule without specs. A rule with an
+    activation may win modules that take none (embeddings) along with others; if it wins nothing else, it is an error.
+
+    Raises:
+        UserError: a rule wins no module, or asks for what its modules cannot do.
+    """
+    names = [name for name, module in model.named_modules() if _quantizable(module)]
+    won: dict[str, Rule] = {}
+    for number, rule in enumerate(rules, 1):
+        matched = [name for name in names if matches(rule.match, name)]
+        new = [name for name in matched if name not in won]
+        if not new:
+            raise UserError(f"quant rule {number}: {_why_unused(model, rule, names, matched)}")
+        won.update(dict.fromkeys(new, rule))
+        _check_possible(model, number, rule, new)
+    return {name: won[name] for name in names if name in won}
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a glob matches a dotted name: `*` stays within a part, `**` crosses dots, `**.x` matches `x` too."""
+    expression = re.escape(pattern).replace(r"\*\*\.", r"(.*\.)?").replace(r"\*\*", ".*").replace(r"\*", "[^.]*")
+    return re.fullmatch(expression, name) is not None
+
+
+def coverage(model: nn.Module) -> list[Covered]:
+    """What each parameter of a prepared model becomes, whatever precision it is at now; frozen weights included."""
+    found = []
+    for name, module in model.named_modules():
+        prefix = f"{name}." if name else ""
+        specified = isinstance(module, QuantizedLayer) and module.rule.weight
+        weights = module.weight_names if isinstance(module, QuantizedLayer) else ()
+        if isinstance(module, QuantizedLayer):
+            for weight, (codes, _) in module.frozen_weights().items():
+                found.append(Covered(prefix + weight, codes.numel(), module.weight_bits or FLOAT_BITS))
+        for parameter_name, parameter in module.named_parameters(recurse=False):
+            bits = specified.bits if specified and parameter_name in weights else FLOAT_BITS
+            found.append(Covered(prefix + parameter_name, parameter.numel(), bits))
+    return found
+
+
+def quantized_share(covered: list[Covered]) -> float:
+    """The share of parameters that become integers."""
+    total = sum(part.elements for part in covered)
+    return sum(part.elements for part in covered if part.bits != FLOAT_BITS) / total if total else 0.0
+
+
+def _quantizable(module: nn.Module) -> bool:
+    return isinstance(module, QuantizedLayer) or quantized_type(type(module)) is not None
+
+
+def _takes_activation(module: nn.Module) -> bool:
+    layer = type(module) if isinstance(module, QuantizedLayer) else quantized_type(type(module))
+    return layer is not None and issubclass(layer, QuantizedLayer) and layer.takes_activation
+
+
+def _why_unused(model: nn.Module, rule: Rule, names: list[str], matched: list[str]) -> str:
+    if matched:
+        return (
+            f"match={rule.match!r} never applies: earlier rules take all it matches ({_few(matched)}); "
+            "put it before them or remove it"
+        )
+    others = [name for name, _ in model.named_modules() if matches(rule.match, name)]
+    if others:
+        kinds = {type(model.get_submodule(name)).__name__ for name in others}
+        return (
+            f"match={rule.match!r} matches only modules that cannot be quantized ({_few(others)}: "
+            f"{', '.join(sorted(kinds))}); nearest that can: {nearest(rule.match, names)}"
+        )
+    return f"match={rule.match!r} matches no module; nearest: {nearest(rule.match, names) or 'none can be quantized'}"
+
+
+def _check_possible(model: nn.Module, number: int, rule: Rule, names: list[str]) -> None:
+    if rule.activation is not None and not any(_takes_activation(model.get_submodule(name)) for name in names):
+        raise UserError(
+            f"quant rule {number}: match={rule.match!r} asks for an activation, but {_few(names)} "
+            f"take{'s' if len(names) == 1 else ''} none (a look-up is no product); remove activation from this rule"
+        )
+    if rule.weight is None and rule.activation is None:
+        return
+    for name in names:
+        module = model.get_submodule(name)
+        layer = quantized_type(type(module))
+        reason = layer.unsupported(module) if layer is not None else None
+        if reason is not None:
+            raise UserError(
+                f"quant rule {number}: {name} ({type(module).__name__}) cannot be quantized with {reason}; "
+                f'to leave it in float, put {{match: "{name}"}} first'
+            )
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

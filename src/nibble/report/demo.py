@@ -1,0 +1,94 @@
+"""The table of `make demo`: what each precision costs, and what training at it buys.
+
+python -m nibble.report.demo [RUN]    RUN is a staged run; the latest of experiment=demo if left out
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from nibble.config import EvaluateConfig, HardwareConfig
+from nibble.errors import UserError
+from nibble.evaluation.evaluate import evaluate_checkpoints
+from nibble.evaluation.records import Record
+from nibble.export.checkpoint import latest_run
+from nibble.quant.spec import ActivationSpec, QuantConfig, Rule, WeightSpec
+from nibble.report.tables import System, percent, points, systems
+
+_UNTRAINED_BITS = (8, 4, 2)
+
+
+def demo_table(records: Sequence[Record]) -> Table:
+    """One row a precision: trained at it (the end of a phase of the run), and the float weights rounded to it.
+
+    Args:
+        records: of one run, on the same utterances.
+    """
+    rows: dict[str, dict[str, System]] = {}
+    for system in systems(records):
+        rows.setdefault(system.last.quant, {})[system.last.method] = system
+    table = Table(title="What low precision costs, and what training at it buys", title_justify="left")
+    table.add_column("weights")
+    columns = ("WER % trained, 95 %", "WER % not trained, 95 %", "trained minus float", "bytes", "smaller", "RTF")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name, methods in rows.items():
+        trained = methods.get("qat") or methods.get("float")
+        shown = trained or methods["ptq"]
+        difference = trained.difference(rows["float"]["float"]) if trained and name != "float" else None
+        table.add_row(
+            name,
+            percent(trained.wer) if trained else "",
+            percent(methods["ptq"].wer) if "ptq" in methods else "",
+            points(difference),
+            f"{shown.last.bundle_bytes:,}",
+            f"{shown.last.ratio:.2f}×",
+            f"{shown.rtf:.4f}",
+        )
+    return table
+
+
+def evaluate_demo(run: Path, records: str | None, hardware: HardwareConfig) -> list[Record]:
+    """Evaluate the phases of a staged run as trained, and its float weights at 8, 4 and 2 bits without training.
+
+    Raises:
+        UserError: the run is not staged, or not finished.
+    """
+    folder = run / "checkpoints"
+    phases = sorted(folder.glob("phase_*.ckpt"))
+    floats = [phase for phase in phases if phase.stem.endswith("_float")]
+    if not floats:
+        raise UserError(f"{run} has no checkpoint of a float phase; train with schedule=staged")
+    trained = EvaluateConfig(checkpoint=[*map(str, phases), str(run)], records=records, hardware=hardware)
+    results = evaluate_checkpoints(trained)
+    for bits in _UNTRAINED_BITS:
+        rule = Rule(weight=WeightSpec(bits=bits), activation=ActivationSpec(bits=8))
+        quant = QuantConfig(name=f"int{bits}", rules=[rule])
+        results += evaluate_checkpoints(
+            EvaluateConfig(checkpoint=str(floats[-1]), quant=quant, records=records, hardware=hardware)
+        )
+    return [result.record for result in results]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns 0, or 1 if there is no such run."""
+    parser = argparse.ArgumentParser(prog="python -m nibble.report.demo", description=__doc__)
+    parser.add_argument("run", type=Path, nargs="?", help="run folder")
+    parser.add_argument("--records", default="results/records.jsonl", metavar="FILE")
+    options = parser.parse_args(arguments)
+    try:
+        run = options.run or latest_run("demo")
+        records = evaluate_demo(run, options.records, HardwareConfig())
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    Console().print(demo_table(records))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""RESULTS.md from results/records.jsonl: one table for each experiment and part, and where each figure comes from."""
+
+from collections.abc import Iterable, Sequence
+
+from nibble.evaluation.records import Record
+from nibble.report.tables import System, baseline, markdown, percent, points, systems
+
+_HEADER = (
+    "model",
+    "quant",
+    "bits a parameter",
+    "seeds",
+    "WER %, 95 %",
+    "minus float, points, 95 %",
+    "bytes",
+    "ratio",
+    "RTF",
+    "threads",
+)
+_METHODS = {"float": "", "ptq": ", not trained", "qat": ", trained"}
+_INTRODUCTION = """\
+# Results
+
+Made from `results/records.jsonl` by `make results`; `python -m nibble.report --check` says whether it is up to date.
+
+- **WER**: word errors over reference words, the mean over the seeds; in brackets the 95 % bootstrap interval over \
+utterances, errors pooled over seeds. It tells how sure the figure is for such speech, not how much seeds differ: \
+the figure of each seed stands below its table.
+- **minus float**: WER minus that of the float run on the same utterances and seeds, with its paired 95 % interval.
+- **quant**: *trained* means at this precision; *not trained* means that the float weights were quantized afterwards.
+- **bytes**: all files of the bundle. **ratio**: four bytes for each parameter of the float model, over these bytes. \
+**bits a parameter**: eight times these bytes over the parameters, so everything counts.
+- **RTF**: time of encoder and search over the duration of the audio, batched, features not counted.
+"""
+
+
+def render(records: Sequence[Record]) -> str:
+    """RESULTS.md as text."""
+    tables: dict[tuple[str, str, str, int], list[Record]] = {}
+    for record in records:
+        # Evaluations of a share of the utterances stand apart from those of all.
+        key = (record.experiment, record.corpus, record.part, record.reference_words)
+        tables.setdefault(key, []).append(record)
+    return "\n".join([_INTRODUCTION, *(_section(*key, tables[key]) for key in sorted(tables))])
+
+
+def _section(experiment: str, corpus: str, part: str, words: int, records: Sequence[Record]) -> str:
+    rows = systems(records)
+    utterances = len(rows[0].last.utterance_errors)
+    return "\n".join(
+        [
+            f"## {experiment}: {part} of {corpus}\n",
+            f"{words:,} words in {utterances:,} utterances.\n",
+            markdown(_HEADER, (_row(system, rows) for system in rows)),
+            "<details><summary>Each seed: figure, hardware, commit, command</summary>\n",
+            *_origins(rows),
+            "\n</details>\n",
+        ]
+    )
+
+
+def _row(system: System, among: Sequence[System]) -> list[str]:
+    last = system.last
+    float_system = baseline(system, among)
+    return [
+        last.model,
+        f"{last.quant}{_METHODS[last.method]} ({last.backend})",
+        f"{system.bits:.2f}",
+        ", ".join(map(str, system.seeds)),
+        percent(system.wer),
+        points(system.difference(float_system)) if float_system else "",
+        f"{last.bundle_bytes:,}",
+        f"{last.ratio:.2f}",
+        f"{system.rtf:.4f}",
+        ", ".join(sorted({str(record.threads) for record in system.records})),
+    ]
+
+
+def _origins(rows: Iterable[System]) -> list[str]:
+    return [
+        f"- {record.model} {record.quant}{_METHODS[record.method]} ({record.backend}), seed {record.seed}: "
+        f"{100 * record.wer:.2f} % (substitutions {record.substitutions}, deletions {record.deletions}, "
+        f"insertions {record.insertions}); {record.hardware}; commit {record.commit[:12]}"
+        f"{'+dirty' if record.commit.endswith('+dirty') else ''}; configuration {record.config_hash}; "
+        f"`{record.command}`"
+        for system in rows
+        for record in system.records
+    ]

@@ -1,0 +1,109 @@
+"""Records -> the rows of a table: the runs of one system, one per seed, taken together."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from nibble.evaluation.records import Record
+from nibble.evaluation.wer import interval, paired_interval
+
+
+@dataclass(frozen=True)
+class System:
+    """The latest record of each seed of one model at one precision, on the same speech, in the order of seeds."""
+
+    records: tuple[Record, ...]
+
+    @property
+    def last(self) -> Record:
+        """The record of the largest seed, for what all have in common."""
+        return self.records[-1]
+
+    @property
+    def wer(self) -> tuple[float, float, float]:
+        """Mean over seeds, and its 95 % interval over utterances: (wer, low, high)."""
+        return interval([record.utterance_errors for record in self.records])
+
+    @property
+    def rtf(self) -> float:
+        """Mean over seeds."""
+        return sum(record.rtf for record in self.records) / len(self.records)
+
+    @property
+    def bits(self) -> float:
+        """Bits a parameter, over all files of the bundle."""
+        return 8 * self.last.bundle_bytes / self.last.parameters
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds measured."""
+        return [record.seed for record in self.records]
+
+    def difference(self, other: "System") -> tuple[float, float, float] | None:
+        """WER of this minus WER of `other` on the same utterances, over the seeds both have: (value, low, high).
+
+        None if they have no seed in common or were not measured on the same utterances.
+        """
+        common = set(self.seeds) & set(other.seeds)
+        pairs = [
+            [record.utterance_errors for record in system.records if record.seed in common] for system in (self, other)
+        ]
+        if not common:
+            return None
+        try:
+            return paired_interval(*pairs)
+        except ValueError:
+            return None
+
+
+def systems(records: Iterable[Record]) -> list[System]:
+    """One system for each model, precision, method and way of computing; largest file first.
+
+    Of several records of a system with the same seed, the last one counts.
+    """
+    groups: dict[tuple[str, ...], dict[int, Record]] = {}
+    for record in records:
+        key = (record.model, record.quant, record.method, record.backend)
+        groups.setdefault(key, {})[record.seed] = record
+    found = [System(tuple(seeds[seed] for seed in sorted(seeds))) for seeds in groups.values()]
+    return sorted(found, key=_order)
+
+
+def baseline(system: System, among: Sequence[System]) -> System | None:
+    """The float system that `system` is compared with: same model, same search; None for float itself."""
+    if system.last.method == "float":
+        return None
+    for other in among:
+        same = other.last.model == system.last.model and _search(other) == _search(system)
+        if other.last.method == "float" and same:
+            return other
+    return None
+
+
+def percent(rates: tuple[float, float, float]) -> str:
+    """(0.0512, 0.04, 0.06) -> 5.12 (4.00 … 6.00)."""
+    value, low, high = (100 * rate for rate in rates)
+    return f"{value:.2f} ({low:.2f} … {high:.2f})"
+
+
+def points(rates: tuple[float, float, float] | None) -> str:
+    """(-0.001, -0.002, 0.001) -> −0.10 (−0.20 … +0.10), in percentage points; empty for None."""
+    if rates is None:
+        return ""
+    value, low, high = (f"{100 * rate:+.2f}".replace("-", "−") for rate in rates)
+    return f"{value} ({low} … {high})"
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table, first two columns to the left, the others to the right."""
+    lines = [header, ["---", "---", *["---:"] * (len(header) - 2)], *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def _order(system: System) -> tuple[str, int, str, str]:
+    last = system.last
+    return last.model, -last.bundle_bytes, last.method, last.backend
+
+
+def _search(system: System) -> str:
+    """greedy, beam8 ...: the last word of the backend."""
+    return system.last.backend.split()[-1]

@@ -1,0 +1,20 @@
+"""Early stopping that waits for the last phase of the precision schedule."""
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import EarlyStopping
+
+from nibble.config import ScheduleConfig
+from nibble.training.checkpoints import is_final
+
+
+class FinalPhaseEarlyStopping(EarlyStopping):
+    """Stops after `patience` validations without a lower WER, counted in the last phase only."""
+
+    def __init__(self, patience: int, schedule: ScheduleConfig) -> None:
+        super().__init__(monitor="val_wer", patience=patience, mode="min")
+        self.schedule = schedule
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's check, once the run is at its final precision."""
+        if is_final(self.schedule, trainer):
+            super().on_validation_end(trainer, pl_module)

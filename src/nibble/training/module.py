@@ -1,0 +1,117 @@
+"""The training and validation steps of a Conformer-Transducer, and its optimizer. Nothing else."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from nibble.config import Config, plain
+from nibble.data.batch import Batch
+from nibble.data.tokenizer import Tokenizer
+from nibble.errors import UserError
+from nibble.evaluation.wer import score
+from nibble.model.decoding import greedy
+from nibble.model.loss import transducer_loss
+from nibble.model.transducer import Transducer
+from nibble.quant.convert import quantized_modules
+from nibble.quant.spec import Precision
+from nibble.training.learning_rate import learning_rate_factor
+
+MAX_SKIPPED_STEPS = 10  # losses in a row that may be infinite or NaN
+
+
+class TransducerModule(pl.LightningModule):
+    """A `Transducer` with its losses: transducer + `loss.ctc_weight` x CTC on the encoder (Watanabe et al., 2017)."""
+
+    def __init__(self, config: Config, tokenizer: Tokenizer, corpus: str) -> None:
+        super().__init__()
+        self.config = config
+        self.corpus = corpus
+        self.tokenizer = tokenizer
+        self.model = Transducer(config.model, config.features.mel_bins, tokenizer.size)
+        self.ctc = nn.Linear(config.model.width, tokenizer.size) if config.loss.ctc_weight > 0 else None
+        self.skipped_in_a_row = 0
+        self.skipped_ids: list[str] = []
+        self._validation: list[tuple[str, str, str]] = []  # id, reference, hypothesis
+
+    def training_step(self, batch: Batch, _index: int) -> Tensor | None:
+        """The mean loss per label, or None to skip a step whose loss isn't finite.
+
+        Raises:
+            UserError: ten steps in a row were skipped; the text names the utterances.
+        """
+        loss = self.loss(batch)
+        if not torch.isfinite(loss):
+            self._skip(batch)
+            return None
+        self.skipped_in_a_row = 0
+        self.log("train_loss", loss, batch_size=len(batch.ids))
+        return loss
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Transducer and CTC losses of a batch, summed over utterances, per label: a scalar."""
+        logits, encoded, lengths = self.model(batch.features, batch.feature_lengths, batch.labels, batch.label_lengths)
+        labels = batch.label_lengths.sum().clamp(min=1)
+        loss = transducer_loss(logits, lengths, batch.labels, batch.label_lengths).sum() / labels
+        if self.ctc is None:
+            return loss
+        with torch.autocast(self.device.type, enabled=False):
+            log_probs = self.ctc(encoded.float()).log_softmax(-1).transpose(0, 1)  # (T', B, V)
+            ctc = nn.functional.ctc_loss(
+                log_probs, batch.labels, lengths, batch.label_lengths, reduction="sum", zero_infinity=True
+            )
+        return loss + self.config.loss.ctc_weight * ctc / labels
+
+    def _skip(self, batch: Batch) -> None:
+        self.skipped_in_a_row += 1
+        self.skipped_ids = (self.skipped_ids + batch.ids)[-100:]
+        self.log("skipped_in_a_row", float(self.skipped_in_a_row), batch_size=len(batch.ids), prog_bar=True)
+        if self.skipped_in_a_row >= MAX_SKIPPED_STEPS:
+            shown = ", ".join(self.skipped_ids[-2 * len(batch.ids) :])
+            raise UserError(
+                f"the loss was not finite in {MAX_SKIPPED_STEPS} steps in a row; the last utterances: {shown}. "
+                "Listen to them, or lower optimizer.learning_rate, or lower trainer.gradient_clip"
+            )
+
+    def validation_step(self, batch: Batch, _index: int) -> None:
+        """Greedy transcripts and loss of a batch."""
+        self.log("val_loss", self.loss(batch), batch_size=len(batch.ids))
+        encoded, lengths = self.model.encode(batch.features, batch.feature_lengths)
+        for utterance, text, hypothesis in zip(
+            batch.ids, batch.texts, greedy(self.model, encoded, lengths), strict=True
+        ):
+            self._validation.append((utterance, text, self.tokenizer.decode(hypothesis.ids)))
+
+    def on_validation_epoch_end(self) -> None:
+        """The word error rate over the dev part."""
+        if not self._validation:
+            return
+        ids, references, hypotheses = (list(column) for column in zip(*self._validation, strict=True))
+        self._validation.clear()
+        self.log("val_wer", score(ids, references, hypotheses).wer)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW; weight decay on matrices only."""
+        options = self.config.optimizer
+        decayed = [p for p in self.parameters() if p.ndim > 1]
+        others = [p for p in self.parameters() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, betas=(options.betas[0], options.betas[1]))
+        steps = int(self.trainer.max_steps)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(options.schedule, step, options.warmup_steps, steps)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What `evaluate.py` needs to rebuild the model without a flag: plain data only."""
+        layers = list(quantized_modules(self.model).values())
+        checkpoint["nibble"] = {
+            "config": plain(self.config),
+            "tokenizer": self.tokenizer.model,
+            "corpus": self.corpus,
+            "step": self.global_step,
+            "precision": layers[0].precision.value if layers else Precision.float.value,
+            "blend": layers[0].blend if layers else 1.0,
+        }

@@ -1,0 +1,74 @@
+"""One line that says how far training is, how well it goes, and when it ends."""
+
+import sys
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn
+
+LINE_EVERY_S = 30.0  # where there is no terminal, a plain line now and then
+
+
+class TrainingProgress(pl.Callback):
+    """A rich progress bar over optimizer steps; plain lines where standard error isn't a terminal."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._last_line = time.monotonic()
+
+    def on_train_start(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
+        """Show the bar, at the step that a resumed run starts from."""
+        if not trainer.is_global_zero or not self.console.is_terminal:
+            return
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("steps"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+        )
+        self._task = self._bar.add_task("training", total=trainer.max_steps, completed=trainer.global_step)
+        self._bar.start()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Move the bar, or print a line when the last one is old."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=trainer.global_step, description=describe(trainer))
+        elif trainer.is_global_zero and time.monotonic() - self._last_line > LINE_EVERY_S:
+            self._last_line = time.monotonic()
+            print(f"step {trainer.global_step}/{trainer.max_steps}  {describe(trainer)}", file=sys.stderr, flush=True)
+
+    def on_validation_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
+        """The dev WER is worth a line of its own."""
+        if trainer.is_global_zero and "val_wer" in trainer.callback_metrics:
+            wer = float(trainer.callback_metrics["val_wer"])
+            self.console.print(f"step {trainer.global_step}: dev WER {wer:.2%}  {describe(trainer)}", highlight=False)
+
+    def on_train_end(self, *_: Any) -> None:
+        """Leave the finished bar on the screen."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def on_exception(self, *_: Any) -> None:
+        """Give the terminal back before the error is printed."""
+        self.on_train_end()
+
+
+def describe(trainer: pl.Trainer) -> str:
+    """Loss, learning rate and, in a quantized run, the precision of this phase."""
+    metrics = trainer.callback_metrics
+    parts = [f"loss {float(metrics['train_loss']):.3f}"] if "train_loss" in metrics else ["loss -"]
+    parts.append(f"lr {trainer.optimizers[0].param_groups[0]['lr']:.1e}")
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if hasattr(callback, "phase"):
+            parts.append(callback.phase)
+    return "  ".join(parts)

@@ -1,0 +1,155 @@
+"""One training run, from a configuration to a bundle and a record."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging
+from rich.console import Console
+
+from nibble.config import Config
+from nibble.data.datamodule import SpeechDataModule
+from nibble.errors import Interrupted, UserError
+from nibble.evaluation.evaluate import evaluate_run
+from nibble.model.transducer import Transducer
+from nibble.quant.callback import QuantizationCallback
+from nibble.quant.rules import assign
+from nibble.training.checkpoints import Checkpoints
+from nibble.training.early_stop import FinalPhaseEarlyStopping
+from nibble.training.initialisation import load_weights
+from nibble.training.interruption import Interruption
+from nibble.training.loggers import build_loggers
+from nibble.training.module import TransducerModule
+from nibble.training.progress import TrainingProgress
+from nibble.training.reproducibility import Reproducible
+from nibble.training.resume import checkpoint_path, saved_config
+
+console = Console(stderr=True)
+
+
+def train(config: Config) -> dict[str, Any]:
+    """Train, write `last.ckpt`, `best.ckpt` and `bundle/` below `config.run_dir`, evaluate, append a record.
+
+    Returns:
+        the record of the evaluation on the dev parts.
+
+    Raises:
+        UserError: an option, the corpus or the machine doesn't allow the run.
+        Interrupted: Ctrl-C or SIGTERM; the run is saved.
+    """
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # importing Lightning has set it to INFO
+    if config.resume:
+        config = saved_config(config.resume)
+    check_rules(config)
+    check_hardware(config)
+    if config.hardware.threads:
+        torch.set_num_threads(config.hardware.threads)
+    folder = Path(config.run_dir)
+    checkpoints = make_folder(folder / "checkpoints")
+
+    data = SpeechDataModule(config.data, config.features, config.hardware, config.seed)
+    data.max_validation_utterances = config.trainer.max_validation_utterances
+    data.prepare_data()
+    data.setup("fit")
+
+    torch.manual_seed(config.seed)
+    module = TransducerModule(config, data.tokenizer, data.corpus_name)
+    if config.init_from:
+        load_weights(module.model, Path(config.init_from))
+
+    batches = data.batches_per_epoch()
+    steps_per_epoch = max(1, batches // config.trainer.accumulate)
+    max_steps = config.trainer.max_steps or config.trainer.max_epochs * steps_per_epoch
+    parameters = sum(p.numel() for p in module.model.parameters())
+    console.print(
+        f"{config.model.name}: {parameters / 1e6:.2f} million parameters, {data.tokenizer.size} tokens; "
+        f"{data.corpus_name}: {batches} batches an epoch; {max_steps} steps at {config.quant.name} -> {folder}",
+        highlight=False,
+    )
+    trainer = build_trainer(config, folder, checkpoints, max_steps, steps_per_epoch)
+    try:
+        trainer.fit(
+            module,
+            datamodule=data,
+            ckpt_path=checkpoint_path(config.resume) if config.resume else None,
+            weights_only=True,
+        )
+    except Interrupted as stop:
+        console.print(f"stopped by {stop}; saved. To go on:\n  python train.py resume={folder}", highlight=False)
+        raise
+    return evaluate_run(folder, console=console)
+
+
+def build_trainer(config: Config, folder: Path, checkpoints: Path, max_steps: int, steps_per_epoch: int) -> pl.Trainer:
+    """Lightning's trainer with this project's callbacks."""
+    options, hardware = config.trainer, config.hardware
+    callbacks: list[pl.Callback] = [
+        QuantizationCallback(
+            config.quant, config.schedule, target="model", log_every_steps=options.log_layers_every_steps
+        ),
+        Reproducible(config.seed),
+        TrainingProgress(),
+        Checkpoints(checkpoints, options.checkpoint_every_steps, config.schedule),
+        Interruption(),
+    ]
+    if options.ema_decay is not None:
+        callbacks.insert(1, EMAWeightAveraging(decay=options.ema_decay))
+    if options.early_stop_patience is not None:
+        callbacks.append(FinalPhaseEarlyStopping(options.early_stop_patience, config.schedule))
+    validate_every = options.validate_every_steps or steps_per_epoch
+    return pl.Trainer(
+        accelerator=hardware.accelerator,
+        devices=hardware.devices,
+        num_nodes=hardware.nodes,
+        strategy=hardware.strategy,
+        precision=hardware.precision,  # type: ignore[arg-type]
+        max_steps=max_steps,
+        max_epochs=-1,
+        accumulate_grad_batches=options.accumulate,
+        gradient_clip_val=options.gradient_clip,
+        val_check_interval=min(validate_every, max_steps) * options.accumulate,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=options.log_every_steps,
+        logger=build_loggers(config, folder),
+        callbacks=callbacks,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,  # Lhotse's sampler divides the data itself
+        profiler="simple" if options.profile else None,
+        default_root_dir=folder,
+    )
+
+
+def check_rules(config: Config) -> None:
+    """Every rule must win a module of this model; found out on a model without storage, before data is touched."""
+    if config.quant.rules:
+        with torch.device("meta"):
+            assign(Transducer(config.model, config.features.mel_bins, vocabulary_size=64), config.quant.rules)
+
+
+def check_hardware(config: Config) -> None:
+    """A GPU that is asked for must be there."""
+    if config.hardware.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise UserError(
+            f"hardware.accelerator={config.hardware.accelerator}, but torch {torch.__version__} sees no GPU. "
+            "Use hardware=cpu, or check the driver with nvidia-smi"
+        )
+    visible = torch.cuda.device_count()
+    if config.hardware.accelerator in ("gpu", "cuda") and config.hardware.devices > visible:
+        raise UserError(f"hardware.devices={config.hardware.devices}, but {visible} GPUs are visible")
+
+
+def make_folder(folder: Path) -> Path:
+    """Create a folder that this process can write to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create {folder}: {error.strerror}. Choose another with hydra.run.dir=DIR") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"no write permission in {folder}. Choose another with hydra.run.dir=DIR")
+    return folder

@@ -1,0 +1,119 @@
+"""Fixtures that several rooms use."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hydra import compose, initialize_config_dir
+
+from nibble import cli
+from nibble.config import plain, typed
+from nibble.data.tokenizer import train_tokenizer
+from nibble.model.transducer import Transducer
+
+SAMPLE_RATE = 16_000
+WORDS = ["UP", "DOWN", "LEFT", "RIGHT", "GO", "STOP", "YES", "NO", "ON", "OFF"]
+REPOSITORY = Path(__file__).resolve().parents[1]
+TINY_RUN = [
+    "name=tiny",
+    "model.name=tiny",
+    "model.width=32",
+    "model.layers=1",
+    "model.heads=2",
+    "model.predictor_width=32",
+    "model.joiner_width=32",
+    "hardware.threads=1",
+    "hardware.workers=0",
+]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The packed corpora beside the repository, for the few tests on real speech."""
+    folder = REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the packed corpora are not on this machine")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in LibriSpeech layout: train-tiny (12 utterances), dev-tiny (4), test-tiny (4).
+
+    Three to seven words of a vocabulary of ten, each word three tones of its own in a little noise, so that a
+    small model can learn them by heart. Treat it as read-only: every test of the session shares it.
+    """
+    root = tmp_path_factory.mktemp("tiny")
+    for number, (part, utterances) in enumerate([("train-tiny", 12), ("dev-tiny", 4), ("test-tiny", 4)]):
+        write_part(root / "LibriSpeech" / part, utterances, seed=number)
+    return root
+
+
+def write_part(folder: Path, utterances: int, seed: int) -> None:
+    """Write `utterances` utterances of two speakers below `folder`."""
+    draw = random.Random(seed)
+    for speaker in (10 * seed + 1, 10 * seed + 2):
+        chapter = folder / str(speaker) / "1"
+        chapter.mkdir(parents=True)
+        lines = []
+        for index in range(utterances // 2):
+            words = [draw.choice(WORDS) for _ in range(draw.randint(3, 7))]
+            name = f"{speaker}-1-{index:04d}"
+            soundfile.write(chapter / f"{name}.flac", tones(words, seed=draw.randrange(2**32)), SAMPLE_RATE)
+            lines.append(f"{name} {' '.join(words)}\n")
+        (chapter / f"{speaker}-1.trans.txt").write_text("".join(lines))
+
+
+def tones(words: list[str], seed: int) -> np.ndarray:
+    """The words as audio, (samples,): 0.3 s a word, which makes one of 1.0 to 2.5 s with gaps and margins."""
+    noise = np.random.default_rng(seed)
+    time_s = np.arange(SAMPLE_RATE // 10) / SAMPLE_RATE
+    pieces = []
+    for word in words:
+        pitches = np.random.default_rng(WORDS.index(word)).permutation([300, 500, 800, 1200, 1800, 2600])[:3]
+        pieces += [np.sin(2 * np.pi * pitch * time_s) for pitch in pitches]
+        pieces.append(np.zeros(SAMPLE_RATE // 25))
+    margin = np.zeros(SAMPLE_RATE // 50)
+    samples = 0.3 * np.concatenate([margin, *pieces, margin])
+    return samples + 0.003 * noise.standard_normal(len(samples))
+
+
+@pytest.fixture(scope="session")
+def write_run(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory):
+    """Writes a run folder with a checkpoint as `train.py` leaves it, of a tiny model with random weights.
+
+    write_run(quant="int4", precision="rules", seed=1) -> the run folder
+    """
+
+    def write(quant: str = "float", precision: str = "float", seed: int = 1, blend: float = 1.0) -> Path:
+        cli.register_schemas()
+        folder = tmp_path_factory.mktemp(f"{quant}_seed{seed}")
+        overrides = [*TINY_RUN, f"quant={quant}", f"seed={seed}", f"run_dir={folder}", f"data.corpus_dir={tiny_corpus}"]
+        with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+            config = typed(compose("train", overrides=overrides))
+        tokenizer = train_tokenizer(WORDS, config.data.tokens, 0, tiny_corpus / "cache")
+        torch.manual_seed(seed)
+        model = Transducer(config.model, config.features.mel_bins, tokenizer.size)
+        for tensor in model.state_dict().values():  # trained weights are not the initial zeros and ones
+            if tensor.is_floating_point():
+                tensor += 0.01 * torch.randn_like(tensor).abs()
+        saved = {
+            "state_dict": {f"model.{name}": tensor for name, tensor in model.state_dict().items()},
+            "nibble": {
+                "config": plain(config),
+                "tokenizer": tokenizer.model,
+                "precision": precision,
+                "blend": blend,
+                "corpus": "tiny",
+                "step": 3,
+            },
+        }
+        saved["state_dict"]["ctc.weight"] = torch.zeros(2)
+        (folder / "checkpoints").mkdir()
+        torch.save(saved, folder / "checkpoints" / "last.ckpt")
+        return folder
+
+    return write

@@ -1,0 +1,80 @@
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from nibble.errors import UserError
+from nibble.evaluation.records import Record, append, read
+
+RECORD = Record(
+    experiment="digits",
+    corpus="digits",
+    part="dev-digits",
+    model="conformer_xs",
+    parameters=1000,
+    quant="int4",
+    method="qat",
+    seed=1,
+    wer=0.25,
+    substitutions=1,
+    deletions=0,
+    insertions=0,
+    reference_words=4,
+    wer_ci95=(0.0, 0.5),
+    utterance_errors=[("a", 1, 2), ("b", 0, 2)],
+    bundle_bytes=500,
+    float32_bytes=4000,
+    ratio=8.0,
+    rtf=0.01,
+    threads=2,
+    backend="native reference greedy",
+    hardware="a CPU, 2 cores",
+    commit="0" * 40,
+    command="python evaluate.py",
+    config_hash="abc",
+)
+
+
+def test_round_trip_and_order_of_fields(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "records.jsonl"
+    records = [RECORD, replace(RECORD, seed=2)]
+    for record in records:
+        append(path, record)
+    assert read(path) == records
+    lines = path.read_text().splitlines()
+    assert len(lines) == 2
+    assert list(json.loads(lines[0])) == [field.name for field in fields(Record)]
+
+
+def test_a_rate_that_is_no_number_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        append(tmp_path / "r.jsonl", replace(RECORD, wer=float("inf")))
+    assert not (tmp_path / "r.jsonl").exists()
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot be added to .*records=FILE"):
+        append(tmp_path / "file" / "records.jsonl", RECORD)
+
+
+def test_a_full_disk() -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    with pytest.raises(UserError, match="No space left"):
+        append(Path("/dev/full"), RECORD)
+
+
+def test_messages_of_read(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    with pytest.raises(UserError, match=r"no records at .*evaluate\.py"):
+        read(path)
+    append(path, RECORD)
+    with path.open("a") as file:
+        file.write('{"wer": ')
+    with pytest.raises(UserError, match="line 2 is not JSON"):
+        read(path)
+    path.write_text('{"wer": 0.1}\n')
+    with pytest.raises(UserError, match="line 1 is not a record of this version"):
+        read(path)

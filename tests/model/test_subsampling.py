@@ -1,0 +1,28 @@
+import pytest
+import torch
+
+from nibble.model.subsampling import MIN_FRAMES, Subsampling, output_length
+
+
+@pytest.mark.parametrize("frames", [1, 2, 6, 7, 8, 10, 11, 12, 47, 48, 49, 50, 101])
+def test_length_is_the_length_of_the_output(frames: int) -> None:
+    subsampling = Subsampling(mel_bins=20, channels=4, width=6)
+    out, lengths = subsampling(torch.randn(2, frames, 20), torch.tensor([frames, max(1, frames // 2)]))
+    assert out.shape == (2, output_length(frames), 6)
+    assert lengths.tolist() == [output_length(frames), output_length(max(1, frames // 2))]
+
+
+def test_one_second_is_twenty_four_frames() -> None:
+    assert output_length(100) == 24
+    assert output_length(1) == output_length(MIN_FRAMES) == 1
+
+
+@pytest.mark.parametrize("frames", [1, 5, 7, 9, 20])
+def test_an_utterance_does_not_see_the_padding_behind_it(frames: int) -> None:
+    torch.manual_seed(0)
+    subsampling = Subsampling(mel_bins=20, channels=4, width=6)
+    features = torch.zeros(1, 40, 20)
+    features[:, :frames] = torch.randn(frames, 20)
+    alone, length = subsampling(features[:, :frames], torch.tensor([frames]))
+    batched, _ = subsampling(features, torch.tensor([frames]))
+    torch.testing.assert_close(batched[:, : int(length)], alone[:, : int(length)])

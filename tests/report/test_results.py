@@ -1,0 +1,107 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nibble.evaluation.records import Record, append
+from nibble.report.__main__ import main
+from nibble.report.results import render
+from nibble.report.tables import baseline, markdown, percent, points, systems
+
+FLOAT = Record(
+    experiment="digits",
+    corpus="digits",
+    part="dev-digits",
+    model="conformer_xs",
+    parameters=1000,
+    quant="float",
+    method="float",
+    seed=1,
+    wer=0.25,
+    substitutions=1,
+    deletions=0,
+    insertions=0,
+    reference_words=4,
+    wer_ci95=(0.0, 0.5),
+    utterance_errors=[("a", 1, 2), ("b", 0, 2)],
+    bundle_bytes=4500,
+    float32_bytes=4000,
+    ratio=4000 / 4500,
+    rtf=0.01,
+    threads=2,
+    backend="float greedy",
+    hardware="a CPU, 2 cores",
+    commit="0" * 40 + "+dirty",
+    command="python evaluate.py",
+    config_hash="abc",
+)
+INT4 = replace(
+    FLOAT,
+    quant="int4",
+    method="qat",
+    backend="native reference greedy",
+    bundle_bytes=500,
+    ratio=8.0,
+    wer=0.5,
+    utterance_errors=[("a", 1, 2), ("b", 1, 2)],
+)
+
+
+def test_seeds_are_taken_together_and_the_last_record_counts() -> None:
+    stale = replace(INT4, utterance_errors=[("a", 2, 2), ("b", 2, 2)], wer=1.0)
+    second = replace(INT4, seed=2, utterance_errors=[("a", 0, 2), ("b", 0, 2)], wer=0.0, rtf=0.03)
+    (found,) = systems([stale, second, INT4])
+    assert found.seeds == [1, 2]
+    assert found.wer[0] == 0.25
+    assert found.rtf == pytest.approx(0.02)
+    assert found.bits == 4.0
+
+
+def test_the_difference_is_to_the_float_run_of_the_same_model_search_and_seeds() -> None:
+    other = replace(FLOAT, model="conformer_s")
+    beam = replace(FLOAT, backend="float beam8")
+    unpaired_seed = replace(FLOAT, seed=7, utterance_errors=[("a", 2, 2), ("b", 2, 2)])
+    rows = systems([other, beam, FLOAT, unpaired_seed, INT4])
+    int4 = next(row for row in rows if row.last.quant == "int4")
+    found = baseline(int4, rows)
+    assert found is not None
+    assert found.seeds == [1, 7]
+    difference = int4.difference(found)
+    assert difference is not None
+    assert difference[0] == 0.25
+    assert baseline(found, rows) is None
+    assert int4.difference(systems([replace(FLOAT, seed=3)])[0]) is None
+    assert int4.difference(systems([replace(FLOAT, utterance_errors=[("z", 0, 4)])])[0]) is None
+
+
+def test_the_page_has_a_table_for_each_part_and_share() -> None:
+    page = render([FLOAT, INT4, replace(FLOAT, part="test-digits"), replace(FLOAT, reference_words=2)])
+    assert page.count("## digits: dev-digits of digits") == 2
+    assert page.count("## digits: test-digits of digits") == 1
+    row = next(line for line in page.splitlines() if "int4, trained" in line and line.startswith("|"))
+    assert "50.00 (50.00 … 50.00)" in row
+    assert "+25.00 (+0.00 … +50.00)" in row
+    assert "| 4.00 |" in row
+    assert "commit 000000000000+dirty" in page
+    assert render([FLOAT, INT4]) == render([FLOAT, INT4])
+
+
+def test_check_says_whether_the_page_is_up_to_date(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records, page = tmp_path / "records.jsonl", tmp_path / "RESULTS.md"
+    arguments = ["--records", str(records), "--output", str(page)]
+    assert main(arguments) == 1
+    assert "no records" in capsys.readouterr().err
+    append(records, FLOAT)
+    assert main([*arguments, "--check"]) == 1
+    assert main(arguments) == 0
+    assert main([*arguments, "--check"]) == 0
+    append(records, INT4)
+    assert main([*arguments, "--check"]) == 1
+    assert "make results" in capsys.readouterr().err
+
+
+def test_formats() -> None:
+    assert percent((0.0512, 0.04, 0.06)) == "5.12 (4.00 … 6.00)"
+    assert points((-0.001, -0.002, 0.001)) == "−0.10 (−0.20 … +0.10)"
+    assert points(None) == ""
+    assert markdown(["a", "b", "c"], [["1|2", "x", "y"]]).splitlines()[2] == "| 1\\|2 | x | y |"

@@ -1,0 +1,84 @@
+"""Every file under conf/ composes, and a slip on the command line ends in one line that helps."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from nibble import cli
+from nibble.config import from_plain, plain, typed
+from nibble.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+CONF = ROOT / "conf"
+CHOICES = sorted(f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml"))
+
+
+def composed(*overrides: str):
+    cli.register_schemas()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", overrides=[*overrides, "run_dir=unused"])
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_composes_and_survives_a_round_trip(choice):
+    config = typed(composed(choice))
+    assert from_plain(plain(config)) == config
+
+
+def test_groups_stand_in_the_order_data_flows():
+    text = (CONF / "train.yaml").read_text()
+    groups = "data features model loss quant schedule optimizer hardware logger trainer experiment debug".split()
+    assert sorted(groups) == sorted(path.name for path in CONF.iterdir() if path.is_dir())
+    positions = [text.index(f"  - {group}:") for group in groups]
+    assert positions == sorted(positions)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("trainer.max_stps=3", r"no option 'trainer.max_stps'; nearest: trainer.max_steps"),
+        ("+trainer.max_stps=3", r"nearest: trainer.max_steps"),
+        ("quant=int5", r"no quant=int5; nearest: int\d"),
+        ("quantt=int4", r"nearest: quant"),
+        ("model.width=wide", r"model.width: .*'wide'.*Integer"),
+        ("data.tokens=bep", r"data.tokens: .*bep"),
+        ("quant.arithmetic=nativ", r"quant.arithmetic: .*nativ"),
+    ],
+)
+def test_a_slip_names_what_was_meant(override, expected):
+    cli.register_schemas()
+    with pytest.raises(UserError, match=expected):
+        cli.check_command_line(CONF, "train", [override])
+
+
+def test_a_slip_ends_the_command_without_a_traceback():
+    done = subprocess.run(
+        [sys.executable, "train.py", "modle=conformer_l"], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "nearest: model" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["model.heads=5"], "model.heads=5 does not divide model.width"),
+        (["model.kernel=8"], "model.kernel=8 .* 9"),
+        (["data.noise.kind=babble"], "data.noise.dir="),
+        (["quant=int4", "quant.rules=[{match: '**', weight: {bits: 9}}]"], "weight bits is 9"),
+        (["schedule.phases=[{at: 0.5, precision: float}]"], "begin with 0"),
+        (["schedule.phases=[{at: 0, precision: float}, {at: 0.9, precision: rules, ramp: 0.2}]"], "ramp"),
+    ],
+)
+def test_contradictions_name_the_option(overrides, expected):
+    with pytest.raises(UserError, match=expected):
+        typed(composed(*overrides))
+
+
+def test_a_plus_before_an_option_of_the_default_run_is_accepted():
+    assert typed(composed("quant=int4", "model=conformer_l", "+trainer.max_steps=3")).trainer.max_steps == 3

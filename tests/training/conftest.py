@@ -1,0 +1,47 @@
+"""A training run small enough for a test: a few thousand weights on the tiny corpus."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from nibble import cli
+from nibble.config import Config, typed
+
+CONF = Path(__file__).parents[2] / "conf"
+
+TINY = [
+    "model=conformer_xs",
+    "model.name=tiny",
+    "model.width=48",
+    "model.layers=1",
+    "model.heads=2",
+    "model.predictor_width=32",
+    "model.joiner_width=32",
+    "model.subsampling_channels=8",
+    "loss=rnnt_ctc",
+    "logger=csv",
+    "hardware.threads=1",
+    "hardware.workers=0",
+    "optimizer.warmup_steps=10",
+    "trainer.log_every_steps=1",
+]
+
+
+@pytest.fixture(scope="session")
+def tiny_overrides(tiny_corpus) -> list[str]:
+    return [*TINY, f"data.corpus_dir={tiny_corpus}"]
+
+
+@pytest.fixture
+def make_config(tiny_overrides, tmp_path, monkeypatch):
+    """Composes a tiny run in `tmp_path`, where `data/`, `runs/` and `results/` then appear."""
+    monkeypatch.chdir(tmp_path)
+    cli.register_schemas()
+
+    def make(*overrides: str) -> Config:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            composed = compose("train", overrides=[*tiny_overrides, "run_dir=runs/tiny", *overrides])
+        return typed(composed)
+
+    return make

@@ -1,0 +1,61 @@
+"""What a run refuses, it refuses before it starts, and says why."""
+
+import pytest
+import torch
+
+from nibble.errors import UserError
+from nibble.training.module import MAX_SKIPPED_STEPS, TransducerModule
+from nibble.training.run import check_hardware, check_rules, train
+
+
+def test_a_rule_that_matches_nothing_stops_before_data_is_touched(make_config):
+    config = make_config(
+        "quant=int4", "quant.rules=[{match: 'encodr.**', weight: {bits: 4}}]", "data.corpus_dir=/nowhere"
+    )
+    with pytest.raises(UserError, match=r"encodr.*nearest.*encoder"):
+        train(config)
+
+
+def test_every_quantized_configuration_covers_the_default_model(make_config):
+    for quant in ("int8", "int4", "int4a4", "int2"):
+        check_rules(make_config(f"quant={quant}"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(make_config):
+    with pytest.raises(UserError, match=r"hardware=cpu"):
+        check_hardware(make_config("hardware=gpu"))
+
+
+def test_a_run_folder_that_cannot_be_made(make_config, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match=r"hydra\.run\.dir"):
+        train(make_config(f"run_dir={tmp_path}/file/run"))
+
+
+class Diverged(TransducerModule):
+    def loss(self, batch):
+        return super().loss(batch) * torch.nan
+
+
+def test_ten_losses_in_a_row_that_are_not_finite_stop_the_run(make_config, monkeypatch):
+    monkeypatch.setattr("nibble.training.run.TransducerModule", Diverged)
+    with pytest.raises(UserError, match=rf"{MAX_SKIPPED_STEPS} steps in a row.*\d+-\d+-\d+"):
+        train(make_config("trainer.max_steps=30"))
+
+
+class DivergedTwice(TransducerModule):
+    calls = 0
+
+    def loss(self, batch):
+        DivergedTwice.calls += 1
+        loss = super().loss(batch)
+        return loss * torch.nan if DivergedTwice.calls in (2, 3) else loss
+
+
+def test_a_few_bad_losses_are_skipped(make_config, monkeypatch, tmp_path):
+    monkeypatch.setattr("nibble.training.run.TransducerModule", DivergedTwice)
+    train(make_config("trainer.max_steps=5", "trainer.validate_every_steps=100"))
+    saved = torch.load(tmp_path / "runs/tiny/checkpoints/last.ckpt", weights_only=True)
+    assert saved["global_step"] == 5
+    assert all(torch.isfinite(tensor).all() for tensor in saved["state_dict"].values() if tensor.is_floating_point())

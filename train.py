@@ -1,0 +1,27 @@
+"""Train a Conformer-Transducer at the precision of your choice.
+
+python train.py quant=int4 model=conformer_l data=librispeech hardware=h200
+python train.py resume=runs/default/2026-01-31_12-00-00_int4_seed1
+"""
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from nibble import cli
+
+CONF = Path(__file__).resolve().parent / "conf"
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
+def main(config: DictConfig) -> float:
+    """Compose, train, and return the WER for a sweeper to minimise."""
+    from nibble.config import typed
+    from nibble.training.run import train
+
+    return float(cli.report_errors(lambda composed: train(typed(composed)), config)["wer"])
+
+
+if __name__ == "__main__":
+    cli.run(CONF, "train", main)
