@@ -5,7 +5,7 @@ The quantization options are defined in `nibble.quant.spec`, because that room c
 """
 
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -16,7 +16,7 @@ from nibble.quant.spec import QuantConfig, ScheduleConfig
 # ---- data ----------------------------------------------------------------------------------------------------------
 
 
-class Corpus(str, Enum):
+class Corpus(StrEnum):
     """Where the speech comes from when `data.corpus_dir` doesn't say."""
 
     embedded = "embedded"  # synthesised commands, made on first use
@@ -25,7 +25,7 @@ class Corpus(str, Enum):
     librispeech = "librispeech"  # downloaded
 
 
-class Tokens(str, Enum):
+class Tokens(StrEnum):
     """What a label is."""
 
     char = "char"
@@ -37,14 +37,14 @@ class SpecAugmentConfig:
     """Masks on the log-mel features (Park et al., 2019)."""
 
     time_masks: int = 0  # 0 for none
-    max_time_share: float = 0.15  # most frames masked in all, as a share of the utterance
+    max_time_share: float = 0.15  # longest single time mask, as a share of the utterance
     max_time_frames: int = 40  # longest single time mask
     frequency_masks: int = 0
     max_frequency_bins: int = 27
     probability: float = 1.0  # share of utterances masked
 
 
-class NoiseKind(str, Enum):
+class NoiseKind(StrEnum):
     """What is mixed into the speech."""
 
     none = "none"
@@ -97,7 +97,7 @@ class DataConfig:
 # ---- features ------------------------------------------------------------------------------------------------------
 
 
-class FeatureStorage(str, Enum):
+class FeatureStorage(StrEnum):
     """When log-mel features are computed."""
 
     on_the_fly = "on_the_fly"  # in the loader, from audio
@@ -115,7 +115,7 @@ class FeatureConfig:
 # ---- model ---------------------------------------------------------------------------------------------------------
 
 
-class Predictor(str, Enum):
+class Predictor(StrEnum):
     """The label side of the transducer."""
 
     lstm = "lstm"  # Graves (2012); one layer
@@ -159,7 +159,7 @@ class LossConfig:
 # ---- optimizer -----------------------------------------------------------------------------------------------------
 
 
-class LearningRateSchedule(str, Enum):
+class LearningRateSchedule(StrEnum):
     """How the learning rate moves after a linear warm-up."""
 
     cosine = "cosine"  # to zero at the last step
@@ -203,7 +203,7 @@ class HardwareConfig:
 # ---- logger --------------------------------------------------------------------------------------------------------
 
 
-class WandbMode(str, Enum):
+class WandbMode(StrEnum):
     """Online needs an account; offline writes files that `wandb sync` sends later."""
 
     offline = "offline"
@@ -270,7 +270,7 @@ class Config:
 # ---- evaluation ----------------------------------------------------------------------------------------------------
 
 
-class Search(str, Enum):
+class Search(StrEnum):
     """How labels are found in the network's output."""
 
     greedy = "greedy"

@@ -114,7 +114,7 @@ def test_bad_utterance_stops_or_is_left_out(
 def test_all_bad(corpus: Path, tmp_path: Path) -> None:
     for path in corpus.rglob("*.flac"):
         path.unlink()
-    with pytest.raises(UserError, match="no utterance of .*dev-tiny can be used"):
+    with pytest.raises(UserError, match=r"no utterance of .*dev-tiny can be used"):
         read_part(corpus, "dev-tiny", tmp_path, max_bad_utterances=100)
 
 
@@ -157,7 +157,7 @@ def test_opus_and_wav(corpus: Path, tmp_path: Path) -> None:
 
 
 def test_missing_and_empty_folders(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no folder .*train-x"):
+    with pytest.raises(UserError, match=r"no folder .*train-x"):
         read_part(tmp_path, "train-x", tmp_path)
     (tmp_path / "train-x").mkdir()
     with pytest.raises(UserError, match="neither audio nor transcripts; LibriSpeech layout is"):
@@ -168,3 +168,9 @@ def test_transcript_in_another_encoding(corpus: Path, tmp_path: Path) -> None:
     (chapter(corpus) / "11-1.trans.txt").write_bytes("11-1-0000 CAFÉ\n".encode("latin-1"))
     with pytest.raises(UserError, match=r"11-1.trans.txt is not UTF-8"):
         read_part(corpus, "dev-tiny", tmp_path)
+
+
+def test_real_speech(shared_data: Path, tmp_path: Path) -> None:
+    cuts = read_part(shared_data / "digits" / "LibriSpeech", "dev-digits", tmp_path)
+    assert len(cuts) == 199
+    assert sum(len(cut.supervisions[0].text.split()) for cut in cuts) == 900

@@ -18,3 +18,10 @@ def test_colours_say_what_happened() -> None:
 
 def test_nothing_at_all() -> None:
     assert aligned("", "").plain == "ref \nhyp "
+
+
+def test_long_utterances_go_on_in_the_next_pair_of_lines() -> None:
+    lines = aligned("one two three four five", "one three four five", width=14).plain.splitlines()
+    assert [line[:3] for line in lines] == ["ref", "hyp"] * (len(lines) // 2)
+    assert all(len(line.rstrip()) <= 14 for line in lines)
+    assert " ".join(line[4:].strip() for line in lines[::2]).split() == ["one", "two", "three", "four", "five"]

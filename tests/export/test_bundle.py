@@ -48,6 +48,9 @@ def test_what_is_read_is_what_was_trained(write_run, tmp_path: Path, quant: str)
     assert (read.quant, read.method, read.precision, read.step) == (quant, "qat", Precision.rules, 3)
     assert read.config == trained.config
     assert torch.equal(encode(read), encode(trained))
+    lengths = torch.tensor([encode(read).size(1)] * 2)
+    ids = [[h.ids for h in greedy(loaded.model, encode(loaded), lengths)] for loaded in (read, trained)]
+    assert ids[0] == ids[1]
     freeze(trained.model)
     layers = quantized_modules(read.model)
     assert len(layers) > 10
@@ -58,14 +61,10 @@ def test_what_is_read_is_what_was_trained(write_run, tmp_path: Path, quant: str)
             assert torch.equal(scale, read_scale)
 
 
-def test_recognises_the_same_with_everything_as_it_is(write_run, tmp_path: Path) -> None:
+def test_rounding_the_rest_to_float16_changes_little(write_run, tmp_path: Path) -> None:
     trained = load_checkpoint(write_run("int4", "rules"))
     save(trained, tmp_path / "bundle")
-    read = read_bundle(tmp_path / "bundle")
-    torch.testing.assert_close(encode(read), encode(trained), atol=0.05, rtol=0.05)
-    lengths = torch.tensor([encode(read).size(1)] * 2)
-    ids = [[h.ids for h in greedy(loaded.model, encode(loaded), lengths)] for loaded in (read, trained)]
-    assert ids[0] == ids[1]
+    torch.testing.assert_close(encode(read_bundle(tmp_path / "bundle")), encode(trained), atol=0.05, rtol=0.05)
 
 
 def test_writing_leaves_the_model_trainable(write_run, tmp_path: Path) -> None:
@@ -202,16 +201,19 @@ def test_a_bundle_works_elsewhere(bundle: Path, tmp_path: Path) -> None:
     assert torch.equal(encode(read_bundle(tmp_path / "moved")), before)
 
 
-def test_the_whole_int4_bundle_of_conformer_m_is_many_times_smaller(write_run, tmp_path: Path) -> None:
-    # conformer_l (118.8 million) takes the same code four times as long; the ratio grows with the width.
+def test_the_whole_int4_bundle_of_conformer_l_is_7_7_times_smaller(write_run, tmp_path: Path) -> None:
     loaded = load_checkpoint(write_run())
-    shape = ModelConfig("conformer_m", 256, 16, 4, predictor_width=640, joiner_width=320)
+    shape = ModelConfig("conformer_l", 512, 17, 8, predictor_width=640, joiner_width=640)
     rule = Rule(weight=WeightSpec(bits=4), activation=ActivationSpec())
     config = replace(loaded.config, model=shape, quant=QuantConfig("int4", [rule]))
-    model = Transducer(shape, 80, loaded.tokenizer.size)
+    with torch.device("meta"):  # its own initialisation takes longer than all the rest
+        model = Transducer(shape, 80, 1024)
+    model.to_empty(device="cpu")
+    for tensor in model.state_dict().values():
+        tensor.fill_(1)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     prepare(model, config.quant)
     set_precision(model, Precision.rules)
     notes = {"precision": "rules", "method": "ptq", "corpus": "tiny", "step": 0}
     size = write_bundle(tmp_path / "bundle", model, loaded.tokenizer, config, notes)
-    assert 4 * parameters / size > 7.5
+    assert 4 * parameters / size >= 7.7

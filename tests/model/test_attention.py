@@ -30,7 +30,7 @@ def test_attention_is_the_formula_of_transformer_xl() -> None:
     torch.nn.init.normal_(attention.position_bias)
     x = torch.randn(1, frames, width)
     positions = relative_positions(frames, width, x.device)
-    got = attention(x, positions, torch.ones(1, frames, 1))
+    got = attention(x, positions, torch.ones(1, frames, 1, dtype=torch.bool))
 
     with torch.no_grad():
         y = attention.norm(x)[0]
@@ -57,6 +57,6 @@ def test_padding_is_not_attended() -> None:
     attention = RelativeAttention(8, 2, dropout=0.0).eval()
     x = torch.randn(1, 9, 8)
     padded = torch.cat((x[:, :5], torch.full((1, 4, 8), 50.0)), dim=1)
-    alone = attention(x[:, :5], relative_positions(5, 8, x.device), torch.ones(1, 5, 1))
+    alone = attention(x[:, :5], relative_positions(5, 8, x.device), torch.ones(1, 5, 1, dtype=torch.bool))
     batched = attention(padded, relative_positions(9, 8, x.device), valid_frames(torch.tensor([5]), 9))
     torch.testing.assert_close(batched[:, :5], alone, atol=1e-5, rtol=1e-5)

@@ -11,7 +11,7 @@ def test_feed_forward_is_two_products_around_silu() -> None:
     assert module.expansion.weight.shape == (24, 6)
     x = torch.randn(2, 5, 6)
     want = module.projection(F.silu(module.expansion(module.norm(x))))
-    torch.testing.assert_close(module(x, torch.ones(2, 5, 1)), want)
+    torch.testing.assert_close(module(x, torch.ones(2, 5, 1, dtype=torch.bool)), want)
 
 
 def test_products_see_zeros_in_padding() -> None:

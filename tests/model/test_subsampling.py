@@ -26,3 +26,20 @@ def test_an_utterance_does_not_see_the_padding_behind_it(frames: int) -> None:
     alone, length = subsampling(features[:, :frames], torch.tensor([frames]))
     batched, _ = subsampling(features, torch.tensor([frames]))
     torch.testing.assert_close(batched[:, : int(length)], alone[:, : int(length)])
+
+
+def test_padding_is_zero_before_each_product() -> None:
+    """An activation scale taken over an utterance must be that of its real frames."""
+    subsampling = Subsampling(mel_bins=20, channels=4, width=6)
+    torch.nn.init.ones_(subsampling.conv1.bias)
+    torch.nn.init.ones_(subsampling.conv2.bias)
+    seen = []
+    for layer in (subsampling.conv2, subsampling.output):
+        layer.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    features = torch.zeros(1, 40, 20)
+    features[:, :12] = torch.randn(12, 20)
+    subsampling(features, torch.tensor([12]))
+    after_conv1, after_conv2 = seen
+    assert after_conv1[:, :, :5].abs().max() > 0
+    assert after_conv1[:, :, 5:].abs().max() == 0  # the window of frame 5 begins inside the utterance
+    assert after_conv2[:, 2:].abs().max() == 0

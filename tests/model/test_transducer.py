@@ -116,3 +116,15 @@ def test_a_few_steps_learn_one_utterance(make_tiny: Callable[..., Transducer]) -
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.2 * losses[0]
+
+
+def test_bfloat16_autocast_stays_close(make_tiny: Callable[..., Transducer]) -> None:
+    model = make_tiny()
+    features, lengths = torch.randn(2, 60, MEL_BINS), torch.tensor([60, 41])
+    labels, sizes = torch.tensor([[1, 2, 3], [4, 5, 0]]), torch.tensor([3, 2])
+    logits, _, frames = model(features, lengths, labels, sizes)
+    with torch.autocast("cpu", torch.bfloat16):
+        half, encoded, _ = model(features, lengths, labels, sizes)
+        assert half.dtype == encoded.dtype == torch.bfloat16
+        loss = transducer_loss(half, frames, labels, sizes)
+    torch.testing.assert_close(loss, transducer_loss(logits, frames, labels, sizes), rtol=0.05, atol=0)

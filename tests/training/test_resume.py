@@ -41,7 +41,8 @@ def options(tiny_overrides, tmp_path_factory):
     overrides = [
         *tiny_overrides,
         "quant=int4",
-        "schedule.phases=[{at: 0, precision: float}, {at: 0.2, precision: int8}, {at: 0.3, precision: rules, ramp: 0.4}]",
+        "schedule.phases=[{at: 0, precision: float}, {at: 0.2, precision: int8}, "
+        "{at: 0.3, precision: rules, ramp: 0.4}]",
         f"trainer.max_steps={STEPS}",
         "trainer.validate_every_steps=20",
         "trainer.checkpoint_every_steps=5",

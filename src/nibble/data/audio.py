@@ -65,11 +65,18 @@ def decode(path: Path | str, start: int = 0, count: int = -1) -> NDArray[np.floa
     Raises:
         UserError: the file can't be decoded.
     """
+    cure = "replace the file, or remove it with its transcript"
     try:
-        samples, _ = soundfile.read(path, frames=count, start=start, dtype="float32")
+        with soundfile.SoundFile(path) as file:
+            left = file.frames - start
+            wanted = left if count < 0 else min(count, left)
+            file.seek(start)
+            samples: NDArray[np.float32] = file.read(wanted, dtype="float32")
     except soundfile.LibsndfileError as error:
-        raise UserError(f"can't decode {path}: {error}; replace the file or remove it with its transcript") from error
-    return np.asarray(samples, dtype=np.float32)
+        raise UserError(f"can't decode {path}: {error}; {cure}") from error
+    if len(samples) < wanted:
+        raise UserError(f"can't decode {path} after {len(samples)} of {wanted} samples; {cure}")
+    return samples
 
 
 def convert(source: Path, target: Path) -> Path:
@@ -82,7 +89,10 @@ def convert(source: Path, target: Path) -> Path:
     resampled = torchaudio.functional.resample(mono, rate_hz, SAMPLE_RATE).clamp(-1, 1)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(f".{os.getpid()}.partial")
-    soundfile.write(partial, resampled.numpy(), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    try:
+        soundfile.write(partial, resampled.numpy(), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    except soundfile.LibsndfileError as error:
+        raise OSError(f"can't write {partial}: {error}") from error
     partial.replace(target)
     return target
 

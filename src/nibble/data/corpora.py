@@ -8,6 +8,8 @@ from pathlib import Path
 from lhotse.recipes.librispeech import LIBRISPEECH, MINI_LIBRISPEECH, download_librispeech
 
 from nibble.config import Corpus, DataConfig
+from nibble.data.digits import build_digits
+from nibble.data.synthesis import make_embedded
 from nibble.errors import UserError, nearest
 
 OPENSLR = "https://www.openslr.org/resources"
@@ -26,8 +28,6 @@ def locate(data: DataConfig, root: Path, base_url: str = OPENSLR) -> tuple[str, 
         named = folder.parent if folder.name == "LibriSpeech" else folder
         return named.resolve().name, folder
     if data.corpus == Corpus.embedded:
-        from nibble.data.synthesis import make_embedded
-
         return data.corpus.value, parts_folder(make_embedded(root, data.embedded_hours), "data.corpus")
     if data.corpus == Corpus.digits:
         return data.corpus.value, parts_folder(_digits(data, root), "data.corpus")
@@ -70,8 +70,6 @@ def select_parts(folder: Path, prefix: str, wanted: list[str] | None, option: st
 def _digits(data: DataConfig, root: Path) -> Path:
     """A clone to build from wins over a folder that is there already."""
     if data.fsdd_dir is not None:
-        from nibble.data.digits import build_digits
-
         return build_digits(Path(data.fsdd_dir), root)
     folder = root / "digits"
     if not folder.is_dir():

@@ -1,6 +1,7 @@
 """Corpora, tokenizer, samplers and loaders of one run."""
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from nibble.data.corpora import locate, parts_folder, select_parts
 from nibble.data.dataset import Disturbance, SpeechDataset
 from nibble.data.manifest import read_part
 from nibble.data.noise import Babble, FolderNoise, Noise
+from nibble.data.progress import track
 from nibble.data.sampler import Item, TrainSampler, evaluation_batches
 from nibble.data.screening import report_unknown, trainable
 from nibble.data.stored import with_stored_features
@@ -80,13 +82,19 @@ class SpeechDataModule(pl.LightningDataModule):
 
     def parts(self, kind: str) -> list[str]:
         """The parts of "train", "dev" or "test", in order; none may exist."""
+        if self.data.overfit_utterances is not None and kind == "dev":
+            kind = "train"
         wanted: list[str] | None = getattr(self.data, f"{kind}_parts")
         return select_parts(self._locate()[1], kind, wanted, f"data.{kind}_parts")
 
     def cuts(self, parts: Sequence[str]) -> CutSet:
-        """Every good utterance of `parts`, checked, decoded if small, with features if these are stored."""
+        """Every good utterance of `parts`, checked, decoded if small, with features if these are stored.
+
+        With `data.overfit_utterances`, only so many; the dev parts are then the training parts.
+        """
         folder = self._locate()[1]
-        return CutSet.from_cuts(cut for part in parts for cut in self._read(folder, part))
+        every = (cut for part in parts for cut in self._read(folder, part))
+        return CutSet.from_cuts(islice(every, self.data.overfit_utterances))
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -139,7 +147,8 @@ class SpeechDataModule(pl.LightningDataModule):
 
     def batches_per_epoch(self) -> int:
         """Batches of epoch 0 on this device."""
-        return sum(1 for _ in self._train_sampler((0, 0)).epoch(0))
+        sampler = self._train_sampler((0, 0))
+        return sum(1 for _ in track(sampler.epoch(0), "counting batches", len(sampler.cuts), size=len))
 
     def state_dict(self) -> dict[str, Any]:
         """The position, for a checkpoint."""

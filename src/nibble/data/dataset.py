@@ -1,5 +1,7 @@
 """(epoch, index, utterances) -> Batch: load, disturb, extract, mask, pad."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +50,8 @@ class SpeechDataset(Dataset[Batch]):
     def __getitem__(self, item: Item) -> Batch:
         epoch, index, cuts = item
         random = np.random.default_rng([self.seed, epoch, index])
-        features = [self._features(cut, random) for cut in cuts]
+        with _one_thread():
+            features = [self._features(cut, random) for cut in cuts]
         texts = [cut.supervisions[0].text for cut in cuts]
         labels = [torch.tensor(self.tokenizer.encode(text), dtype=torch.int64) for text in texts]
         return Batch(
@@ -92,3 +95,14 @@ class SpeechDataset(Dataset[Batch]):
         least_db, most_db = config.train_snr_db
         snr_db = random.uniform(least_db, most_db)
         return mix(speech, noise.draw(len(speech), random), snr_db)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """As in a loader process of torch: the last bit of a resampled signal depends on the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -42,9 +42,8 @@ class Speaker:
     name: str
 
 
-def write_chapter(folder: Path, part: str, speaker: int, chapter: int, utterances: list[Utterance]) -> str:
-    """Write the utterances as `part`/`speaker`/`chapter` below `folder`/LibriSpeech; returns their content hash."""
-    content = hashlib.sha256()
+def write_chapter(folder: Path, part: str, speaker: int, chapter: int, utterances: list[Utterance]) -> None:
+    """Write the utterances as `part`/`speaker`/`chapter` below `folder`/LibriSpeech."""
     place = folder / "LibriSpeech" / part / str(speaker) / str(chapter)
     place.mkdir(parents=True)
     lines = []
@@ -55,10 +54,7 @@ def write_chapter(folder: Path, part: str, speaker: int, chapter: int, utterance
         soundfile.write(flac, utterance.samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
         (place / f"{name}.flac").write_bytes(flac.getvalue())
         lines.append(f"{name} {utterance.text}\n")
-        content.update(lines[-1].encode())
-        content.update(utterance.samples.astype("<i2").tobytes())
     (place / f"{speaker}-{chapter}.trans.txt").write_text("".join(lines), encoding="utf-8")
-    return content.hexdigest()
 
 
 def write_speakers(folder: Path, speakers: list[Speaker]) -> None:
@@ -76,6 +72,17 @@ def files_hash(folder: Path) -> str:
         digest.update(f"{path.relative_to(corpus).as_posix()} {path.stat().st_size}\n".encode())
     for path in sorted(corpus.rglob("*.trans.txt")):
         digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def content_hash(folder: Path) -> str:
+    """SHA-256 of all transcripts and decoded samples below `folder`/LibriSpeech; whatever wrote the FLAC."""
+    digest = hashlib.sha256()
+    for path in sorted((folder / "LibriSpeech").rglob("*.trans.txt")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            samples, _ = soundfile.read(path.parent / f"{line.split()[0]}.flac", dtype="int16")
+            digest.update(line.encode())
+            digest.update(samples.astype("<i2").tobytes())
     return digest.hexdigest()
 
 

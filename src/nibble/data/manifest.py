@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 from lhotse.audio import AudioSource
@@ -78,11 +79,12 @@ def read_part(folder: Path, part: str, cache_dir: Path, max_bad_utterances: int 
     findings = manifest.with_suffix("").with_suffix(".json")
     if not findings.is_file():
         _build([path for path, _, _ in listing], part, manifest, findings)
-    found: dict[str, dict[str, str]] = json.loads(findings.read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads(findings.read_text(encoding="utf-8"))
     _report(root, found, max_bad_utterances)
     if not found["good"]:
         raise UserError(f"no utterance of {root} can be used; {_some(found['problems'])}")
-    return CutSet.from_file(manifest).to_eager()
+    cuts = CutSet.from_jsonl_lazy(manifest)
+    return CutSet.from_cuts(track(cuts, f"reading {part}", found["good"]))
 
 
 def _list(root: Path) -> list[tuple[Path, int, int]]:
@@ -195,7 +197,7 @@ def _check(utterance: Utterance, converted: Path) -> Outcome:
     return Outcome(utterance, cut, change=change)
 
 
-def _report(root: Path, found: dict[str, dict[str, str]], max_bad_utterances: int) -> None:
+def _report(root: Path, found: dict[str, Any], max_bad_utterances: int) -> None:
     """Say what was converted and what was left out, or stop."""
     changes, problems = found["changes"], found["problems"]
     if changes:

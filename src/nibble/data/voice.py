@@ -37,7 +37,7 @@ def main() -> None:
     chunks: list[bytes] = []
 
     @SYNTH_CALLBACK
-    def collect(samples, count, events):  # type: ignore[no-untyped-def]
+    def collect(samples, count, _events):  # type: ignore[no-untyped-def]
         if count > 0:
             chunks.append(ctypes.string_at(samples, 2 * count))
         return 0

@@ -6,22 +6,33 @@ from rich.text import Text
 _STAR = "*"
 
 
-def aligned(reference: str, hypothesis: str) -> Text:
-    """Two lines under each other: yellow is substituted, red deleted, blue inserted; a gap shows as stars.
+def aligned(reference: str, hypothesis: str, width: int = 80) -> Text:
+    """Pairs of lines under each other: yellow is substituted, red deleted, blue inserted; a gap shows as stars.
 
     Stars keep the alignment readable where colours are not shown.
+
+    Args:
+        reference: what was said.
+        hypothesis: what was recognised.
+        width: columns; a pair of lines that would be longer goes on in the next pair, unless it is one long word.
     """
     gap = " "  # no word contains a space
-    pairs = kaldialign.align(reference.split(), hypothesis.split(), gap)
+    lines: list[Text] = []
     top, bottom = Text("ref "), Text("hyp ")
-    for spoken, recognised in pairs:
-        if spoken == gap:
-            style = "bold blue"
-        elif recognised == gap:
-            style = "bold red"
-        else:
-            style = "" if spoken == recognised else "bold yellow"
-        width = max(len(spoken), len(recognised))
+    for spoken, recognised in kaldialign.align(reference.split(), hypothesis.split(), gap):
+        columns = max(len(spoken), len(recognised))
+        if len(top) > len("ref ") and len(top) + columns > width:
+            lines += [top, bottom]
+            top, bottom = Text("ref "), Text("hyp ")
+        style = _style(spoken == gap, recognised == gap, spoken == recognised)
         for line, word in ((top, spoken), (bottom, recognised)):
-            line.append((_STAR * width if word == gap else word.ljust(width)) + " ", style=style)
-    return Text("\n").join([top, bottom])
+            line.append((_STAR * columns if word == gap else word.ljust(columns)) + " ", style=style)
+    return Text("\n").join([*lines, top, bottom])
+
+
+def _style(inserted: bool, deleted: bool, same: bool) -> str:
+    if inserted:
+        return "bold blue"
+    if deleted:
+        return "bold red"
+    return "" if same else "bold yellow"

@@ -158,7 +158,10 @@ def _batches(data: SpeechDataModule, parts: list[str], title: str, limit: int | 
     """The batches of `parts` with a progress bar; with a limit, of so many utterances evenly spread."""
     data.data = replace(data.data, dev_parts=parts)
     data.max_validation_utterances = limit
-    total = len(data.cuts(parts))
+    try:
+        total = len(data.cuts(parts))
+    except OSError as error:
+        raise UserError(f"the corpus cannot be read or its cache below {data.root} written: {error}") from error
     return track(data.val_dataloader(), title, min(total, limit or total), size=len)
 
 

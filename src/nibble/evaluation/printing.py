@@ -73,7 +73,7 @@ def _print_result(result: Result, console: Console, worst: int) -> None:
     _print_worst(result, console, worst)
     _print_size(result, console)
     console.print(
-        f"[bold]RTF {record.rtf:.4f}[/] (encoder and search; {record.threads} threads, {record.hardware})"
+        f"[bold]RTF {record.rtf:.4f}[/] (encoder and search; CPU threads: {record.threads}; {record.hardware})"
         + _budget(record.rtf, result.hardware.max_rtf)
     )
 
@@ -83,7 +83,7 @@ def _print_worst(result: Result, console: Console, worst: int) -> None:
     ranked = sorted(result.record.utterance_errors, key=lambda utterance: (-utterance[1], utterance[0]))
     for id_, errors, words in [utterance for utterance in ranked if utterance[1]][:worst]:
         console.print(f"{id_}: {errors} errors in {words} words", style="dim")
-        console.print(aligned(texts[id_].reference, texts[id_].hypothesis))
+        console.print(aligned(texts[id_].reference, texts[id_].hypothesis, console.width))
 
 
 def _print_size(result: Result, console: Console) -> None:

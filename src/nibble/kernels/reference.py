@@ -14,6 +14,8 @@ EXACT_FLOAT32_TERMS = 2**10
 def int_matmul(x: Tensor, weight: Tensor) -> Tensor:
     """x int8 (M, K), weight int8 (N, K) -> x weight^T, int32 (M, N)."""
     check_matmul(x, weight)
+    # oneDNN reads overlapping rows (of unfold) or rows of stride 0 (of expand) wrongly.
+    x, weight = x.contiguous(), weight.contiguous()
     if x.is_cuda:
         return _int_matmul_cuda(x, weight)
     return torch._int_mm(x, weight.t())
@@ -29,15 +31,17 @@ def int_conv2d(
 ) -> Tensor:
     """x int8 (B, C, H, W), weight int8 (N, C/groups, kh, kw) -> int32 (B, N, H', W') in channels-last layout.
 
-    Short sums run as a float32 convolution, long ones as an integer product of the unfolded windows.
+    Without groups, an integer product of the unfolded windows and the filters. With groups, where those products are
+    thin, a float32 convolution as long as that is exact.
     """
     check_conv2d(x, weight, groups)
-    if weight[0].numel() <= EXACT_FLOAT32_TERMS:
+    if groups > 1 and weight[0].numel() <= EXACT_FLOAT32_TERMS:
         out = _float_conv2d(x, weight, stride, padding, dilation, groups)
     else:
         x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
         parts = zip(x.chunk(groups, 1), weight.chunk(groups, 0), strict=True)
-        out = torch.cat([_unfolded_conv2d(part, filters, stride, dilation) for part, filters in parts], 1)
+        outs = [_unfolded_conv2d(part, filters, stride, dilation) for part, filters in parts]
+        out = outs[0] if groups == 1 else torch.cat(outs, 1)
     return out.contiguous(memory_format=torch.channels_last)
 
 
@@ -77,9 +81,9 @@ def _float_conv2d(
     dilation: Sequence[int],
     groups: int,
 ) -> Tensor:
-    # Channels last, because depthwise filters run some twenty times faster that way on CPU. cuDNN may pick an
-    # algorithm that transforms the input (Winograd, FFT), which rounds; torch's own CUDA kernels sum directly.
-    with torch.backends.cudnn.flags(enabled=False):
+    # Channels last, because depthwise filters run some twenty times faster that way on CPU. Without cuDNN, which may
+    # pick an algorithm that transforms the input (Winograd, FFT) and so rounds; and without autocast, which rounds.
+    with torch.backends.cudnn.flags(enabled=False), torch.autocast(x.device.type, enabled=False):
         out = F.conv2d(
             x.float().contiguous(memory_format=torch.channels_last),
             weight.float().contiguous(memory_format=torch.channels_last),

@@ -57,7 +57,7 @@ class RelativeAttention(nn.Module):
             self._heads((query + self.position_bias) * self.scale),
             self._heads(self.position(positions)),
         )
-        padding = (valid == 0).transpose(1, 2).unsqueeze(1)  # (B, 1, 1, T)
+        padding = (~valid).transpose(1, 2).unsqueeze(1)  # (B, 1, 1, T)
         attended = F.scaled_dot_product_attention(
             self._heads(query + self.content_bias).transpose(1, 2),
             self._heads(self.key(x)).transpose(1, 2),

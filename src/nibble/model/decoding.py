@@ -18,6 +18,7 @@ from nibble.model.predictor import State
 from nibble.model.transducer import BLANK, Transducer
 
 FRAME_S = 0.04  # from one encoded frame to the next
+NEGLIGIBLE = 10.0  # nats below the best of a frame at which beam search lets go of a hypothesis: 1 in 22 000
 WORD_START = "\u2581"  # SentencePiece's mark
 
 
@@ -161,8 +162,7 @@ def _search_frame(
         scores = log_probs + log_probs.new_tensor([[entry.score] for entry in entries])
         scores[:, BLANK] = float("-inf")
         best = scores.flatten().topk(min(width, scores.numel() - len(entries)))
-        # What can no longer reach the beam of the next frame is dropped: probabilities only fall.
-        bar = nlargest(width, map(_score, finished.values()))[-1] if len(finished) >= width else float("-inf")
+        bar = max(map(_score, finished.values())) - NEGLIGIBLE
         kept = [
             (score, *divmod(at, scores.size(1)))
             for score, at in zip(best.values.tolist(), best.indices.tolist(), strict=True)

@@ -5,9 +5,12 @@ from torch import Tensor, nn
 
 
 def valid_frames(lengths: Tensor, frames: int) -> Tensor:
-    """1.0 for a real frame, 0.0 for padding: lengths (B,) -> (B, T, 1) float32 with T = `frames`."""
+    """True for a real frame, False for padding: lengths (B,) -> (B, T, 1) with T = `frames`.
+
+    `x * valid_frames(...)` makes padding zero and keeps the type of x, half precision included.
+    """
     positions = torch.arange(frames, device=lengths.device)
-    return (positions < lengths.unsqueeze(1)).unsqueeze(2).float()
+    return (positions < lengths.unsqueeze(1)).unsqueeze(2)
 
 
 class MaskedBatchNorm(nn.BatchNorm1d):
@@ -31,7 +34,7 @@ class MaskedBatchNorm(nn.BatchNorm1d):
             return (x - self.running_mean) * scale
         with torch.autocast(x.device.type, enabled=False):
             rows = x.float().reshape(-1, self.num_features)
-            weights = valid.reshape(1, -1)
+            weights = valid.reshape(1, -1).float()
             count = weights.sum()
             mean = weights @ rows / count  # (1, D): as a product it is several times faster than masking and summing
             centred = rows - mean

@@ -147,7 +147,7 @@ class QuantizedLayer(nn.Module):
         if self.activation_spec is None:
             return x.to(compute_type(x))
         codes, scale = quantize_activation(x, dims, self.activation_spec, self.layer_name)
-        return straight_through(x, dequantize(codes, scale))
+        return straight_through(x, codes.mul_(scale))
 
     def linear(
         self,

@@ -89,7 +89,7 @@ def _linear(
 ) -> Tensor:
     shape = x_codes.shape[:-1]
     sums = ops.int_matmul(x_codes.reshape(shape.numel(), x_codes.shape[-1]), w_codes).view(*shape, w_codes.shape[0])
-    return _rescale(sums, x_scale, w_scale.view(-1), bias).to(dtype)
+    return _rescale(sums.to(x_scale.dtype).mul_(x_scale), w_scale.view(-1), bias).to(dtype)
 
 
 def _conv2d(
@@ -99,16 +99,16 @@ def _conv2d(
     w_codes: Tensor,
     w_scale: Tensor,
     dtype: torch.dtype,
-    geometry: Geometry,
+    move: Geometry,
 ) -> Tensor:
-    sums = ops.int_conv2d(x_codes, w_codes, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
-    bias = None if bias is None else bias.view(-1, 1, 1)
-    return _rescale(sums, x_scale, w_scale.view(-1, 1, 1), bias).to(dtype)
+    sums = ops.int_conv2d(x_codes, w_codes, move.stride, move.padding, move.dilation, move.groups)
+    scale = x_scale * w_scale.view(1, -1, 1, 1)
+    return _rescale(sums.to(scale.dtype), scale, None if bias is None else bias.view(-1, 1, 1)).to(dtype)
 
 
-def _rescale(sums: Tensor, x_scale: Tensor, w_scale: Tensor, bias: Tensor | None) -> Tensor:
-    scaled = sums.to(x_scale.dtype).mul_(x_scale).mul_(w_scale)
-    return scaled if bias is None else scaled.add_(bias)
+def _rescale(sums: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    """sums scale + bias, in place."""
+    return sums.mul_(scale) if bias is None else torch.addcmul(bias.to(sums.dtype), sums, scale, out=sums)
 
 
 class _IntegerLinear(torch.autograd.Function):

@@ -1,12 +1,13 @@
 """What a tensor becomes. Plain data: no tensor is touched here."""
 
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
+from itertools import pairwise
 
 from nibble.errors import UserError
 
 
-class Range(str, Enum):
+class Range(StrEnum):
     """Which integers a b-bit tensor uses, with Q = 2^(b-1) - 1.
 
     narrow     -Q ... Q, scale = max|x| / Q              int4: -7 ... 7
@@ -19,14 +20,14 @@ class Range(str, Enum):
     half_step = "half_step"
 
 
-class WeightGranularity(str, Enum):
+class WeightGranularity(StrEnum):
     """How many scales a weight has: one per output channel, or one in all."""
 
     per_channel = "per_channel"
     per_tensor = "per_tensor"
 
 
-class ActivationGranularity(str, Enum):
+class ActivationGranularity(StrEnum):
     """How many scales an activation has; never one for a whole batch.
 
     per_token      one per row of the product. A convolution mixes rows, so there it is per_utterance.
@@ -74,7 +75,7 @@ class Rule:
     activation: ActivationSpec | None = None
 
 
-class Arithmetic(str, Enum):
+class Arithmetic(StrEnum):
     """How a quantized product is computed in the forward pass.
 
     fake    quantize, dequantize, float product
@@ -85,7 +86,7 @@ class Arithmetic(str, Enum):
     native = "native"
 
 
-class Precision(str, Enum):
+class Precision(StrEnum):
     """What a phase of the schedule runs at: float, 8 bits everywhere, or what the rules say."""
 
     float = "float"
@@ -109,7 +110,8 @@ class Phase:
             raise UserError(f"schedule: a phase starts at {self.at}; give a fraction of training in [0, 1)")
         if not 0 <= self.ramp <= 1 - self.at:
             raise UserError(
-                f"schedule: the ramp of the phase at {self.at} is {self.ramp}; it must end by 1, so at most {1 - self.at:g}"
+                f"schedule: the ramp of the phase at {self.at} is {self.ramp}; it must end by 1, "
+                f"so at most {1 - self.at:g}"
             )
 
 
@@ -130,7 +132,7 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         starts = [phase.at for phase in self.phases]
-        if not starts or starts[0] != 0 or any(a >= b for a, b in zip(starts, starts[1:], strict=False)):
+        if not starts or starts[0] != 0 or any(a >= b for a, b in pairwise(starts)):
             raise UserError(f"schedule.phases: starts are {starts}; they must begin with 0 and increase")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
-from nibble.config import LoggerConfig, WandbMode, Config, plain
+from nibble.config import Config, LoggerConfig, WandbMode, plain
 from nibble.errors import UserError
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from nibble.config import Config, plain
@@ -91,7 +92,7 @@ class TransducerModule(pl.LightningModule):
         self._validation.clear()
         self.log("val_wer", score(ids, references, hypotheses).wer)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW; weight decay on matrices only."""
         options = self.config.optimizer
         decayed = [p for p in self.parameters() if p.ndim > 1]

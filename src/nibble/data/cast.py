@@ -1,0 +1,53 @@
+"""Who speaks in the embedded corpus: voices of eSpeak NG, a variant (timbre) x an English accent x a rate x a pitch.
+
+Dev and test have variants of their own, none a near copy of one in training: the mean log-mel spectra of one sentence
+are at least as far apart as those of m4 and m5. Variants that whisper, croak, echo or copy another are left out.
+"""
+
+from dataclasses import dataclass
+from random import Random
+
+ACCENTS = ("en-us", "en", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029")
+VARIANTS = {
+    part: names.split(", ")
+    for part, names in {
+        "train": "Alex, Alicia, Andrea, Denis, Diogo, Hugo, Jacky, Lee, Marco, Mario, Michael, Mike, Mr serious, "
+        "Nguyen, Reed, Storm, adam, anika, antonio, benjamin, caleb, david, edward, f1, f3, f5, grandpa, gustave, "
+        "ian, john, kaukovalta, klatt2, klatt3, klatt4, linda, m1, m3, m4, m6, m7, m8, michel, mike2, paul, pedro, rob, "
+        "steph, travis, zac",
+        "dev": "Andy, Gene, belinda, boris, f2, m5, max, norbert, pablo, shelby",
+        "test": "Annie, ed, f4, grandma, iven4, m2, marcelo, quincy, sandro, victor",
+    }.items()
+}
+FEMALE = "Alicia, Andrea, Annie, anika, belinda, f1, f2, f3, f4, f5, grandma, linda, shelby, steph, zac"
+FIRST_SPEAKER = {"train": 1001, "dev": 3001, "test": 5001}
+RATE_WPM = (165, 210)  # least and most
+PITCH = (35, 65)  # least and most, in eSpeak's 0 to 99
+
+
+@dataclass(frozen=True)
+class Voice:
+    """One synthetic speaker."""
+
+    speaker: int
+    part: str
+    accent: str
+    variant: str
+    rate_wpm: int
+    pitch: int
+
+    @property
+    def name(self) -> str:
+        """As eSpeak NG calls it, such as en-us+m3."""
+        return f"{self.accent}+{self.variant}"
+
+
+def voices(part: str) -> list[Voice]:
+    """Every voice of `part`, in fixed random order, so that the first few already differ in all respects."""
+    random = Random(f"nibble voices {part}")
+    pairs = [(accent, variant) for accent in ACCENTS for variant in VARIANTS[part]]
+    random.shuffle(pairs)
+    return [
+        Voice(FIRST_SPEAKER[part] + index, part, accent, variant, random.randint(*RATE_WPM), random.randint(*PITCH))
+        for index, (accent, variant) in enumerate(pairs)
+    ]

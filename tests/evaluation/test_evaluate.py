@@ -1,0 +1,185 @@
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from nibble.config import DataOverrides, EvaluateConfig, HardwareConfig, Search
+from nibble.data.batch import Batch
+from nibble.errors import UserError
+from nibble.evaluation.evaluate import choose_device, evaluate, evaluate_checkpoints, evaluate_loaded, evaluate_run
+from nibble.evaluation.printing import comparison, print_results
+from nibble.evaluation.records import read
+from nibble.evaluation.size import measure_size
+from nibble.export.bundle import write_bundle
+from nibble.export.checkpoint import load_checkpoint
+from nibble.model.decoding import Hypothesis
+from nibble.quant.spec import ActivationSpec, QuantConfig, Rule, WeightSpec
+
+CPU = HardwareConfig(threads=1, workers=0)
+INT4 = QuantConfig("int4", [Rule(weight=WeightSpec(bits=4), activation=ActivationSpec())])
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # data/, runs/ and results/ appear here
+
+
+def options(run: Path, **values: object) -> EvaluateConfig:
+    return EvaluateConfig(checkpoint=str(run), hardware=CPU, **values)  # type: ignore[arg-type]
+
+
+def shown(print_to) -> str:
+    console = Console(width=200, file=io.StringIO())
+    print_to(console)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_measures_prints_and_records(write_run) -> None:
+    (result,) = evaluate_checkpoints(options(write_run("int4", "rules")))
+    (record,) = read(Path("results/records.jsonl"))
+    assert record == result.record
+    assert (record.experiment, record.part, record.model, record.quant) == ("tiny", "dev-tiny", "tiny", "int4")
+    assert (record.method, record.seed, record.threads, record.backend) == ("qat", 1, 1, "native reference greedy")
+    assert len(record.utterance_errors) == 4
+    assert record.substitutions + record.deletions + record.insertions == sum(e for _, e, _ in record.utterance_errors)
+    assert record.rtf > 0
+    assert record.float32_bytes == 4 * record.parameters
+    assert record.ratio == record.float32_bytes / record.bundle_bytes
+    text = shown(lambda console: print_results([result], console))
+    for part in ("WER", "substitutions", "95 %", "in 16 bits", "_scale (", "RTF", "CPU threads: 1", "ref ", "hyp "):
+        assert part in text
+
+
+def test_a_bundle_scores_as_its_checkpoint(write_run, tmp_path: Path) -> None:
+    run = write_run("int4", "rules")
+    loaded = load_checkpoint(run)
+    for name, tensor in loaded.model.state_dict().items():
+        if not name.endswith("weight") and tensor.is_floating_point():
+            tensor.copy_(tensor.half().float())
+    size = write_bundle(tmp_path / "bundle", loaded.model, loaded.tokenizer, loaded.config, loaded.notes)
+    both = [evaluate_loaded(one, options(run)).record for one in (loaded, load_checkpoint(tmp_path / "bundle"))]
+    assert both[0].utterance_errors == both[1].utterance_errors
+    assert both[0].bundle_bytes == both[1].bundle_bytes == size
+
+
+def test_several_checkpoints_are_compared(write_run) -> None:
+    runs = [write_run("int4", "float"), write_run("int4", "rules")]
+    results = evaluate_checkpoints(EvaluateConfig(checkpoint=[str(run) for run in runs], hardware=CPU, records=None))
+    assert [result.record.method for result in results] == ["float", "qat"]
+    assert not Path("results").exists()
+    text = shown(lambda console: console.print(comparison(results)))
+    assert "int4 (qat)" in text
+    assert "difference to the first" in text
+    other = replace(results[1], record=replace(results[1].record, utterance_errors=[("z", 0, 1)]))
+    assert "other utterances" in shown(lambda console: console.print(comparison([results[0], other])))
+
+
+def test_float_weights_quantized_without_training(write_run) -> None:
+    run = write_run()
+    (floating,) = evaluate_checkpoints(options(run))
+    (quantized,) = evaluate_checkpoints(options(run, quant=INT4))
+    assert (floating.record.quant, floating.record.method, floating.record.backend) == (
+        "float",
+        "float",
+        "float greedy",
+    )
+    assert (quantized.record.quant, quantized.record.method) == ("int4", "ptq")
+    assert floating.record.parameters == quantized.record.parameters
+    assert floating.record.ratio < 1 < quantized.record.ratio
+    assert floating.record.config_hash != quantized.record.config_hash
+
+
+def test_parts_searches_and_a_share(write_run) -> None:
+    run = write_run()
+    (record,) = [r.record for r in evaluate_checkpoints(options(run, part="test", decoding=Search.beam, beam_width=2))]
+    assert (record.part, record.backend) == ("test-tiny", "float beam2")
+    (record,) = [r.record for r in evaluate_checkpoints(options(run, part=["dev", "test-tiny"], max_utterances=3))]
+    assert record.part == "dev-tiny+test-tiny"
+    assert len(record.utterance_errors) == 3
+
+
+def test_other_speech_than_in_training(write_run, tiny_corpus: Path, tmp_path: Path) -> None:
+    run = write_run()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "my-dev").symlink_to(tiny_corpus / "LibriSpeech" / "test-tiny")
+    overrides = DataOverrides(corpus_dir=str(tmp_path / "elsewhere"), dev_parts=["my-dev"])
+    (result,) = evaluate_checkpoints(options(run, data=overrides))
+    assert result.record.part == "my-dev"
+    with pytest.raises(UserError, match="nowhere"):
+        evaluate_checkpoints(options(run, data=DataOverrides(corpus_dir="nowhere")))
+
+
+def test_a_finished_run_gets_a_bundle_and_a_record(write_run) -> None:
+    run = write_run("int4", "rules")
+    record = evaluate_run(run)
+    assert (run / "bundle" / "model.safetensors").is_file()
+    assert record["bundle_bytes"] == sum(file.stat().st_size for file in (run / "bundle").iterdir())
+    assert len(read(Path("results/records.jsonl"))) == 1
+
+
+def test_the_budget_is_printed_beside_the_measurement(write_run) -> None:
+    hardware = replace(CPU, max_bundle_bytes=1, max_rtf=1e9)
+    results = evaluate_checkpoints(EvaluateConfig(checkpoint=str(write_run()), hardware=hardware, records=None))
+    text = shown(lambda console: print_results(results, console))
+    assert "budget 1: exceeded" in text
+    assert "budget 1,000,000,000.0: kept" in text
+
+
+def test_every_utterance_is_recognised_once_and_time_counts(write_run) -> None:
+    loaded = load_checkpoint(write_run())
+    measured = evaluate(loaded.model, loaded.tokenizer, [])
+    assert measured.transcripts == []
+    assert (measured.score.wer, measured.rtf) == (0.0, 0.0)
+
+    def silent(_model: object, _encoded: torch.Tensor, lengths: torch.Tensor) -> list[Hypothesis]:
+        return [Hypothesis([], [], 0.0) for _ in lengths]
+
+    batch = Batch(
+        features=torch.zeros(2, 50, 80),
+        feature_lengths=torch.tensor([50, 30]),
+        labels=torch.zeros(2, 1, dtype=torch.long),
+        label_lengths=torch.tensor([1, 1]),
+        ids=["a", "b"],
+        texts=["UP", "DOWN GO"],
+        duration_s=0.8,
+        position=(0, 0),
+    )
+    measured = evaluate(loaded.model, loaded.tokenizer, [batch], silent)
+    assert [row.id for row in measured.transcripts] == ["a", "b"]
+    assert (measured.score.deletions, measured.score.wer) == (3, 1.0)
+    assert measured.rtf > 0
+
+
+def test_what_stays_in_16_bits_adds_up(write_run) -> None:
+    size = measure_size(load_checkpoint(write_run("int4", "rules")))
+    values = sum(group.values for group in size.sixteen_bit)
+    assert 0 < values < size.parameters / 4
+    assert size.bundle_bytes > size.parameters / 2 + 2 * values
+    assert any(group.name.startswith("encoder.blocks.*.") or ".*." in group.name for group in size.sixteen_bit)
+    assert measure_size(load_checkpoint(write_run())).sixteen_bit == []
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, r"checkpoint=RUN"),
+        ({"checkpoint": "a", "experiment": "b"}, r"either checkpoint=RUN"),
+        ({"checkpoint": "a", "beam_width": 0}, "beam_width=0"),
+        ({"checkpoint": "a", "max_utterances": 0}, "max_utterances=0"),
+        ({"checkpoint": 3}, "checkpoint=3"),
+        ({"checkpoint": ["a", ""]}, "checkpoint="),
+    ],
+)
+def test_options_that_make_no_sense(values: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        EvaluateConfig(hardware=CPU, **values)  # type: ignore[arg-type]
+
+
+def test_a_gpu_that_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="sees no GPU; use hardware=cpu"):
+        choose_device(HardwareConfig(accelerator="gpu"))
+    assert choose_device(HardwareConfig(accelerator="auto")) == torch.device("cpu")

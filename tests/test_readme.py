@@ -1,0 +1,55 @@
+"""What the README tells a person to type works."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nibble import cli
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+COMMANDS = re.findall(r"(?:^|`)((?:python|make) [^`\n]*?)(?=`|\s+#|\s*$)", README, flags=re.MULTILINE)
+TRAIN = [command for command in COMMANDS if command.startswith("python train.py") and "resume=" not in command]
+MODULES = sorted({word for command in COMMANDS for word in re.findall(r"python -m (nibble[\w.]*)", command)})
+
+
+def test_the_readme_has_commands():
+    assert len(TRAIN) >= 3
+    assert MODULES
+    assert "make demo" in COMMANDS
+    assert "make test" in COMMANDS
+
+
+@pytest.mark.parametrize("command", TRAIN)
+def test_training_commands_compose(command):
+    cli.register_schemas()
+    words = shlex.split(command)[2:]
+    if "--help" in words:
+        return
+    # A sweep is composed job by job: the first value of each option stands for it.
+    overrides = [re.sub(r"=([^\[{,]+),.*", r"=\1", word) for word in words if word != "-m"]
+    cli.check_command_line(ROOT / "conf", "train", overrides)
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("make ")])
+def test_make_targets_exist(command):
+    done = subprocess.run(["make", "-n", *shlex.split(command)[1:]], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("script", [["train.py"], ["evaluate.py"], *(["-m", module] for module in MODULES)])
+def test_help_is_there(script):
+    done = subprocess.run([sys.executable, *script, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout) > 100
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:src|conf|results)/[\w./]+)`", README))))
+def test_paths_exist(path):
+    if path == "conf/quant/int4_joiner8.yaml":  # the file that the reader is told to write
+        return
+    assert (ROOT / path).exists()

@@ -1,0 +1,91 @@
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+
+from nibble import transcribe
+from nibble.export.bundle import write_bundle
+from nibble.export.checkpoint import load_checkpoint
+from nibble.model.decoding import Hypothesis
+
+
+@pytest.fixture(scope="module")
+def bundle(write_run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle") / "bundle"
+    loaded = load_checkpoint(write_run("int4", "rules"))
+    write_bundle(folder, loaded.model, loaded.tokenizer, loaded.config, loaded.notes)
+    return folder
+
+
+def write(path: Path, rate_hz: int = 16_000, channels: int = 1) -> Path:
+    time_s = torch.arange(rate_hz // 2) / rate_hz
+    tone = 0.3 * torch.sin(2 * torch.pi * 440 * time_s)
+    soundfile.write(path, tone[:, None].expand(-1, channels).numpy(), rate_hz)
+    return path
+
+
+def test_prints_one_line_a_file(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [write(tmp_path / "a.wav"), write(tmp_path / "b.flac")]
+    assert transcribe.main([str(bundle), *map(str, files)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == list(map(str, files))
+    assert transcribe.main([str(bundle), str(files[0])]) == 0
+    (alone,) = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{files[0]}: {alone}"
+
+
+@pytest.mark.parametrize(("rate_hz", "channels"), [(8_000, 1), (44_100, 2), (48_000, 6)])
+def test_any_rate_and_channels(tmp_path: Path, rate_hz: int, channels: int) -> None:
+    samples = transcribe.read_audio(write(tmp_path / "x.wav", rate_hz, channels))
+    reference = transcribe.read_audio(write(tmp_path / "y.wav"))
+    assert samples.shape == reference.shape == (8_000,)
+    inner = slice(200, -200)  # resampling rings at the ends
+    torch.testing.assert_close(samples[inner], reference[inner], atol=0.01, rtol=0)
+
+
+def test_timestamps_are_times_in_the_file(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load_checkpoint(bundle)
+    up, stop = loaded.tokenizer.encode("UP"), loaded.tokenizer.encode("STOP")
+    found = [Hypothesis([*up, *stop], [0] * len(up) + [5] * len(stop), 0.0)]
+    monkeypatch.setattr(transcribe, "greedy", lambda *_: found)
+    assert transcribe.main([str(bundle), str(write(tmp_path / "a.wav")), "--timestamps"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "UP STOP"
+    assert [line.split() for line in out[1:]] == [["0.00", "s", "UP"], ["0.20", "s", "STOP"]]
+
+
+def test_a_beam_of_one_or_more(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert transcribe.main([str(bundle), str(write(tmp_path / "a.wav")), "--beam-width", "2"]) == 0
+    with pytest.raises(SystemExit):
+        transcribe.main([str(bundle), str(tmp_path / "a.wav"), "--beam-width", "0"])
+    assert "give at least 1" in capsys.readouterr().err
+
+
+def test_bad_files_are_reported_and_the_others_go_on(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = write(tmp_path / "good.wav")
+    (tmp_path / "text.wav").write_text("no audio")
+    (tmp_path / "short.flac").write_bytes(write(tmp_path / "whole.flac").read_bytes()[:2000])
+    soundfile.write(tmp_path / "empty.wav", torch.zeros(0).numpy(), 16_000)
+    bad = [tmp_path / name for name in ("text.wav", "short.flac", "empty.wav", "absent.wav", ".")]
+    assert transcribe.main([str(bundle), *map(str, [*bad, good])]) == 1
+    output = capsys.readouterr()
+    assert output.out.startswith(str(good))
+    errors = output.err.splitlines()
+    assert len([line for line in errors if line.startswith("error: ")]) == len(bad)
+    for text in ("text.wav is not audio", "short.flac", "holds no samples", "absent.wav does not exist", "is a folder"):
+        assert text in output.err
+
+
+def test_no_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert transcribe.main([str(tmp_path / "none"), "a.wav"]) == 1
+    assert "error: " in capsys.readouterr().err
+
+
+def test_a_clip_shorter_than_a_frame(bundle: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "click.wav", torch.zeros(40).numpy(), 16_000)
+    assert transcribe.main([str(bundle), str(tmp_path / "click.wav")]) == 0
