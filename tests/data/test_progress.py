@@ -13,5 +13,6 @@ def test_short_work_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_long_work_shows_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "PATIENCE_S", -1.0)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, as far as rich can tell
     assert list(track(["ab", "c"], "spelling", 3, size=len)) == ["ab", "c"]
     assert "spelling" in capsys.readouterr().err

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -37,6 +37,10 @@ def conv_oracle(x: Tensor, weight: Tensor, stride, padding, dilation, groups) ->
 
 @settings(deadline=None, max_examples=40)
 @given(rows=SIZES, terms=SIZES, outputs=SIZES)
+@example(rows=3, terms=1, outputs=5)
+@example(rows=0, terms=4, outputs=5)
+@example(rows=3, terms=0, outputs=5)
+@example(rows=3, terms=4, outputs=0)
 def test_matmul_is_exact(rows, terms, outputs):
     x, weight = codes(rows, terms), codes(outputs, terms, seed=1)
     out = ops.int_matmul(x, weight)
@@ -107,9 +111,7 @@ def test_opcheck():
     for parameter in CONVOLUTIONS:
         channels, outputs, kernel, size, stride, padding, dilation, groups = parameter.values
         x, weight = codes(2, channels, *size), codes(outputs, channels // groups, *kernel)
-        torch.library.opcheck(
-            torch.ops.nibble.int_conv2d.default, (x, weight, stride, padding, dilation, groups)
-        )
+        torch.library.opcheck(torch.ops.nibble.int_conv2d.default, (x, weight, stride, padding, dilation, groups))
 
 
 @pytest.mark.parametrize(

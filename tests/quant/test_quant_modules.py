@@ -230,7 +230,7 @@ def test_lstm_matches_torch_step_by_step():
 
 
 def test_weight_on_a_ramp():
-    """w = [3.5, 1.3] is [3.5, 1.5] quantized, and [3.5, 1.35] a quarter of the way; the input is quantized all along."""
+    """w = [3.5, 1.3] is [3.5, 1.5] quantized, [3.5, 1.35] a quarter of the way; the input is quantized all along."""
     layer = nn.Linear(2, 1, bias=False)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[3.5, 1.3]]))
@@ -361,7 +361,7 @@ def test_bad_input_names_the_layer(bad, arithmetic):
     model = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3))
     prepare(model, QuantConfig("test", [Rule("2", WeightSpec(8), ActivationSpec(8))], arithmetic))
     set_precision(model, Precision.rules)
-    with pytest.raises(UserError, match="^2: NaN or infinity in the input"):
+    with pytest.raises(UserError, match=r"^2: NaN or infinity in the input"):
         model(torch.full((1, 3), bad))
 
 

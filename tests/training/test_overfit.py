@@ -10,8 +10,9 @@ def test_overfits_ten_utterances(make_config, quant):
     config = make_config(
         f"quant={quant}",
         "debug=overfit",
-        "trainer.max_steps=250",
-        "trainer.validate_every_steps=250",
+        "model.width=64",
+        "trainer.max_steps=300",
+        "trainer.validate_every_steps=300",
         "optimizer.learning_rate=5e-3",
     )
     record = train(config)

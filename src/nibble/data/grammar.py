@@ -28,7 +28,7 @@ entry     = FRONT | BACK | GARAGE
 dim       = DIM | BRIGHTEN
 colour    = RED | BLUE | GREEN | YELLOW | PURPLE | WHITE
 
-heat      = SET THE place TO number DEGREES | MAKE THE room warmth | raise THE HEATING BY small DEGREES
+heat      = SET THE place TO number DEGREES | MAKE THE room warmth | raise THE HEATING BY several DEGREES
           | HOW WARM IS THE room when | KEEP THE place AT number DEGREES
 place     = THERMOSTAT | HEATING | OVEN | room
 warmth    = WARMER | COOLER | BRIGHTER | DARKER
@@ -49,7 +49,8 @@ fraction  = FIFTEEN | THIRTY | FORTY FIVE | TWENTY | TWENTY FIVE | TEN | FIFTY
 day       = weekday | weekday | weekday | TOMORROW
 weekday   = MONDAY | TUESDAY | WEDNESDAY | THURSDAY | FRIDAY | SATURDAY | SUNDAY
 
-number    = small | teen | tens | tens small | tens small
+number    = several | teen | tens | tens small | tens small
+several   = TWO | THREE | FOUR | FIVE | SIX | SEVEN | EIGHT | NINE
 small     = ONE | TWO | THREE | FOUR | FIVE | SIX | SEVEN | EIGHT | NINE
 teen      = TEN | ELEVEN | TWELVE | THIRTEEN | FOURTEEN | FIFTEEN | SIXTEEN | SEVENTEEN | EIGHTEEN | NINETEEN
 tens      = TWENTY | THIRTY | FORTY | FIFTY | SIXTY | SEVENTY | EIGHTY | NINETY

@@ -115,7 +115,10 @@ def _build(paths: list[Path], part: str, manifest: Path, findings: Path) -> None
                 cuts.append(outcome.cut)
                 if outcome.change:
                     changes[outcome.utterance.id] = outcome.change
-    CutSet.from_cuts(cuts).to_file(manifest)
+    # Under another name first: two runs may begin at the same moment.
+    partial = manifest.with_name(f"{os.getpid()}-{manifest.name}")
+    CutSet.from_cuts(cuts).to_file(partial)
+    partial.replace(manifest)
     partial = findings.with_suffix(f".{os.getpid()}.partial")
     found = {"good": len(cuts), "problems": problems, "changes": changes}
     partial.write_text(json.dumps(found, ensure_ascii=False, indent=1), encoding="utf-8")

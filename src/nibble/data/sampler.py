@@ -57,16 +57,19 @@ class TrainSampler(Sampler[Item]):
             duration_bins=self.bounds_s,
             shuffle=True,
             seed=seed,
-            # Over one device the buckets are drawn in proportion to what is ready in them.
-            sync_buckets=self.world_size > 1,
+            # Devices draw from the same bucket. Without this, Lhotse 1.33 ends an epoch at the first empty bucket.
+            sync_buckets=True,
             rank=self.rank,
             world_size=self.world_size,
         )
         return iter(sampler)
 
     def _bucket_bounds_s(self) -> list[float]:
-        """Durations between buckets; fewer buckets than asked for when there are few utterances."""
-        buckets = min(self.hardware.buckets, len(self.cuts))
+        """Durations between buckets; few enough that a bucket holds at least a batch."""
+        batches = sum(cut.duration for cut in self.cuts) / self.hardware.batch_duration_s
+        if self.hardware.max_batch_utterances is not None:
+            batches = max(batches, len(self.cuts) / self.hardware.max_batch_utterances)
+        buckets = min(self.hardware.buckets, int(batches))
         if buckets < 2:
             return [self.hardware.batch_duration_s]
         bounds_s: list[float] = estimate_duration_buckets(self.cuts, buckets)

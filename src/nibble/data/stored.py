@@ -1,6 +1,7 @@
 """Log-mel features computed once and kept on disk."""
 
 import hashlib
+import os
 from pathlib import Path
 
 from lhotse import CutSet, NumpyFilesWriter
@@ -20,7 +21,7 @@ def with_stored_features(cuts: CutSet, config: FeatureConfig, folder: Path) -> C
         made = cuts.compute_and_store_features(
             extractor, storage_path=store, storage_type=NumpyFilesWriter, progress_bar=True
         )
-        partial = store / "partial.jsonl.gz"
+        partial = store / f"{os.getpid()}-cuts.jsonl.gz"
         made.to_file(partial)
         partial.replace(manifest)
     return CutSet.from_file(manifest).to_eager()

@@ -91,7 +91,9 @@ def evaluate_loaded(loaded: Loaded, options: EvaluateConfig) -> Result:
         torch.set_num_threads(options.hardware.threads)
     size = measure_size(loaded)
     config = overridden(loaded.config, options.data)
-    data = SpeechDataModule(config.data, config.features, options.hardware, config.seed)
+    # On a CPU, loader processes would compete with what is timed.
+    hardware = replace(options.hardware, workers=0) if device.type == "cpu" else options.hardware
+    data = SpeechDataModule(config.data, config.features, hardware, config.seed)
     data.tokenizer = loaded.tokenizer
     parts = _parts(data, options)
     batches = _batches(data, parts, f"{loaded.path.name} on {'+'.join(parts)}", options.max_utterances)
@@ -151,7 +153,7 @@ def _parts(data: SpeechDataModule, options: EvaluateConfig) -> list[str]:
     parts: list[str] = []
     for part in options.parts or ["dev"]:
         parts.extend(data.parts(part) if part in ("train", "dev", "test") else [part])
-    return parts
+    return list(dict.fromkeys(parts))
 
 
 def _batches(data: SpeechDataModule, parts: list[str], title: str, limit: int | None) -> Iterable[Batch]:

@@ -10,8 +10,6 @@ from nibble.evaluation.records import Record
 from nibble.evaluation.result import Result
 from nibble.evaluation.wer import paired_interval
 
-_GROUPS = 8  # of 16-bit tensors shown by name
-
 
 def print_results(results: Sequence[Result], console: Console, worst: int = 5) -> None:
     """Each result in full; for several, one table as well, with the paired difference to the first."""
@@ -82,7 +80,7 @@ def _print_worst(result: Result, console: Console, worst: int) -> None:
     texts = {transcript.id: transcript for transcript in result.transcripts}
     ranked = sorted(result.record.utterance_errors, key=lambda utterance: (-utterance[1], utterance[0]))
     for id_, errors, words in [utterance for utterance in ranked if utterance[1]][:worst]:
-        console.print(f"{id_}: {errors} errors in {words} words", style="dim")
+        console.print(f"{id_}: {errors} errors in {words} words", style="dim", markup=False)
         console.print(aligned(texts[id_].reference, texts[id_].hypothesis, console.width))
 
 
@@ -98,11 +96,8 @@ def _print_size(result: Result, console: Console) -> None:
         return
     values, tensors = sum(group.values for group in groups), sum(group.tensors for group in groups)
     console.print(f"in 16 bits: {values:,} values in {tensors} tensors")
-    for group in groups[:_GROUPS]:
+    for group in groups:
         console.print(f"  {group.values:>9,}  {group.name} ({group.tensors})", highlight=False)
-    if len(groups) > _GROUPS:
-        rest = groups[_GROUPS:]
-        console.print(f"  {sum(group.values for group in rest):>9,}  in {len(rest)} other groups of tensors")
 
 
 def _budget(measured: float, allowed: float | None) -> str:

@@ -1,6 +1,5 @@
 """How large a model is on disk, and what of it is not integers."""
 
-import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,9 @@ from nibble.export.loaded import Loaded, float_parameters
 
 @dataclass(frozen=True)
 class Group:
-    """Tensors whose names differ in numbers only, such as one of each block."""
+    """Tensors of one kind in one part of the network, such as all biases of the encoder."""
 
-    name: str  # numbers are shown as *
+    name: str  # encoder.**.bias; the whole name of a tensor that is alone
     tensors: int
     values: int
 
@@ -51,10 +50,13 @@ def measure_size(loaded: Loaded) -> Size:
 
 
 def _sixteen_bit(folder: Path) -> list[Group]:
-    groups: dict[str, Group] = {}
+    found: dict[str, list[tuple[str, int]]] = {}
     for name, tensor in stored_tensors(folder).items():
         if tensor.dtype == torch.float16:
-            pattern = re.sub(r"(?<=\.)\d+(?=\.)", "*", name)
-            known = groups.get(pattern, Group(pattern, 0, 0))
-            groups[pattern] = Group(pattern, known.tensors + 1, known.values + tensor.numel())
-    return sorted(groups.values(), key=lambda group: (-group.values, group.name))
+            room, _, inner = name.partition(".")
+            found.setdefault(f"{room}.**.{inner.rpartition('.')[2]}", []).append((name, tensor.numel()))
+    groups = [
+        Group(pattern if len(tensors) > 1 else tensors[0][0], len(tensors), sum(values for _, values in tensors))
+        for pattern, tensors in found.items()
+    ]
+    return sorted(groups, key=lambda group: (-group.values, group.name))

@@ -18,6 +18,8 @@ def int_matmul(x: Tensor, weight: Tensor) -> Tensor:
     x, weight = x.contiguous(), weight.contiguous()
     if x.is_cuda:
         return _int_matmul_cuda(x, weight)
+    if x.shape[1] == 1:  # torch 2.11 gives wrong sums of a single term; a second one of zero changes no sum
+        x, weight = F.pad(x, (0, 1)), F.pad(weight, (0, 1))
     return torch._int_mm(x, weight.t())
 
 

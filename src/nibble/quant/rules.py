@@ -4,6 +4,7 @@ import re
 from typing import NamedTuple
 
 from torch import nn
+from torch.nn.utils import parametrize
 
 from nibble.errors import UserError, nearest
 from nibble.quant.layer import QuantizedLayer
@@ -25,7 +26,7 @@ def assign(model: nn.Module, rules: list[Rule]) -> dict[str, Rule]:
     """Module name -> the first rule that matches it, for every module of `model` that can be quantized.
 
     A module that no rule matches is left out, and stays in float as under a rule without specs. A rule with an
-    activation may win modules that take none (embeddings) along with others; if it wins nothing else, it is an error.
+    activation may match modules that take none (embeddings) along with others; alone they make it an error.
 
     Raises:
         UserError: a rule wins no module, or asks for what its modules cannot do.
@@ -38,7 +39,8 @@ def assign(model: nn.Module, rules: list[Rule]) -> dict[str, Rule]:
         if not new:
             raise UserError(f"quant rule {number}: {_why_unused(model, rule, names, matched)}")
         won.update(dict.fromkeys(new, rule))
-        _check_possible(model, number, rule, new)
+        _check_activation(model, number, rule, matched)
+        _check_supported(model, number, rule, new)
     return {name: won[name] for name in names if name in won}
 
 
@@ -49,18 +51,28 @@ def matches(pattern: str, name: str) -> bool:
 
 
 def coverage(model: nn.Module) -> list[Covered]:
-    """What each parameter of a prepared model becomes, whatever precision it is at now; frozen weights included."""
-    found = []
+    """What each parameter of a prepared model becomes, whatever precision it is at now; frozen weights included.
+
+    A parameter that several modules share is counted once, but for quantized ones: each gets integers of its own.
+    """
+    found: list[Covered] = []
+    counted: set[int] = set()
     for name, module in model.named_modules():
         prefix = f"{name}." if name else ""
-        specified = isinstance(module, QuantizedLayer) and module.rule.weight
-        weights = module.weight_names if isinstance(module, QuantizedLayer) else ()
-        if isinstance(module, QuantizedLayer):
-            for weight, (codes, _) in module.frozen_weights().items():
-                found.append(Covered(prefix + weight, codes.numel(), module.weight_bits or FLOAT_BITS))
+        if isinstance(module, QuantizedLayer) and module.rule.weight is not None:
+            frozen = module.frozen_weights()
+            for weight in module.weight_names:
+                elements = (frozen[weight][0] if frozen else getattr(module, weight)).numel()
+                bits = module.weight_bits if frozen else module.rule.weight.bits
+                found.append(Covered(prefix + weight, elements, bits or FLOAT_BITS))
+                # What weight_norm and the like compute the weight from is gone once it is frozen.
+                hidden = parametrize.is_parametrized(module, weight)
+                sources = module.get_submodule(f"parametrizations.{weight}").parameters() if hidden else ()
+                counted.update(id(source) for source in (module._parameters.get(weight), *sources))
         for parameter_name, parameter in module.named_parameters(recurse=False):
-            bits = specified.bits if specified and parameter_name in weights else FLOAT_BITS
-            found.append(Covered(prefix + parameter_name, parameter.numel(), bits))
+            if id(parameter) not in counted:
+                counted.add(id(parameter))
+                found.append(Covered(prefix + parameter_name, parameter.numel(), FLOAT_BITS))
     return found
 
 
@@ -95,15 +107,18 @@ def _why_unused(model: nn.Module, rule: Rule, names: list[str], matched: list[st
     return f"match={rule.match!r} matches no module; nearest: {nearest(rule.match, names) or 'none can be quantized'}"
 
 
-def _check_possible(model: nn.Module, number: int, rule: Rule, names: list[str]) -> None:
-    if rule.activation is not None and not any(_takes_activation(model.get_submodule(name)) for name in names):
+def _check_activation(model: nn.Module, number: int, rule: Rule, matched: list[str]) -> None:
+    if rule.activation is not None and not any(_takes_activation(model.get_submodule(name)) for name in matched):
         raise UserError(
-            f"quant rule {number}: match={rule.match!r} asks for an activation, but {_few(names)} "
-            f"take{'s' if len(names) == 1 else ''} none (a look-up is no product); remove activation from this rule"
+            f"quant rule {number}: match={rule.match!r} asks for an activation, but {_few(matched)} "
+            f"take{'s' if len(matched) == 1 else ''} none (a look-up is no product); remove activation from this rule"
         )
+
+
+def _check_supported(model: nn.Module, number: int, rule: Rule, won: list[str]) -> None:
     if rule.weight is None and rule.activation is None:
         return
-    for name in names:
+    for name in won:
         module = model.get_submodule(name)
         layer = quantized_type(type(module))
         reason = layer.unsupported(module) if layer is not None else None

@@ -11,7 +11,7 @@ class Range(StrEnum):
     """Which integers a b-bit tensor uses, with Q = 2^(b-1) - 1.
 
     narrow     -Q ... Q, scale = max|x| / Q              int4: -7 ... 7
-    full       -Q-1 ... Q, scale = max|x| / Q            int4: -8 ... 7
+    full       -Q-1 ... Q, scale = max(max x / Q, -min x / (Q + 1))    int4: -8 ... 7
     half_step  -Q ... Q, scale = max|x| / (Q + 0.5)      int4: -7 ... 7, as AQT
     """
 

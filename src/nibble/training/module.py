@@ -98,7 +98,8 @@ class TransducerModule(pl.LightningModule):
         decayed = [p for p in self.parameters() if p.ndim > 1]
         others = [p for p in self.parameters() if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, betas=(options.betas[0], options.betas[1]))
+        betas = (options.betas[0], options.betas[1])
+        optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, betas=betas, fused=True)
         steps = int(self.trainer.max_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate_factor(options.schedule, step, options.warmup_steps, steps)
