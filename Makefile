@@ -19,7 +19,8 @@ setup: .venv/ready
 	touch $@
 
 demo: .venv/ready
-	$(BIN)/python -m nibble.demo
+	$(BIN)/python train.py experiment=demo
+	$(BIN)/python -m nibble.report.demo
 
 test: .venv/ready
 	$(BIN)/python -m pytest

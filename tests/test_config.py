@@ -49,6 +49,7 @@ def test_groups_stand_in_the_order_data_flows():
         ("model.width=wide", r"model.width: .*'wide'.*Integer"),
         ("data.tokens=bep", r"data.tokens: .*bep"),
         ("quant.arithmetic=nativ", r"quant.arithmetic: .*nativ"),
+        ("+seed=3", r"'seed' exists already: drop the \+"),
     ],
 )
 def test_a_slip_names_what_was_meant(override, expected):

@@ -52,16 +52,19 @@ def explain(error: Exception, base: DictConfig, config_dir: Path) -> str:
     """Hydra's error in one line, with the names that were probably meant."""
     text = str(error.__cause__ or error)
     full = f"{error}\n{text}"
+    names = option_names(base)
+    if match := re.search(r"An item is already at '([\w.]+)'", full):
+        return f"the option {match.group(1)!r} exists already: drop the + before it"
     if match := re.search(r"Could not (?:override|append to config).*?'([\w.@/]+)'", full):
         name = match.group(1)
-        if "." in name or "/" not in name:
-            return f"no option {name!r}; nearest: {nearest(name, option_names(base))}"
+        if name in names:
+            inner = [other for other in names if other.startswith(f"{name}.")]
+            return f"{name!r} is not a choice of files here; set its options: {nearest(name, inner)}"
+        return f"no option {name!r}; nearest: {nearest(name, names)}"
     if match := re.search(r"Could not find '([\w/]+)/([\w.-]+)'", full):
         group, choice = match.groups()
         known = [path.stem for path in (config_dir / group).glob("*.yaml")]
         return f"no {group}={choice}; nearest: {nearest(choice, known)} (all: {', '.join(sorted(known))})"
-    if match := re.search(r"Could not override '([\w/]+)'", full):
-        return f"no group {match.group(1)!r}; there are: {', '.join(sorted(p.name for p in config_dir.iterdir()))}"
     first = next(line for line in text.splitlines() if line.strip())
     key = re.search(r"full_key: (\S+)", text)
     return f"{key.group(1)}: {first}" if key else f"{error}".splitlines()[0] + f" ({first})"

@@ -2,6 +2,8 @@
 
 import pytest
 
+from nibble.config import EvaluateConfig, HardwareConfig, Search
+from nibble.evaluation.evaluate import evaluate_checkpoints
 from nibble.training.run import train
 
 
@@ -11,11 +13,20 @@ def test_overfits_ten_utterances(make_config, quant):
         f"quant={quant}",
         "debug=overfit",
         "model.width=64",
-        "trainer.max_steps=300",
-        "trainer.validate_every_steps=300",
+        "trainer.max_steps=250",
+        "trainer.validate_every_steps=250",
         "optimizer.learning_rate=5e-3",
     )
-    record = train(config)
-    assert record["reference_words"] > 20
-    assert record["wer"] == 0.0
-    assert record["quant"] == quant
+    train(config)
+    # Beam search sums alignments: a model that knows ten utterances from their first frames may spread each label
+    # over so many frames that blank is the best guess in every one of them.
+    options = EvaluateConfig(
+        checkpoint=f"{config.run_dir}/bundle",
+        decoding=Search.beam,
+        records=None,
+        hardware=HardwareConfig(threads=1, workers=0),
+    )
+    record = evaluate_checkpoints(options)[0].record
+    assert record.reference_words > 20
+    assert record.quant == quant
+    assert record.wer == 0.0

@@ -1,4 +1,4 @@
-"""Who speaks in the embedded corpus: voices of eSpeak NG, a variant (timbre) x an English accent x a rate x a pitch.
+"""Who speaks in the embedded corpus: eSpeak NG's variants (timbres) x English accents x rates, pitches and sizes.
 
 Dev and test have variants of their own, none a near copy of one in training: the mean log-mel spectra of one sentence
 are at least as far apart as those of m4 and m5. Variants that whisper, croak, echo or copy another are left out.
@@ -23,6 +23,14 @@ FEMALE = "Alicia, Andrea, Annie, anika, belinda, f1, f2, f3, f4, f5, grandma, li
 FIRST_SPEAKER = {"train": 1001, "dev": 3001, "test": 5001}
 RATE_WPM = (138, 174)  # least and most; nominal: without pauses it is a fifth more, 16 letters a second
 PITCH = (35, 65)  # least and most, in eSpeak's 0 to 99
+# What eSpeak's 22 050 samples a second are played at. Faster moves all resonances up, as a smaller throat does, so
+# training hears more throats than there are variants (Jaitly and Hinton, 2013). The ratios to 16 kHz are short.
+ESPEAK_HZ = 22_050
+PLAYED_HZ = {
+    "train": (19_200, 20_000, 20_800, 21_600, 22_400, 23_200, 24_000, 24_800, 25_600),
+    "dev": (ESPEAK_HZ,),
+    "test": (ESPEAK_HZ,),
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,7 @@ class Voice:
     variant: str
     rate_wpm: int
     pitch: int
+    played_hz: int = ESPEAK_HZ
 
     @property
     def name(self) -> str:
@@ -48,6 +57,14 @@ def voices(part: str) -> list[Voice]:
     pairs = [(accent, variant) for accent in ACCENTS for variant in VARIANTS[part]]
     random.shuffle(pairs)
     return [
-        Voice(FIRST_SPEAKER[part] + index, part, accent, variant, random.randint(*RATE_WPM), random.randint(*PITCH))
+        Voice(
+            speaker=FIRST_SPEAKER[part] + index,
+            part=part,
+            accent=accent,
+            variant=variant,
+            rate_wpm=random.randint(*RATE_WPM),
+            pitch=random.randint(*PITCH),
+            played_hz=random.choice(PLAYED_HZ[part]),
+        )
         for index, (accent, variant) in enumerate(pairs)
     ]

@@ -23,7 +23,7 @@ import torchaudio
 from numpy.typing import NDArray
 
 from nibble.data import grammar
-from nibble.data.cast import FEMALE, Voice, voices
+from nibble.data.cast import ESPEAK_HZ, FEMALE, Voice, voices
 from nibble.data.layout import (
     SAMPLE_RATE,
     Speaker,
@@ -39,7 +39,7 @@ from nibble.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-VERSION = "v2"  # of the recipe: raise it when the sound or the text changes
+VERSION = "v3"  # of the recipe: raise it when the sound or the text changes
 PEAK_DB = (-12.0, -1.0)  # least and most, relative to full scale
 SILENCE_SHARE = 0.01  # of the peak: quieter than this at either end is cut ...
 MARGIN_S = 0.08  # ... but for this much
@@ -145,25 +145,25 @@ def _write_voice(folder: Path, voice: Voice, sentences: list[str]) -> Speaker:
     random = Random(f"nibble level {voice.speaker}")
     spoken = speak(voice, sentences)
     utterances = [
-        Utterance(sentence, finish(samples, sample_rate, random.uniform(*PEAK_DB)))
-        for sentence, (samples, sample_rate) in zip(sentences, spoken, strict=True)
+        Utterance(sentence, finish(samples, voice.played_hz, random.uniform(*PEAK_DB)))
+        for sentence, samples in zip(sentences, spoken, strict=True)
     ]
     write_chapter(folder, f"{voice.part}-commands", voice.speaker, 1, utterances)
     duration_s = sum(len(utterance.samples) for utterance in utterances) / SAMPLE_RATE
     sex = "F" if voice.variant in FEMALE.split(", ") else "M"
-    name = f"{voice.name} {voice.rate_wpm} wpm pitch {voice.pitch}"
+    name = f"{voice.name} {voice.rate_wpm} wpm pitch {voice.pitch} played at {voice.played_hz} Hz"
     return Speaker(voice.speaker, sex, f"{voice.part}-commands", duration_s, name)
 
 
-def speak(voice: Voice, sentences: list[str]) -> list[tuple[NDArray[np.int16], int]]:
-    """(samples, sample rate) of each sentence, as eSpeak NG says it in a process of its own.
+def speak(voice: Voice, sentences: list[str]) -> list[NDArray[np.int16]]:
+    """The samples of each sentence, as eSpeak NG says it in a process of its own; to be played at `voice.played_hz`.
 
     Raises:
         UserError: eSpeak NG failed; the text has its last words.
     """
     request = {
         "voice": voice.name,
-        "rate": voice.rate_wpm,
+        "rate": round(voice.rate_wpm * ESPEAK_HZ / voice.played_hz),
         "pitch": voice.pitch,
         "sentences": [sentence.lower() for sentence in sentences],
     }
@@ -174,14 +174,13 @@ def speak(voice: Voice, sentences: list[str]) -> list[tuple[NDArray[np.int16], i
     if done.returncode != 0:
         reason = (done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise UserError(f"eSpeak NG failed on voice {voice.name}: {reason}. {cure}")
-    (sample_rate,) = struct.unpack_from("<I", done.stdout)
-    spoken, offset = [], 4
+    spoken, offset = [], 0
     for sentence in sentences:
         (count,) = struct.unpack_from("<I", done.stdout, offset)
         samples = np.frombuffer(done.stdout, "<i2", count, offset + 4)
         if not samples.any():
             raise UserError(f"eSpeak NG said nothing for {sentence!r} in voice {voice.name}. {cure}")
-        spoken.append((samples, sample_rate))
+        spoken.append(samples)
         offset += 4 + 2 * count
     return spoken
 
@@ -202,5 +201,5 @@ def finish(samples: NDArray[np.int16], sample_rate: int, peak_db: float) -> NDAr
 
 @functools.cache
 def resampler(sample_rate: int) -> torchaudio.transforms.Resample:
-    """`sample_rate` to 16 kHz; kept, because its filter takes longer to compute than an utterance to resample."""
+    """From `sample_rate` to 16 kHz; kept, because its filter takes longer to compute than an utterance to resample."""
     return torchaudio.transforms.Resample(sample_rate, SAMPLE_RATE, lowpass_filter_width=16, dtype=torch.float64)

@@ -3,8 +3,8 @@
 It is a process of its own because eSpeak NG is GPL, and because it carries state from one sentence to the next: only
 a fresh process that speaks the same sentences in the same order makes the same samples.
 
-stdin: `{"voice", "rate", "pitch", "sentences"}`. stdout, little-endian: the sample rate, then for each sentence the
-number of samples (both uint32) and the samples (int16).
+stdin: `{"voice", "rate", "pitch", "sentences"}`. stdout, little-endian, for each sentence: the number of samples
+(uint32) and the samples (int16, 22 050 a second).
 """
 
 import ctypes
@@ -17,6 +17,7 @@ import sys
 AUDIO_OUTPUT_SYNCHRONOUS = 2
 RATE, PITCH = 1, 3
 CHARACTERS_UTF8 = 1
+SAMPLE_RATE = 22_050
 SEED = 1  # of eSpeak's own noise source, which would else take the time of day
 
 SYNTH_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
@@ -31,8 +32,8 @@ def main() -> None:
     # eSpeak keeps its data path in 160 bytes, so it gets a relative one.
     os.chdir(os.path.dirname(espeakng_loader.get_data_path()))
     sample_rate = espeak.espeak_Initialize(AUDIO_OUTPUT_SYNCHRONOUS, 0, b".", 0)
-    if sample_rate <= 0:
-        sys.exit("eSpeak NG does not start")
+    if sample_rate != SAMPLE_RATE:
+        sys.exit(f"eSpeak NG does not start (sample rate {sample_rate})")
 
     chunks: list[bytes] = []
 
@@ -49,7 +50,6 @@ def main() -> None:
     espeak.espeak_SetParameter(RATE, request["rate"], 0)
     espeak.espeak_SetParameter(PITCH, request["pitch"], 0)
 
-    sys.stdout.buffer.write(struct.pack("<I", sample_rate))
     for sentence in request["sentences"]:
         chunks.clear()
         text = sentence.encode()

@@ -6,16 +6,20 @@ python -m nibble.report.demo [RUN]    RUN is a staged run; the latest of experim
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from nibble import transcribe
 from nibble.config import EvaluateConfig, HardwareConfig
+from nibble.data.audio import source
+from nibble.data.datamodule import SpeechDataModule
 from nibble.errors import UserError
 from nibble.evaluation.evaluate import evaluate_checkpoints
 from nibble.evaluation.records import Record
-from nibble.export.checkpoint import latest_run
+from nibble.export.checkpoint import latest_run, load_checkpoint
 from nibble.quant.spec import ActivationSpec, QuantConfig, Rule, WeightSpec
 from nibble.report.tables import System, percent, points, systems
 
@@ -55,6 +59,8 @@ def demo_table(records: Sequence[Record]) -> Table:
 def evaluate_demo(run: Path, records: str | None, hardware: HardwareConfig) -> list[Record]:
     """Evaluate the phases of a staged run as trained, and its float weights at 8, 4 and 2 bits without training.
 
+    On the test parts: voices and sentences that neither training nor validation has heard.
+
     Raises:
         UserError: the run is not staged, or not finished.
     """
@@ -63,15 +69,24 @@ def evaluate_demo(run: Path, records: str | None, hardware: HardwareConfig) -> l
     floats = [phase for phase in phases if phase.stem.endswith("_float")]
     if not floats:
         raise UserError(f"{run} has no checkpoint of a float phase; train with schedule=staged")
-    trained = EvaluateConfig(checkpoint=[*map(str, phases), str(run)], records=records, hardware=hardware)
+    trained = EvaluateConfig(checkpoint=[*map(str, phases), str(run)], part="test", records=records, hardware=hardware)
     results = evaluate_checkpoints(trained)
     for bits in _UNTRAINED_BITS:
         rule = Rule(weight=WeightSpec(bits=bits), activation=ActivationSpec(bits=8))
         quant = QuantConfig(name=f"int{bits}", rules=[rule])
-        results += evaluate_checkpoints(
-            EvaluateConfig(checkpoint=str(floats[-1]), quant=quant, records=records, hardware=hardware)
-        )
+        results += evaluate_checkpoints(replace(trained, checkpoint=str(floats[-1]), quant=quant))
     return [result.record for result in results]
+
+
+def transcribe_one(run: Path) -> None:
+    """Show the command that recognises a file, with the first test utterance of the run's corpus, and run it."""
+    loaded = load_checkpoint(run)
+    data = SpeechDataModule(loaded.config.data, loaded.config.features, HardwareConfig(), loaded.config.seed)
+    cut = next(iter(data.cuts(data.parts("test"))))
+    words = [str(run / "bundle"), str(source(cut))]
+    print(f"$ python -m nibble.transcribe {' '.join(words)}", flush=True)
+    transcribe.main(words)
+    print(f"(said was: {cut.supervisions[0].text})")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -87,6 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     Console().print(demo_table(records))
+    transcribe_one(run)
     return 0
 
 
