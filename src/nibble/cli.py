@@ -125,9 +125,15 @@ def report_errors(task: Callable[[Any], Any], config: Any) -> Any:
     try:
         return task(config)
     except UserError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {message(error)}")
     except Interrupted as stop:
         sys.exit(stop.exit_code)
+
+
+def message(error: UserError) -> str:
+    """The text of an error; of one from a loader process, without the traceback that torch writes into it."""
+    text = str(error)
+    return text.rpartition("UserError: ")[2].strip() if "DataLoader worker" in text else text
 
 
 def quieten() -> None:

@@ -1,8 +1,12 @@
 """What a run refuses, it refuses before it starts, and says why."""
 
+import errno
+
 import pytest
+import pytorch_lightning as pl
 import torch
 
+from nibble import cli
 from nibble.errors import UserError
 from nibble.training.module import MAX_SKIPPED_STEPS, TransducerModule
 from nibble.training.run import check_hardware, check_rules, train
@@ -31,6 +35,31 @@ def test_a_run_folder_that_cannot_be_made(make_config, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=r"hydra\.run\.dir"):
         train(make_config(f"run_dir={tmp_path}/file/run"))
+
+
+def test_a_full_disk_keeps_the_older_checkpoint(make_config, monkeypatch, tmp_path):
+    config = make_config("trainer.max_steps=6", "trainer.checkpoint_every_steps=2", "trainer.validate_every_steps=100")
+    saves = []
+
+    def save(trainer, path, *_args, **_kwargs):
+        saves.append(path)
+        if len(saves) == 2:
+            path.write_bytes(b"half of it")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(trainer, path)
+
+    original = pl.Trainer.save_checkpoint
+    monkeypatch.setattr(pl.Trainer, "save_checkpoint", save)
+    with pytest.raises(UserError, match=r"last\.ckpt.*No space left.*resume="):
+        train(config)
+    folder = tmp_path / "runs/tiny/checkpoints"
+    assert torch.load(folder / "last.ckpt", weights_only=True)["global_step"] == 2
+    assert not list(folder.glob("*.partial"))
+
+
+def test_an_error_in_a_loader_process_is_one_paragraph():
+    trace = "Caught UserError in DataLoader worker process 0.\nOriginal Traceback:\n  ...\n"
+    assert cli.message(UserError(f"{trace}nibble.errors.UserError: a.flac is damaged")) == "a.flac is damaged"
 
 
 class Diverged(TransducerModule):

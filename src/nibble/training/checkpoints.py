@@ -6,7 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from nibble.config import ScheduleConfig
-from nibble.errors import Interrupted
+from nibble.errors import Interrupted, UserError
 from nibble.quant.schedule import state_at
 
 
@@ -56,10 +56,18 @@ class Checkpoints(pl.Callback):
             self._save(trainer, "last")
 
     def _save(self, trainer: pl.Trainer, name: str) -> None:
+        target = self.folder / f"{name}.ckpt"
         partial = self.folder / f"{name}.ckpt.partial"
-        trainer.save_checkpoint(partial)
-        if trainer.is_global_zero:
-            partial.replace(self.folder / f"{name}.ckpt")
+        try:
+            trainer.save_checkpoint(partial)
+            if trainer.is_global_zero:
+                partial.replace(target)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+            partial.unlink(missing_ok=True)
+            raise UserError(
+                f"cannot write {target}: {error}. Free space or permit writing there; "
+                f"an older {target.name} is as it was, so then: python train.py resume={self.folder.parent}"
+            ) from error
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data, for the checkpoint."""

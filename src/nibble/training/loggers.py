@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import pytorch_lightning as pl
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
 from nibble.config import Config, LoggerConfig, WandbMode, plain
@@ -40,3 +41,10 @@ def build_loggers(config: Config, folder: Path) -> list[Logger]:
         logger.experiment.config.update(plain(config), allow_val_change=True)
         loggers.append(logger)
     return loggers
+
+
+def finish_loggers(trainer: pl.Trainer) -> None:
+    """Close W&B's run: the next job of a sweep, in the same process, would write into it."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()

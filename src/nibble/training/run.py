@@ -17,11 +17,12 @@ from nibble.evaluation.evaluate import evaluate_run
 from nibble.model.transducer import Transducer
 from nibble.quant.callback import QuantizationCallback
 from nibble.quant.rules import assign
+from nibble.quant.spec import ScheduleConfig
 from nibble.training.checkpoints import Checkpoints
 from nibble.training.early_stop import FinalPhaseEarlyStopping
 from nibble.training.initialisation import load_weights
 from nibble.training.interruption import Interruption
-from nibble.training.loggers import build_loggers
+from nibble.training.loggers import build_loggers, finish_loggers
 from nibble.training.module import TransducerModule
 from nibble.training.progress import TrainingProgress
 from nibble.training.reproducibility import Reproducible
@@ -80,25 +81,26 @@ def train(config: Config) -> dict[str, Any]:
     except Interrupted as stop:
         console.print(f"stopped by {stop}; saved. To go on:\n  python train.py resume={folder}", highlight=False)
         raise
+    finally:
+        finish_loggers(trainer)
     return evaluate_run(folder, console=console)
 
 
 def build_trainer(config: Config, folder: Path, checkpoints: Path, max_steps: int, steps_per_epoch: int) -> pl.Trainer:
     """Lightning's trainer with this project's callbacks."""
     options, hardware = config.trainer, config.hardware
+    schedule = config.schedule if config.quant.rules else ScheduleConfig()  # a float run has one phase
     callbacks: list[pl.Callback] = [
-        QuantizationCallback(
-            config.quant, config.schedule, target="model", log_every_steps=options.log_layers_every_steps
-        ),
+        QuantizationCallback(config.quant, schedule, target="model", log_every_steps=options.log_layers_every_steps),
         Reproducible(config.seed),
         TrainingProgress(),
-        Checkpoints(checkpoints, options.checkpoint_every_steps, config.schedule),
+        Checkpoints(checkpoints, options.checkpoint_every_steps, schedule),
         Interruption(),
     ]
     if options.ema_decay is not None:
         callbacks.insert(1, EMAWeightAveraging(decay=options.ema_decay))
     if options.early_stop_patience is not None:
-        callbacks.append(FinalPhaseEarlyStopping(options.early_stop_patience, config.schedule))
+        callbacks.append(FinalPhaseEarlyStopping(options.early_stop_patience, schedule))
     validate_every = options.validate_every_steps or steps_per_epoch
     return pl.Trainer(
         accelerator=hardware.accelerator,
