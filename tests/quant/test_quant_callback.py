@@ -90,9 +90,18 @@ def test_three_phases(tmp_path):
     assert blends == pytest.approx([1.0] * 10 + [0.0, 0.2, 0.4, 0.6, 0.8] + [1.0] * 5)
     assert set(quantized_modules(module)) == {"net.0", "net.2", "head"}
     assert module.losses[-1] < module.losses[0]
-    # Validation runs at the precision of the step before it, the check before training at that of the first.
-    expected = {0: Precision.float, 5: Precision.float, 10: Precision.int8, 15: Precision.rules, 20: Precision.rules}
+    # Validation runs at the precision of the coming step: after 10 of 20 steps the rules begin.
+    expected = {0: Precision.float, 5: Precision.float, 10: Precision.rules, 15: Precision.rules, 20: Precision.rules}
     assert dict(module.validations) == expected
+
+
+def test_a_run_too_short_for_its_schedule_ends_at_the_rules(tmp_path):
+    module = Module()
+    short = trainer(tmp_path, QuantizationCallback(INT4, STAGED))
+    short.fit_loop.epoch_loop.max_steps = 2  # fractions 0 and 1/2: no step at the rules' full precision
+    short.fit(module, loader(), loader())
+    assert [precision for precision, _ in module.steps][-1] is not Precision.rules or module.steps[-1][1] < 1
+    assert {(layer.precision, layer.blend) for layer in quantized_modules(module).values()} == {(Precision.rules, 1.0)}
 
 
 def test_target(tmp_path):

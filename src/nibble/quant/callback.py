@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import nn
 
 from nibble.errors import UserError
@@ -21,7 +22,7 @@ class QuantizationCallback(pl.Callback):
         trainer = pl.Trainer(max_steps=1000, callbacks=[QuantizationCallback(QuantConfig(rules=[...]))])
 
     The precision of a step depends on the step and on the number of steps alone, so a resumed run goes on as if it
-    had not stopped. Validation runs at the precision of the last training step.
+    had not stopped. Validation runs at the precision of the coming step.
 
     Args:
         quant: which modules, and how.
@@ -56,6 +57,15 @@ class QuantizationCallback(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """Set the precision of this step."""
         self._apply(*state_at(self.schedule, trainer.global_step / _steps(trainer)))
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """While training, validate at the precision of the coming step; after the last one, at the final precision."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._apply(*state_at(self.schedule, trainer.global_step / _steps(trainer)))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A run too short for its schedule still ends at the final precision."""
+        self.on_validation_start(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Log how well the weights' codes stand for them."""
