@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from nibble.evaluation.records import Record, append
-from nibble.report.__main__ import main
+from nibble.report.__main__ import BEGIN, END, main
 from nibble.report.results import render
 from nibble.report.tables import baseline, markdown, percent, points, systems
 
@@ -105,3 +105,24 @@ def test_formats() -> None:
     assert points((-0.001, -0.002, 0.001)) == "−0.10 (−0.20 … +0.10)"
     assert points(None) == ""
     assert markdown(["a", "b", "c"], [["1|2", "x", "y"]]).splitlines()[2] == "| 1\\|2 | x | y |"
+
+
+def test_the_tables_of_the_readme_follow_the_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records, output, readme = tmp_path / "records.jsonl", tmp_path / "RESULTS.md", tmp_path / "README.md"
+    paths = ["--records", str(records), "--output", str(output), "--readme", str(readme)]
+    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    append(records, FLOAT)
+    assert main(paths) == 0
+    append(records, INT4)
+    assert main([*paths, "--check"]) == 1
+    assert "RESULTS.md is not what" in capsys.readouterr().err
+    assert main(paths) == 0
+    assert main([*paths, "--check"]) == 0
+    text = readme.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert "| int4 | 50.00 (50.00 … 50.00) |  | +25.00" in text
+    readme.write_text(text.replace("50.00", "5.00"))
+    assert main([*paths, "--check"]) == 1
+    assert "README.md is not what" in capsys.readouterr().err

@@ -58,14 +58,14 @@ class QuantizationCallback(pl.Callback):
         """Set the precision of this step."""
         self._apply(*state_at(self.schedule, trainer.global_step / _steps(trainer)))
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """While training, validate at the precision of the coming step; after the last one, at the final precision."""
         if trainer.state.fn == TrainerFn.FITTING:
             self._apply(*state_at(self.schedule, trainer.global_step / _steps(trainer)))
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """A run too short for its schedule still ends at the final precision."""
-        self.on_validation_start(trainer, pl_module)
+        self.on_validation_start(trainer)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Log how well the weights' codes stand for them."""

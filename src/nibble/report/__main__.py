@@ -1,4 +1,7 @@
-"""python -m nibble.report: write RESULTS.md from the records; with --check, only say whether it is up to date."""
+"""python -m nibble.report: write RESULTS.md, and the tables of README.md, from the records.
+
+With --check, only say whether both are up to date.
+"""
 
 import argparse
 import sys
@@ -6,30 +9,44 @@ from pathlib import Path
 
 from nibble.errors import UserError
 from nibble.evaluation.records import read
+from nibble.report.precisions import summary
 from nibble.report.results import render
+
+BEGIN, END = "<!-- results: written by make results -->", "<!-- end of results -->"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns 0, or 1 if RESULTS.md is not what the records say (--check) or cannot be made."""
+    """Returns 0, or 1 if a document is not what the records say (--check) or cannot be written."""
     parser = argparse.ArgumentParser(prog="python -m nibble.report", description=__doc__)
     parser.add_argument("--records", type=Path, default=Path("results/records.jsonl"), metavar="FILE")
     parser.add_argument("--output", type=Path, default=Path("RESULTS.md"), metavar="FILE")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if the output would change")
+    parser.add_argument("--readme", type=Path, default=Path("README.md"), metavar="FILE", help="its tables, if any")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a document would change")
     options = parser.parse_args(arguments)
     try:
-        text = render(read(options.records))
-        if options.check:
-            if not options.output.is_file() or options.output.read_text(encoding="utf-8") != text:
-                raise UserError(f"{options.output} is not what {options.records} says; make results")
-            return 0
-        options.output.write_text(text, encoding="utf-8")
+        records = read(options.records)
+        documents = {options.output: render(records)}
+        if options.readme.is_file():
+            documents[options.readme] = with_tables(options.readme.read_text(encoding="utf-8"), summary(records))
+        for path, text in documents.items():
+            if not options.check:
+                path.write_text(text, encoding="utf-8")
+            elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+                raise UserError(f"{path} is not what {options.records} says; make results")
     except OSError as error:
-        print(f"error: {options.output} cannot be written: {error.strerror}", file=sys.stderr)
+        print(f"error: {error.filename} cannot be written: {error.strerror}", file=sys.stderr)
         return 1
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def with_tables(readme: str, tables: str) -> str:
+    """`readme` with `tables` between its two markers; as it is if it has none."""
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{tables}\n{END}{after}" if begin and end else readme
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from nibble.evaluation.evaluate import evaluate_checkpoints
 from nibble.evaluation.records import Record
 from nibble.export.checkpoint import latest_run, load_checkpoint
 from nibble.quant.spec import ActivationSpec, QuantConfig, Rule, WeightSpec
-from nibble.report.tables import System, percent, points, systems
+from nibble.report.precisions import COLUMNS, rows
 
 _UNTRAINED_BITS = (8, 4, 2)
 
@@ -32,27 +32,11 @@ def demo_table(records: Sequence[Record]) -> Table:
     Args:
         records: of one run, on the same utterances.
     """
-    rows: dict[str, dict[str, System]] = {}
-    for system in systems(records):
-        rows.setdefault(system.last.quant, {})[system.last.method] = system
     table = Table(title="What low precision costs, and what training at it buys", title_justify="left")
-    table.add_column("weights")
-    columns = ("WER % trained, 95 %", "WER % not trained, 95 %", "trained minus float", "bytes", "smaller", "RTF")
-    for column in columns:
-        table.add_column(column, justify="right")
-    for name, methods in rows.items():
-        trained = methods.get("qat") or methods.get("float")
-        shown = trained or methods["ptq"]
-        difference = trained.difference(rows["float"]["float"]) if trained and name != "float" else None
-        table.add_row(
-            name,
-            percent(trained.wer) if trained else "",
-            percent(methods["ptq"].wer) if "ptq" in methods else "",
-            points(difference),
-            f"{shown.last.bundle_bytes:,}",
-            f"{shown.last.ratio:.2f}×",
-            f"{shown.rtf:.4f}",
-        )
+    for number, column in enumerate(COLUMNS):
+        table.add_column(column, justify="right" if number else "left")
+    for row in rows(records):
+        table.add_row(*row)
     return table
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 
@@ -9,7 +10,7 @@ from nibble.data.batch import Batch
 
 
 class Reproducible(pl.Callback):
-    """Seeds torch before each step from (seed, step), and tells the loader where a resumed run goes on.
+    """Seeds torch before each step from seed, rank and position in the data, and tells the loader that position.
 
     So neither random state has to be saved: a run that was killed and resumed draws the same dropout masks and the
     same batches as one that never was.
@@ -23,5 +24,6 @@ class Reproducible(pl.Callback):
     ) -> None:
         """Seed this step; the position saved with it is that of the next batch."""
         epoch, index = batch.position
-        torch.manual_seed(hash((self.seed, trainer.global_rank, epoch, index)) % 2**63)
+        state = np.random.SeedSequence([self.seed, trainer.global_rank, epoch, index]).generate_state(1, np.uint64)
+        torch.manual_seed(int(state[0] >> 1))
         trainer.datamodule.position = (epoch, index + 1)  # type: ignore[attr-defined]
