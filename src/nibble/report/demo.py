@@ -32,7 +32,13 @@ def demo_table(records: Sequence[Record]) -> Table:
     Args:
         records: of one run, on the same utterances.
     """
-    table = Table(title="What low precision costs, and what training at it buys", title_justify="left")
+    table = Table(
+        title="What low precision costs, and what training at it buys",
+        caption="Trained rows are the ends of the phases of one run, float first: each row below has trained longer. "
+        "Not trained: the weights of the float row, rounded.",
+        title_justify="left",
+        caption_justify="left",
+    )
     for number, column in enumerate(COLUMNS):
         table.add_column(column, justify="right" if number else "left")
     for row in rows(records):
