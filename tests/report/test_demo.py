@@ -34,13 +34,13 @@ def test_each_precision_is_a_row_trained_beside_not_trained(staged: Path) -> Non
     ]
     sizes = {r.quant: r.bundle_bytes for r in records}
     assert sizes["float"] > sizes["int8"] > sizes["int4"] > sizes["int2"]
-    console = Console(width=160, file=io.StringIO())
+    console = Console(width=80, file=io.StringIO())
     console.print(demo_table(records))
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    rows = [line.split()[1] for line in text.splitlines() if line.startswith("│")]
+    rows = [line.split()[0] for line in text.splitlines() if "×" in line]
     assert rows == ["float", "int8", "int4", "int2"]
     int2 = next(line for line in text.splitlines() if "int2" in line)
-    assert int2.count("…") == 1, "nothing was trained at 2 bits"
+    assert int2.count("–") == 1, "nothing was trained at 2 bits"
 
 
 def test_a_run_that_is_not_staged(write_run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,6 +39,7 @@ INT4 = replace(
     FLOAT,
     quant="int4",
     method="qat",
+    config_hash="def",
     backend="native reference greedy",
     bundle_bytes=500,
     ratio=8.0,
@@ -79,7 +80,7 @@ def test_the_page_has_a_table_for_each_part_and_share() -> None:
     assert page.count("## digits: dev-digits of digits") == 2
     assert page.count("## digits: test-digits of digits") == 1
     row = next(line for line in page.splitlines() if "int4, trained" in line and line.startswith("|"))
-    assert "50.00 (50.00 … 50.00)" in row
+    assert "50.00 (50.00–50.00)" in row
     assert "+25.00 (+0.00 … +50.00)" in row
     assert "| 4.00 |" in row
     assert "commit 000000000000+dirty" in page
@@ -101,7 +102,7 @@ def test_check_says_whether_the_page_is_up_to_date(tmp_path: Path, capsys: pytes
 
 
 def test_formats() -> None:
-    assert percent((0.0512, 0.04, 0.06)) == "5.12 (4.00 … 6.00)"
+    assert percent((0.0512, 0.04, 0.06)) == "5.12 (4.00–6.00)"
     assert points((-0.001, -0.002, 0.001)) == "−0.10 (−0.20 … +0.10)"
     assert points(None) == ""
     assert markdown(["a", "b", "c"], [["1|2", "x", "y"]]).splitlines()[2] == "| 1\\|2 | x | y |"
@@ -122,7 +123,7 @@ def test_the_tables_of_the_readme_follow_the_records(tmp_path: Path, capsys: pyt
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "old" not in text
-    assert "| int4 | 50.00 (50.00 … 50.00) |  | +25.00" in text
+    assert "| int4 | 50.00 (50.00–50.00) |  | +25.00" in text
     readme.write_text(text.replace("50.00", "5.00"))
     assert main([*paths, "--check"]) == 1
     assert "README.md is not what" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -21,7 +22,8 @@ from nibble.evaluation.evaluate import evaluate_checkpoints
 from nibble.evaluation.records import Record
 from nibble.export.checkpoint import latest_run, load_checkpoint
 from nibble.quant.spec import ActivationSpec, QuantConfig, Rule, WeightSpec
-from nibble.report.precisions import COLUMNS, rows
+from nibble.report.precisions import precisions
+from nibble.report.tables import percent
 
 _UNTRAINED_BITS = (8, 4, 2)
 
@@ -33,16 +35,25 @@ def demo_table(records: Sequence[Record]) -> Table:
         records: of one run, on the same utterances.
     """
     table = Table(
-        title="What low precision costs, and what training at it buys",
-        caption="Trained rows are the ends of the phases of one run, float first: each row below has trained longer. "
-        "Not trained: the weights of the float row, rounded.",
+        title="What low precision costs and what training at it buys: WER in %, 95 %",
+        caption="Trained rows are the ends of the phases of one run, float first: each row\n"
+        "below has trained longer. Not trained: the weights of the float row, rounded.",
         title_justify="left",
         caption_justify="left",
+        box=box.SIMPLE,
     )
-    for number, column in enumerate(COLUMNS):
-        table.add_column(column, justify="right" if number else "left")
-    for row in rows(records):
-        table.add_row(*row)
+    for number, column in enumerate(("weights", "trained", "not trained", "bytes", "smaller", "RTF")):
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    for precision in precisions(records):
+        shown = precision.shown.last
+        table.add_row(
+            precision.quant,
+            percent(precision.trained.wer, 1) if precision.trained else "",
+            percent(precision.untrained.wer, 1) if precision.untrained else "",
+            f"{shown.bundle_bytes:,}",
+            f"{shown.ratio:.2f}×",
+            f"{precision.shown.rtf:.3f}",
+        )
     return table
 
 

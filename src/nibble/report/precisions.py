@@ -1,32 +1,42 @@
 """Precisions side by side: trained at each, and the float weights rounded to it without training."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from nibble.evaluation.records import Record
 from nibble.report.tables import System, markdown, percent, points, systems
 
-COLUMNS = (
-    "weights",
-    "WER % trained, 95 %",
-    "WER % not trained, 95 %",
-    "trained minus float, points",
-    "bytes",
-    "smaller",
-    "RTF",
-)
+_COLUMNS = ("weights", "WER % trained", "WER % not trained", "trained minus float, points", "bytes", "smaller", "RTF")
 
 
-def rows(records: Sequence[Record]) -> list[list[str]]:
-    """One row a precision, as text in the order of `COLUMNS`; records are of one model on the same utterances."""
+@dataclass(frozen=True)
+class Precision:
+    """One precision of one model on one part."""
+
+    quant: str
+    trained: System | None  # at this precision; float itself
+    untrained: System | None  # float weights, rounded
+
+    @property
+    def shown(self) -> System:
+        """The one whose size and speed stand for both."""
+        found = self.trained or self.untrained
+        assert found is not None
+        return found
+
+
+def precisions(records: Sequence[Record]) -> list[Precision]:
+    """Each precision of one model on the same utterances, largest file first."""
     methods: dict[str, dict[str, System]] = {}
     for system in systems(records):
         methods.setdefault(system.last.quant, {})[system.last.method] = system
-    reference = methods.get("float", {}).get("float")
-    return [_row(name, found, reference) for name, found in methods.items()]
+    return [
+        Precision(quant, found.get("qat") or found.get("float"), found.get("ptq")) for quant, found in methods.items()
+    ]
 
 
 def summary(records: Sequence[Record]) -> str:
-    """A Markdown table of `rows` for each experiment and part, for the README."""
+    """A Markdown table for each experiment, part and model, for the README."""
     groups: dict[tuple[str, str, str, str], list[Record]] = {}
     for record in records:
         groups.setdefault((record.experiment, record.corpus, record.part, record.model), []).append(record)
@@ -35,22 +45,23 @@ def summary(records: Sequence[Record]) -> str:
 
 def _section(experiment: str, corpus: str, part: str, model: str, records: Sequence[Record]) -> str:
     seeds = len({record.seed for record in records})
+    found = precisions(records)
+    reference = next((precision.trained for precision in found if precision.quant == "float"), None)
     title = (
         f"`experiment={experiment}`: {model} ({records[-1].parameters / 1e6:.2f} million parameters) on {part} of "
         f"{corpus}, {records[-1].reference_words:,} words, {seeds} seed{'s' if seeds > 1 else ''}:\n"
     )
-    return f"{title}\n{markdown(COLUMNS, rows(records))}"
+    return f"{title}\n{markdown(_COLUMNS, (_row(precision, reference) for precision in found))}"
 
 
-def _row(name: str, methods: dict[str, System], reference: System | None) -> list[str]:
-    trained = methods.get("qat") or methods.get("float")
-    shown = trained or methods["ptq"]
-    difference = trained.difference(reference) if trained and reference and name != "float" else None
+def _row(precision: Precision, reference: System | None) -> list[str]:
+    trained, untrained, shown = precision.trained, precision.untrained, precision.shown
+    compared = trained is not None and reference is not None and precision.quant != "float"
     return [
-        name,
+        precision.quant,
         percent(trained.wer) if trained else "",
-        percent(methods["ptq"].wer) if "ptq" in methods else "",
-        points(difference),
+        percent(untrained.wer) if untrained else "",
+        points(trained.difference(reference)) if compared and trained and reference else "",
         f"{shown.last.bundle_bytes:,}",
         f"{shown.last.ratio:.2f}×",
         f"{shown.rtf:.4f}",

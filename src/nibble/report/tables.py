@@ -41,8 +41,11 @@ class System:
     def difference(self, other: "System") -> tuple[float, float, float] | None:
         """WER of this minus WER of `other` on the same utterances, over the seeds both have: (value, low, high).
 
-        None if they have no seed in common or were not measured on the same utterances.
+        None if they have no seed in common, were not measured on the same utterances, or are phases of one run (then
+        they have one configuration, and the later one has trained longer).
         """
+        if self.last.config_hash == other.last.config_hash:
+            return None
         common = set(self.seeds) & set(other.seeds)
         pairs = [
             [record.utterance_errors for record in system.records if record.seed in common] for system in (self, other)
@@ -79,10 +82,10 @@ def baseline(system: System, among: Sequence[System]) -> System | None:
     return None
 
 
-def percent(rates: tuple[float, float, float]) -> str:
-    """(0.0512, 0.04, 0.06) -> 5.12 (4.00 … 6.00)."""
-    value, low, high = (100 * rate for rate in rates)
-    return f"{value:.2f} ({low:.2f} … {high:.2f})"
+def percent(rates: tuple[float, float, float], decimals: int = 2) -> str:
+    """(0.0512, 0.04, 0.06) -> 5.12 (4.00–6.00)."""
+    value, low, high = (f"{100 * rate:.{decimals}f}" for rate in rates)
+    return f"{value} ({low}–{high})"
 
 
 def points(rates: tuple[float, float, float] | None) -> str:
