@@ -47,17 +47,26 @@ class TrainingProgress(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Move the bar, or print a line when the last one is old."""
-        if self._bar is not None:
-            self._bar.update(self._task, completed=trainer.global_step, description=describe(trainer))
-        elif trainer.is_global_zero and time.monotonic() - self._last_line > LINE_EVERY_S:
-            self._last_line = time.monotonic()
-            print(f"step {trainer.global_step}/{trainer.max_steps}  {describe(trainer)}", file=sys.stderr, flush=True)
+        self._show(trainer, describe(trainer))
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, _module: pl.LightningModule, _outputs: Any, _batch: Any, index: int, *_: Any
+    ) -> None:
+        """Validation of a large model on a CPU takes minutes: say how far it is."""
+        self._show(trainer, f"validating: batch {index + 1} of {trainer.num_val_batches[0]}")
 
     def on_validation_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """The dev WER is worth a line of its own."""
         if trainer.is_global_zero and "val_wer" in trainer.callback_metrics:
             wer = float(trainer.callback_metrics["val_wer"])
             self.console.print(f"step {trainer.global_step}: dev WER {wer:.2%}  {describe(trainer)}", highlight=False)
+
+    def _show(self, trainer: pl.Trainer, text: str) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, completed=trainer.global_step, description=text)
+        elif trainer.is_global_zero and time.monotonic() - self._last_line > LINE_EVERY_S:
+            self._last_line = time.monotonic()
+            print(f"step {trainer.global_step}/{trainer.max_steps}  {text}", file=sys.stderr, flush=True)
 
     def on_train_end(self, *_: Any) -> None:
         """Leave the finished bar on the screen."""
