@@ -1,0 +1,50 @@
+"""Each room imports only from the floors below it; the network and the quantizer don't know each other."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "nibble"
+BASE = {"errors", "config"}
+MAY_IMPORT = {
+    "errors": set(),
+    "config": {"errors", "quant.spec"},  # the options of quantization are plain data, defined in their own room
+    "features": BASE,
+    "model": BASE,
+    "kernels": {"errors"},
+    "quant": {"errors", "kernels"},
+    "data": BASE | {"features", "model.subsampling"},  # how many frames an utterance becomes
+    "export": BASE | {"features", "model", "kernels", "quant", "data"},
+    "evaluation": BASE | {"features", "model", "kernels", "quant", "data", "export"},
+    "training": BASE | {"features", "model", "kernels", "quant", "data", "export", "evaluation"},
+    "report": BASE | {"features", "model", "kernels", "quant", "data", "export", "evaluation", "transcribe"},
+    "transcribe": BASE | {"features", "model", "data", "export"},
+    "cli": BASE | {"training.resume"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    """The modules of nibble that a file imports, without the leading `nibble.`."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = (
+                [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "nibble" else [node.module]
+            )
+        else:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        found |= {name.removeprefix("nibble.") for name in names if name.startswith("nibble.")}
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_point_downwards(path):
+    room = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    if room == "__init__":
+        return
+    allowed = MAY_IMPORT[room] | {room}
+    for name in imports(path):
+        parts = name.split(".")
+        prefixes = {".".join(parts[:length]) for length in range(1, len(parts) + 1)}
+        assert prefixes & (allowed | {"__version__"}), f"{room} must not import nibble.{name}"
