@@ -25,7 +25,7 @@ from nibble.evaluation.size import Size, measure_size
 from nibble.evaluation.wer import Score, score
 from nibble.export.bundle import write_bundle
 from nibble.export.checkpoint import latest_run, load_checkpoint, quantize
-from nibble.export.loaded import Loaded
+from nibble.export.loaded import Loaded, float_parameters
 from nibble.model.decoding import Hypothesis, beam, greedy
 from nibble.model.transducer import Transducer
 from nibble.quant.spec import Arithmetic, Precision
@@ -118,8 +118,13 @@ def evaluate_run(folder: Path, console: Console | None = None) -> dict[str, Any]
         the record as a dictionary.
     """
     trained = load_checkpoint(folder)
-    write_bundle(folder / "bundle", trained.model, trained.tokenizer, trained.config, trained.notes)
     config = trained.config
+    written = write_bundle(folder / "bundle", trained.model, trained.tokenizer, config, trained.notes)
+    if console is not None:  # before the evaluation, which may take long
+        size = Size(float_parameters(config, trained.tokenizer.size), written, [])
+        console.print(
+            f"{folder / 'bundle'}: {written:,} bytes in all, {size.ratio:.2f}× smaller than float32", highlight=False
+        )
     options = EvaluateConfig(
         checkpoint=str(folder / "bundle"),
         hardware=config.hardware,

@@ -112,7 +112,8 @@ def build_trainer(config: Config, folder: Path, checkpoints: Path, max_steps: in
         max_epochs=-1,
         accumulate_grad_batches=options.accumulate,
         gradient_clip_val=options.gradient_clip,
-        val_check_interval=min(validate_every, max_steps) * options.accumulate,
+        val_check_interval=validate_every * options.accumulate,
+        limit_val_batches=1.0 if validate_every <= max_steps else 0,  # the evaluation at the end is enough
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         log_every_n_steps=options.log_every_steps,
