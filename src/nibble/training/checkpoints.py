@@ -13,8 +13,8 @@ from nibble.quant.schedule import state_at
 class Checkpoints(pl.Callback):
     """Writes checkpoints; each replaces its predecessor in one rename, so a kill never leaves half a file.
 
-    `best.ckpt` is the lowest dev WER of the last phase at its full precision: a better number of an earlier,
-    wider phase is not a result of this run.
+    `best.ckpt` is the lowest dev WER of the last phase at its full precision, the later of equals: a better number of
+    an earlier, wider phase is not a result of this run.
     """
 
     def __init__(self, folder: Path, every_steps: int | None, schedule: ScheduleConfig) -> None:
@@ -40,7 +40,7 @@ class Checkpoints(pl.Callback):
         if trainer.sanity_checking:
             return
         wer = float(trainer.callback_metrics.get("val_wer", float("inf")))
-        if wer < self.best_wer and is_final(self.schedule, trainer):
+        if wer <= self.best_wer and is_final(self.schedule, trainer):
             self.best_wer = wer
             self._save(trainer, "best")
         if self.every_steps is None:

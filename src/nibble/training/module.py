@@ -99,7 +99,9 @@ class TransducerModule(pl.LightningModule):
         others = [p for p in self.parameters() if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
         betas = (options.betas[0], options.betas[1])
-        optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, betas=betas, fused=True)
+        # Lightning refuses to clip the gradients of a fused optimizer under autocast.
+        fused = self.trainer.precision == "32-true"
+        optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, betas=betas, fused=fused)
         steps = int(self.trainer.max_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate_factor(options.schedule, step, options.warmup_steps, steps)
