@@ -48,6 +48,12 @@ INT4 = replace(
 )
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Away from the repository, whose documents a report would rewrite."""
+    monkeypatch.chdir(tmp_path)
+
+
 def test_seeds_are_taken_together_and_the_last_record_counts() -> None:
     stale = replace(INT4, utterance_errors=[("a", 2, 2), ("b", 2, 2)], wer=1.0)
     second = replace(INT4, seed=2, utterance_errors=[("a", 0, 2), ("b", 0, 2)], wer=0.0, rtf=0.03)
