@@ -13,7 +13,7 @@ from rich.console import Console
 from nibble.config import Config
 from nibble.data.datamodule import SpeechDataModule
 from nibble.errors import Interrupted, UserError
-from nibble.evaluation.evaluate import evaluate_run
+from nibble.evaluation.evaluate import choose_device, evaluate_run
 from nibble.model.transducer import Transducer
 from nibble.quant.callback import QuantizationCallback
 from nibble.quant.rules import assign
@@ -136,14 +136,12 @@ def check_rules(config: Config) -> None:
 
 
 def check_hardware(config: Config) -> None:
-    """A GPU that is asked for must be there."""
-    if config.hardware.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
-        raise UserError(
-            f"hardware.accelerator={config.hardware.accelerator}, but torch {torch.__version__} sees no GPU. "
-            "Use hardware=cpu, or check the driver with nvidia-smi"
-        )
+    """The GPUs that are asked for must be there."""
+    if config.hardware.accelerator not in ("gpu", "cuda"):
+        return
+    choose_device(config.hardware)
     visible = torch.cuda.device_count()
-    if config.hardware.accelerator in ("gpu", "cuda") and config.hardware.devices > visible:
+    if config.hardware.devices > visible:
         raise UserError(f"hardware.devices={config.hardware.devices}, but {visible} GPUs are visible")
 
 
