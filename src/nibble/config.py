@@ -4,6 +4,7 @@
 The quantization options are defined in `nibble.quant.spec`, because that room can be used without this file.
 """
 
+import re
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -154,6 +155,11 @@ class LossConfig:
     """`loss=`: the transducer loss (Graves, 2012), with CTC on the encoder as a training aid."""
 
     ctc_weight: float = 0.0  # 0 for none; the CTC layer exists in training only
+    norm_decay: float = 0.0  # times the sum of max|w| / rms(w) of quantized weights (RAND, arXiv:2305.15536); 0: none
+
+    def __post_init__(self) -> None:
+        if self.norm_decay < 0:
+            raise UserError(f"loss.norm_decay={self.norm_decay} would let the largest weights grow; give 0 or more")
 
 
 # ---- optimizer -----------------------------------------------------------------------------------------------------
@@ -359,6 +365,95 @@ def _strings(option: str, value: Any) -> list[str]:
     return values
 
 
+# ---- quantization without training ---------------------------------------------------------------------------------
+
+
+class Rounding(StrEnum):
+    """How the weights of a float model become integers without training."""
+
+    nearest = "nearest"
+    gptq = "gptq"  # so that each layer's outputs change least on calibration speech (Frantar et al., 2022)
+
+
+@dataclass
+class QuantizeConfig:
+    """`python -m nibble.quantize`: a float model to a bundle of fewer bits."""
+
+    checkpoint: str | None = None  # a run folder, a .ckpt or a bundle, with float weights
+    quant: QuantConfig = MISSING
+    rounding: Rounding = Rounding.nearest
+    calibration_utterances: int = 128  # drawn from the training speech, for gptq and static activation scales
+    seed: int = 1  # of that draw
+    output: str | None = None  # folder of the bundle; null: bundle_<quant>_<rounding> in the run folder
+    data: DataOverrides = field(default_factory=DataOverrides)
+    hardware: HardwareConfig = MISSING
+
+    def __post_init__(self) -> None:
+        if not self.checkpoint:
+            raise UserError("give checkpoint=RUN: a run folder, a .ckpt file or a bundle with float weights")
+        if not self.quant.rules:
+            raise UserError(f"quant={self.quant.name} has no rules, so nothing would be rounded; give quant=int4 or so")
+        if self.needs_speech and self.calibration_utterances < 1:
+            what = "rounding=gptq needs" if self.rounding is Rounding.gptq else "static activation scales need"
+            raise UserError(f"calibration_utterances={self.calibration_utterances}, but {what} speech; 128 is enough")
+
+    @property
+    def needs_speech(self) -> bool:
+        """Whether anything is calibrated."""
+        static = any(rule.activation is not None and rule.activation.static for rule in self.quant.rules)
+        return static or self.rounding is Rounding.gptq
+
+
+# ---- sensitivity ---------------------------------------------------------------------------------------------------
+
+
+class DamageMethod(StrEnum):
+    """How the damage of a layer at few bits is found."""
+
+    loss = "loss"  # measured: the rise of the loss when that layer alone is lowered
+    fisher = "fisher"  # estimated from one pass of gradients; knows nothing of activations
+
+
+class SensitivityPart(StrEnum):
+    """Which speech the damage is found on; dev only where its error rates are not reported afterwards."""
+
+    train = "train"
+    dev = "dev"
+
+
+@dataclass
+class SensitivityConfig:
+    """`python -m nibble.sensitivity`: what fewer bits do to each layer, and the best bits under a budget."""
+
+    checkpoint: str | None = None  # a run folder or a .ckpt with float weights
+    bits: list[int] = field(default_factory=lambda: [2, 4, 8])  # the choices for each layer's weights
+    average_bits: float | None = None  # budget: mean bits of the quantized weights, scales left out
+    target_bytes: int | None = None  # budget: size of the whole bundle; without a budget nothing is assigned
+    method: DamageMethod = DamageMethod.loss
+    part: SensitivityPart = SensitivityPart.train  # without augmentation; noise at the level of dev
+    max_utterances: int = 200  # evenly spread over the part
+    name: str = "mixed"  # what is written is used as quant=<name>
+    output: str | None = None  # null: conf/quant/<name>.yaml
+    plot: str = MISSING  # a picture of layers against bits
+    data: DataOverrides = field(default_factory=DataOverrides)
+    hardware: HardwareConfig = MISSING
+
+    def __post_init__(self) -> None:
+        if not self.checkpoint:
+            raise UserError("give checkpoint=RUN: a run folder or a .ckpt file with float weights")
+        if self.average_bits is not None and self.target_bytes is not None:
+            raise UserError(
+                f"average_bits={self.average_bits:g} and target_bytes={self.target_bytes} are two budgets; give one"
+            )
+        if len(set(self.bits)) < 2 or not all(1 <= bits <= 8 for bits in self.bits):
+            raise UserError(f"bits={self.bits}; give at least two widths from 1 to 8, such as [2,4,8]")
+        if self.max_utterances < 1:
+            raise UserError(f"max_utterances={self.max_utterances}; give at least 1")
+        if not re.fullmatch(r"[\w-]+", self.name):
+            raise UserError(f"name={self.name} becomes a file and an option: give letters, digits, _ and - only")
+        self.bits = sorted(set(self.bits))
+
+
 # ---- composed by Hydra -> typed ------------------------------------------------------------------------------------
 
 
@@ -379,6 +474,22 @@ def typed_evaluation(config: DictConfig) -> EvaluateConfig:
     options = _object(config)
     if not isinstance(options, EvaluateConfig):
         raise UserError(f"not an evaluation configuration: {type(options).__name__}")
+    return options
+
+
+def typed_quantization(config: DictConfig) -> QuantizeConfig:
+    """As `typed`, for `python -m nibble.quantize`."""
+    options = _object(config)
+    if not isinstance(options, QuantizeConfig):
+        raise UserError(f"not a configuration of nibble.quantize: {type(options).__name__}")
+    return options
+
+
+def typed_sensitivity(config: DictConfig) -> SensitivityConfig:
+    """As `typed`, for `python -m nibble.sensitivity`."""
+    options = _object(config)
+    if not isinstance(options, SensitivityConfig):
+        raise UserError(f"not a sensitivity configuration: {type(options).__name__}")
     return options
 
 

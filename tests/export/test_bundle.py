@@ -55,8 +55,8 @@ def test_what_is_read_is_what_was_trained(write_run, tmp_path: Path, quant: str)
     layers = quantized_modules(read.model)
     assert len(layers) > 10
     for name, layer in quantized_modules(trained.model).items():
-        for weight, (codes, scale) in layer.frozen_weights().items():
-            read_codes, read_scale = layers[name].frozen_weights()[weight]
+        for weight, (codes, scale, _) in layer.frozen_weights().items():
+            read_codes, read_scale, _ = layers[name].frozen_weights()[weight]
             assert torch.equal(codes, read_codes)
             assert torch.equal(scale, read_scale)
 

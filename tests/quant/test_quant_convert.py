@@ -116,7 +116,7 @@ def test_after_training_quantization(precision, bits):
     assert not [name for name, _ in model.named_parameters() if name.endswith("weight")]
     for module in quantized_modules(model).values():
         assert module.weight_bits == bits
-        codes, _ = module.frozen_weights()["weight"]
+        codes, _, _ = module.frozen_weights()["weight"]
         assert codes.abs().amax() == 2 ** (bits - 1) - 1
     assert (model(x) - expected).norm() < (0.3 if bits == 4 else 0.03) * expected.norm()
 

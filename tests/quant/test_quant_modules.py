@@ -142,8 +142,8 @@ def test_frozen_is_bit_equal(layer_and_input, arithmetic, precision, range_):
     frozen = copy.deepcopy(trained)
     freeze(frozen)
     assert not [name for name, _ in frozen.named_parameters() if "weight" in name]
-    assert {codes.dtype for codes, _ in frozen.frozen_weights().values()} == {torch.int8}
-    assert {scale.dtype for _, scale in frozen.frozen_weights().values()} == {torch.float16}
+    assert {codes.dtype for codes, _, _ in frozen.frozen_weights().values()} == {torch.int8}
+    assert {scale.dtype for _, scale, _ in frozen.frozen_weights().values()} == {torch.float16}
     assert torch.equal(first(frozen(x)), first(trained(x)))
     with torch.no_grad():
         assert torch.equal(first(frozen(x)), first(trained(x)))
@@ -319,7 +319,7 @@ def test_weights_only():
     prepare(layer, QuantConfig("w4", [Rule("**", WeightSpec(4))]))
     set_precision(layer, Precision.rules)
     x = torch.randn(2, 4)
-    codes, scale = quantize_weight(layer.weight, WeightSpec(4), "layer")
+    codes, scale, _ = quantize_weight(layer.weight, WeightSpec(4), "layer")
     assert torch.equal(layer(x), F.linear(x, dequantize(codes, scale), layer.bias))
 
 

@@ -1,7 +1,8 @@
 """The packed file: a folder with integer weights, configuration and tokenizer, from which nothing is executed.
 
-model.safetensors  <module>.<weight>.codes  integers, packed as `nibble.quant.packing` says
-                   <module>.<weight>.scale  float16
+model.safetensors  <module>.<weight>_codes  integers, packed as `nibble.quant.packing` says
+                   <module>.<weight>_scale  float16
+                   <module>.<weight>_zero   int8, of asymmetric weights: what was taken from the codes
                    everything else under its own name: float16, or float32 in a bundle of a float model
 config.json        the run's configuration, what the weights are, and the SHA-256 of each other file
 tokenizer.model    SentencePiece
@@ -27,11 +28,13 @@ from nibble.errors import UserError
 from nibble.export.loaded import Loaded, check_state
 from nibble.model.transducer import Transducer
 from nibble.quant.convert import freeze, load_frozen, prepare, quantized_modules, set_precision
+from nibble.quant.low_rank import factorize
+from nibble.quant.numerics import in_slices
 from nibble.quant.packing import pack, unpack
-from nibble.quant.spec import Precision
+from nibble.quant.spec import Precision, Sparsity
 
 _FORMAT = "nibble bundle"
-_VERSION = 1
+_VERSION = 2
 _FILES = ("model.safetensors", "tokenizer.model", "tokens.txt")
 
 
@@ -50,9 +53,8 @@ def write_bundle(folder: Path, model: Transducer, tokenizer: Tokenizer, config: 
     Raises:
         UserError: the folder holds something else, the disk is full, or writing is not allowed there.
     """
+    check_folder(folder)
     folder = folder.absolute()
-    if folder.exists() and any(folder.iterdir()) and not is_bundle(folder):
-        raise UserError(f"{folder} holds other files than a bundle; give an empty or new folder")
     partial = folder.parent / f".{folder.name}.{os.getpid()}.partial"
     tensors = _tensors(model, Precision(notes["precision"]))
     try:
@@ -94,6 +96,14 @@ def read_bundle(folder: Path) -> Loaded:
     return Loaded(folder, config, tokenizer, model, precision, corpus, step, method, frozen=True)
 
 
+def check_folder(folder: Path) -> None:
+    """Raise `UserError` unless a bundle may be written to `folder`: it is new, empty, or holds a bundle."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; give an empty or new folder")
+    if folder.exists() and any(folder.iterdir()) and not is_bundle(folder):
+        raise UserError(f"{folder} holds other files than a bundle; give an empty or new folder")
+
+
 def is_bundle(folder: Path) -> bool:
     """Whether a folder looks like a bundle, whole or not."""
     return (folder / "model.safetensors").is_file() or (folder / "tokens.txt").is_file()
@@ -115,21 +125,31 @@ def _tensors(model: Transducer, precision: Precision) -> dict[str, Tensor]:
         return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     frozen = copy.deepcopy(model).cpu()
     freeze(frozen)
-    bits = _code_bits(frozen)
-    return {
-        name: pack(tensor, bits[name]) if name in bits else _half(name, tensor)
-        for name, tensor in frozen.state_dict().items()
-    }
+    state = frozen.state_dict()
+    packed = {name: pack(_given_back(name, state), *how) for name, how in _packed_codes(frozen).items()}
+    return {name: packed[name] if name in packed else _half(name, tensor) for name, tensor in state.items()}
 
 
-def _code_bits(frozen: Transducer) -> dict[str, int]:
-    """Name of each tensor of integer codes of a frozen model -> the bits of a code."""
+def _packed_codes(frozen: Transducer) -> dict[str, tuple[int, Sparsity | None]]:
+    """Name of each tensor of integer codes of a frozen model -> the bits of a code, and its pruning."""
     return {
-        f"{name}.{weight}_codes": module.weight_bits
+        f"{name}.{weight}_codes": (module.weight_bits, module.rule.sparsity)
         for name, module in quantized_modules(frozen).items()
         for weight in module.frozen_weights()
         if module.weight_bits is not None
     }
+
+
+def _given_back(name: str, state: dict[str, Tensor]) -> Tensor:
+    """The codes of `name` within the range of their bits: plus the zero point, if there is one."""
+    codes, zero = state[name], state.get(f"{name.removesuffix('_codes')}_zero")
+    return codes if zero is None else (in_slices(codes, zero) + zero).view(codes.shape)
+
+
+def _taken_away(name: str, state: dict[str, Tensor]) -> Tensor:
+    """The inverse of `_given_back`."""
+    codes, zero = state[name], state.get(f"{name.removesuffix('_codes')}_zero")
+    return codes if zero is None else (in_slices(codes, zero) - zero).view(codes.shape)
 
 
 def _half(name: str, tensor: Tensor) -> Tensor:
@@ -153,6 +173,8 @@ def _build(folder: Path, config: Config, vocabulary_size: int, precision: Precis
     except SafetensorError as error:
         raise UserError(f"{folder / 'model.safetensors'} is damaged: {error}; copy the bundle again") from error
     model = Transducer(config.model, config.features.mel_bins, vocabulary_size)
+    if config.quant.low_rank:
+        factorize(model, config.quant.low_rank)
     if precision is Precision.float:
         check_state(folder, model, stored)
         model.load_state_dict(stored)
@@ -161,11 +183,12 @@ def _build(folder: Path, config: Config, vocabulary_size: int, precision: Precis
     set_precision(model, precision)
     freeze(model)  # gives the codes their shapes; their values come from the file
     expected = model.state_dict()
-    for name, bits in _code_bits(model).items():
+    for name, (bits, sparsity) in _packed_codes(model).items():
         if name in stored:
             try:
-                stored[name] = unpack(stored[name], bits, expected[name].shape)
-            except ValueError as error:
+                stored[name] = unpack(stored[name], bits, expected[name].shape, sparsity)
+                stored[name] = _taken_away(name, stored)
+            except (ValueError, RuntimeError) as error:
                 raise UserError(f"{folder} holds the weights of another model: {name}: {error}") from error
     check_state(folder, model, stored)
     load_frozen(model, stored)

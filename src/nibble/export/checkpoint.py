@@ -15,7 +15,8 @@ from nibble.errors import UserError, nearest
 from nibble.export.bundle import is_bundle, read_bundle
 from nibble.export.loaded import Loaded, check_state
 from nibble.model.transducer import Transducer
-from nibble.quant.convert import prepare, set_precision
+from nibble.quant.convert import prepare, prune, set_precision
+from nibble.quant.low_rank import factorize
 from nibble.quant.spec import Precision, QuantConfig
 
 _PREFIX = "model."  # of the transducer in `TransducerModule`; what else is there exists in training only
@@ -73,11 +74,21 @@ def quantize(loaded: Loaded, quant: QuantConfig) -> Loaded:
             f"{loaded.path} is at {loaded.quant} already; leave quant= out, or give a float checkpoint, "
             "such as checkpoints/phase_1_float.ckpt of a staged run"
         )
-    config = replace(loaded.config, quant=quant)
-    if not quant.rules:
+    factors = loaded.config.quant.low_rank
+    config = replace(loaded.config, quant=replace(quant, low_rank=quant.low_rank or factors))
+    if not quant.rules and config.quant.low_rank == factors:
         return replace(loaded, config=config)
-    model = build(loaded.path, config, loaded.tokenizer, loaded.model.state_dict(), Precision.rules, 1.0)
-    return replace(loaded, config=config, model=model, precision=Precision.rules, method="ptq")
+    model = Transducer(config.model, config.features.mel_bins, loaded.tokenizer.size)
+    if factors:
+        factorize(model, factors)
+    state = loaded.model.state_dict()
+    model.load_state_dict({name: state[name] for name in model.state_dict()})  # without what only quantization uses
+    prepare(model, config.quant)
+    precision = Precision.rules if quant.rules else Precision.float
+    set_precision(model, precision)
+    prune(model)
+    model.eval()
+    return replace(loaded, config=config, model=model, precision=precision, method="ptq")
 
 
 def build(
@@ -89,12 +100,10 @@ def build(
         UserError: names or shapes of the weights are not those of this model.
     """
     model = Transducer(config.model, config.features.mel_bins, tokenizer.size)
-    if config.quant.rules:
-        prepare(model, config.quant)
+    prepare(model, config.quant)
     check_state(path, model, state)
     model.load_state_dict(state)
-    if config.quant.rules:
-        set_precision(model, precision, blend)
+    set_precision(model, precision, blend)
     return model.eval()
 
 

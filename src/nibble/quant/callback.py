@@ -11,8 +11,9 @@ from torch import nn
 
 from nibble.errors import UserError
 from nibble.quant.convert import prepare, quantized_modules, set_precision
-from nibble.quant.schedule import state_at
-from nibble.quant.spec import Precision, QuantConfig, ScheduleConfig
+from nibble.quant.freezing import check_freezing, drop_scale_gradients, freeze_norms, freeze_scales
+from nibble.quant.schedule import phase_at, state_at
+from nibble.quant.spec import Phase, Precision, QuantConfig, ScheduleConfig
 from nibble.quant.statistics import weight_statistics
 
 
@@ -44,6 +45,7 @@ class QuantizationCallback(pl.Callback):
         self.log_every_steps = log_every_steps
         self.precision = Precision.float
         self.blend = 1.0
+        self._norms_frozen = False
         self._model: nn.Module | None = None
 
     def setup(self, _trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -52,16 +54,24 @@ class QuantizationCallback(pl.Callback):
         if not quantized_modules(self._model):
             prepare(self._model, self.quant)
         if stage == "fit":
+            check_freezing(self._model, self.quant, self.schedule)
             self._apply(*state_at(self.schedule, 0.0))
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Set the precision of this step."""
-        self._apply(*state_at(self.schedule, trainer.global_step / _steps(trainer)))
+        """Set the precision of this step, and what stays still in it."""
+        fraction = trainer.global_step / total_steps(trainer)
+        self._apply(*state_at(self.schedule, fraction))
+        self._freeze(phase_at(self.schedule, fraction))
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Keep the optimizer from learned scales that this phase freezes."""
+        if phase_at(self.schedule, trainer.global_step / total_steps(trainer)).freeze_scales:
+            drop_scale_gradients(self._prepared())
 
     def on_validation_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """While training, validate at the precision of the coming step; after the last one, at the final precision."""
         if trainer.state.fn == TrainerFn.FITTING:
-            self._apply(*state_at(self.schedule, trainer.global_step / _steps(trainer)))
+            self._apply(*state_at(self.schedule, trainer.global_step / total_steps(trainer)))
 
     def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """A run too short for its schedule still ends at the final precision."""
@@ -108,12 +118,19 @@ class QuantizationCallback(pl.Callback):
             self.precision, self.blend = precision, blend
             set_precision(self._prepared(), precision, blend)
 
+    def _freeze(self, phase: Phase) -> None:
+        # Lightning puts all modules in training mode before an epoch, so batch norms are set at each step.
+        if phase.freeze_norms or self._norms_frozen:
+            freeze_norms(self._prepared(), phase.freeze_norms)
+        freeze_scales(self._prepared(), phase.freeze_scales)
+        self._norms_frozen = phase.freeze_norms
+
     def _prepared(self) -> nn.Module:
         assert self._model is not None, "Lightning calls setup first"
         return self._model
 
 
-def _steps(trainer: pl.Trainer) -> float:
+def total_steps(trainer: pl.Trainer) -> float:
     """Optimizer steps of the whole run.
 
     Raises:

@@ -1,9 +1,10 @@
-"""The life of a quantized model: prepare, set_precision (and train), freeze, load_frozen."""
+"""The life of a quantized model: prepare, set_precision and prune (and train), freeze, load_frozen."""
 
 from torch import Tensor, nn
 
 from nibble.errors import UserError
 from nibble.quant.layer import QuantizedLayer
+from nibble.quant.low_rank import factorize
 from nibble.quant.modules import quantized_type
 from nibble.quant.rules import assign
 from nibble.quant.spec import Precision, QuantConfig
@@ -12,20 +13,22 @@ from nibble.quant.spec import Precision, QuantConfig
 def prepare(model: nn.Module, config: QuantConfig) -> None:
     """Give every module that a rule wins its quantized type, in place; all start in float.
 
-    Parameters stay the same objects under the same names. A subclass of a float type counts as that type: it must
-    compute the same function as its base.
+    Layers that `config.low_rank` names are factorized first. All other parameters stay the same objects under the same
+    names. A subclass of a float type counts as that type: it must compute the same function as its base.
 
     Raises:
-        UserError: the model is prepared already, or `nibble.quant.rules.assign` finds a rule wrong.
+        UserError: the model is prepared already, or `nibble.quant.rules.assign` or
+            `nibble.quant.low_rank.factorize` finds a rule wrong.
     """
     if quantized_modules(model):
         raise UserError("the model is prepared for quantization already; prepare a new float model")
+    if config.low_rank:
+        factorize(model, config.low_rank)
     for name, rule in assign(model, config.rules).items():
         module = model.get_submodule(name)
-        if rule.weight is None and rule.activation is None:
-            continue
         quantized = quantized_type(type(module))
-        if quantized is None or (rule.weight is None and not quantized.takes_activation):
+        only_activation = rule.weight is None and rule.sparsity is None
+        if rule.is_float or quantized is None or (only_activation and not quantized.takes_activation):
             continue
         module.__class__ = quantized
         assert isinstance(module, QuantizedLayer)
@@ -39,6 +42,12 @@ def set_precision(model: nn.Module, precision: Precision, blend: float = 1.0) ->
     """
     for module in quantized_modules(model).values():
         module.set_precision(precision, blend)
+
+
+def prune(model: nn.Module) -> None:
+    """Draw the masks of all modules whose rule has `sparsity` anew, from their weights as they are."""
+    for module in quantized_modules(model).values():
+        module.prune()
 
 
 def freeze(model: nn.Module) -> None:
@@ -56,7 +65,7 @@ def load_frozen(model: nn.Module, tensors: dict[str, Tensor]) -> None:
 
     Args:
         model: prepared with the same rules; its own weights are dropped.
-        tensors: `<module>.<weight>_codes` int8, `<module>.<weight>_scale`, and the rest under its own names.
+        tensors: `<module>.<weight>_codes` int8, `_scale`, `_zero` if any, and the rest under its own names.
 
     Raises:
         UserError: a tensor is missing, unknown or of another shape.

@@ -2,7 +2,7 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,24 +11,28 @@ from torch.nn.utils import parametrize
 
 from nibble.errors import UserError
 from nibble.quant.numerics import (
+    Integers,
     activation_dims,
     compute_type,
     dequantize,
+    inside_clip,
+    learning_scale,
     quantize_activation,
     quantize_weight,
     straight_through,
 )
 from nibble.quant.products import integer_linear
-from nibble.quant.spec import ActivationSpec, Arithmetic, Precision, Rule, WeightSpec
+from nibble.quant.sparsity import n_m_mask
+from nibble.quant.spec import ActivationSpec, Arithmetic, Precision, Range, Rule, WeightSpec
 
-Spec = TypeVar("Spec", WeightSpec, ActivationSpec)
+STATIC_MOMENTUM = 0.05  # of the moving average of max|x|
 
 
 class ProductWeight(NamedTuple):
     """A weight as one forward pass needs it: integers for the native arithmetic, else values with their gradient."""
 
     parameter: Tensor | None  # (N, ...) receives the gradient of the native product; None if frozen
-    integers: tuple[Tensor, Tensor] | None  # codes int8 (N, ...) and scales
+    integers: Integers | None
     values: Tensor | None  # (N, ...) for a float product
 
 
@@ -36,7 +40,7 @@ class _Cached(NamedTuple):
     parameter: Tensor
     version: int
     address: int
-    integers: tuple[Tensor, Tensor]
+    integers: Integers
 
 
 class QuantizedLayer(nn.Module):
@@ -60,11 +64,24 @@ class QuantizedLayer(nn.Module):
     activation_spec: ActivationSpec | None = None  # at the present precision
 
     @classmethod
-    def unsupported(cls, module: nn.Module) -> str | None:
-        """Why this float module cannot be quantized, or None if it can."""
+    def unsupported(cls, module: nn.Module, rule: Rule) -> str | None:
+        """Why this float module cannot be quantized as the rule says, or None if it can."""
         for option, value in cls.supported_options.items():
             if getattr(module, option) != value:
                 return f"{option}={getattr(module, option)} (only {option}={value} is supported)"
+        for name in cls.weight_names:
+            weight: Tensor = getattr(module, name)
+            inputs = weight[0].numel()
+            if rule.weight is not None and (size := rule.weight.group_size) is not None:
+                if weight.dim() != 2:
+                    return f"group_size={size} (a convolution has one scale a channel: group_size=null)"
+                if inputs % size:
+                    divisor = _divisor(inputs, size)
+                    return f"group_size={size}, which does not divide its K={inputs} (nearest that does: {divisor})"
+            if rule.sparsity is not None and inputs % rule.sparsity.of:
+                of, legal = rule.sparsity.of, [m for m in range(2, 17) if inputs % m == 0]
+                nearest = min(legal, key=lambda m: abs(m - of)) if legal else "none: leave sparsity out"
+                return f"sparsity of={of}, which does not divide its K={inputs} (nearest that does: {nearest})"
         return None
 
     def configure(self, name: str, rule: Rule, arithmetic: Arithmetic) -> None:
@@ -73,6 +90,16 @@ class QuantizedLayer(nn.Module):
         self.rule = rule
         self.arithmetic = arithmetic
         self._cache: dict[str, _Cached] = {}
+        for weight_name in self.weight_names:
+            weight: Tensor = getattr(self, weight_name)
+            if rule.weight is not None and rule.weight.learned:
+                scales = quantize_weight(weight, rule.weight, f"{name}.{weight_name}").scale.numel()
+                start = torch.zeros(scales, device=weight.device)
+                self.register_parameter(f"{weight_name}_log_scale", nn.Parameter(start))
+            if rule.sparsity is not None:
+                self.register_buffer(f"{weight_name}_mask", torch.ones_like(weight, dtype=torch.bool))
+        if self.takes_activation and rule.activation is not None and rule.activation.static:
+            self.register_buffer("activation_max", torch.zeros((), device=weight.device))
 
     def set_precision(self, precision: Precision, blend: float) -> None:
         """Run at `precision` from now on; the weight is (1 - blend) w + blend w~.
@@ -83,8 +110,8 @@ class QuantizedLayer(nn.Module):
         if self.frozen and (precision, blend) != (self.precision, 1.0):
             raise UserError(f"{self.layer_name} is frozen at precision {self.precision.value}; it cannot change")
         self.precision, self.blend = precision, blend
-        self.weight_spec = _at(precision, self.rule.weight)
-        self.activation_spec = _at(precision, self.rule.activation) if self.takes_activation else None
+        self.weight_spec = _weight_at(precision, self.rule.weight)
+        self.activation_spec = _activation_at(precision, self.rule.activation) if self.takes_activation else None
         self._cache.clear()
 
     @property
@@ -94,8 +121,10 @@ class QuantizedLayer(nn.Module):
 
     @property
     def in_float(self) -> bool:
-        """Whether nothing is quantized at the present precision."""
-        return self.weight_spec is None and self.activation_spec is None
+        """Whether the float layer's own forward is to run: nothing is quantized or pruned at the present precision."""
+        return self.precision is Precision.float or (
+            self.weight_spec is None and self.activation_spec is None and (self.rule.sparsity is None or self.frozen)
+        )
 
     @property
     def native(self) -> bool:
@@ -103,51 +132,114 @@ class QuantizedLayer(nn.Module):
         both = self.weight_spec is not None and self.activation_spec is not None
         return both and self.blend == 1 and self.arithmetic is Arithmetic.native
 
-    def integers(self, name: str = "weight") -> tuple[Tensor, Tensor]:
-        """Codes int8 (N, ...) and scales of a weight, scales in the type computed with.
+    def integers(self, name: str = "weight") -> Integers:
+        """A weight's codes, and its scales in the type computed with.
 
         Raises:
             UserError: the weight has NaN, infinity or a magnitude that no float16 scale covers.
         """
         if self.frozen:
-            return self.get_buffer(f"{name}_codes"), self.get_buffer(f"{name}_scale").float()
+            codes, scale = self.get_buffer(f"{name}_codes"), self.get_buffer(f"{name}_scale").float()
+            return Integers(codes, scale, self._buffers.get(f"{name}_zero"))
         assert self.weight_spec is not None, f"{self.layer_name} is in float"
         weight = getattr(self, name)
         # In decoding the same weights are used step after step. A weight that is computed anew at each access
         # (weight_norm) has no version to tell whether it changed.
         if self.training or torch.is_grad_enabled() or name not in self._parameters or weight.is_inference():
-            return quantize_weight(weight, self.weight_spec, f"{self.layer_name}.{name}")
+            return self._quantized(name)
         cached = self._cache.get(name)
         key = (weight._version, weight.data_ptr())
         if cached is None or cached.parameter is not weight or (cached.version, cached.address) != key:
-            cached = _Cached(weight, *key, quantize_weight(weight, self.weight_spec, f"{self.layer_name}.{name}"))
+            cached = _Cached(weight, *key, self._quantized(name))
             self._cache[name] = cached
         return cached.integers
 
+    def _quantized(self, name: str) -> Integers:
+        assert self.weight_spec is not None
+        return quantize_weight(self._pruned(name), self.weight_spec, f"{self.layer_name}.{name}", self._log_scale(name))
+
+    def _pruned(self, name: str) -> Tensor:
+        """The weight with zeros where its mask says; without a gradient."""
+        weight: Tensor = getattr(self, name).detach()
+        mask = self._buffers.get(f"{name}_mask")
+        return weight if mask is None else weight * mask
+
+    def _log_scale(self, name: str) -> Tensor | None:
+        """The parameter that a learned scale has at the precision of the rules."""
+        learned = self.weight_spec is not None and self.weight_spec.learned
+        return self._parameters[f"{name}_log_scale"] if learned else None
+
+    def prune(self) -> None:
+        """Draw the masks of a rule with `sparsity` anew, by magnitude; pruned weights have gradients and may return."""
+        if self.rule.sparsity is None or self.frozen:
+            return
+        for name in self.weight_names:
+            self.get_buffer(f"{name}_mask").copy_(n_m_mask(getattr(self, name).detach(), self.rule.sparsity))
+        self._cache.clear()
+
     def values(self, name: str = "weight") -> Tensor:
         """The weight as its codes represent it, (1 - blend) w + blend w~ on a ramp; gradients go to the parameter."""
-        if self.frozen:
-            return dequantize(*self.integers(name))
+        if self.frozen and self.weight_spec is not None:
+            return dequantize(*self.integers(name)[:2])
         weight: Tensor = getattr(self, name)
         if self.weight_spec is None:
-            return weight.to(compute_type(weight))
-        quantized = dequantize(*self.integers(name))
+            return straight_through(weight, self._pruned(name).to(compute_type(weight)))
+        integers = self.integers(name)
+        quantized = dequantize(integers.codes, integers.scale)
         if self.blend < 1:
             quantized = torch.lerp(weight.detach().to(quantized.dtype), quantized, self.blend)
-        return straight_through(weight, quantized)
+        return straight_through(self._source(name, integers), quantized)
+
+    def _source(self, name: str, integers: Integers) -> Tensor:
+        """The parameter, as that which the gradient of x~ goes to."""
+        weight: Tensor = getattr(self, name)
+        log_scale = self._log_scale(name)
+        if log_scale is None or self.weight_spec is None:
+            return weight
+        return learning_scale(weight, log_scale, integers, self.weight_spec.bits)
 
     def product_weight(self, name: str = "weight") -> ProductWeight:
         """A weight as the present arithmetic needs it."""
         if self.native:
-            return ProductWeight(None if self.frozen else getattr(self, name), self.integers(name), None)
+            integers = self.integers(name)
+            return ProductWeight(None if self.frozen else self._source(name, integers), integers, None)
         return ProductWeight(None, None, self.values(name))
 
-    def activation(self, x: Tensor, dims: tuple[int, ...]) -> Tensor:
-        """x as its codes represent it, with the gradient of x; one scale for each slice over `dims`."""
+    def activation(self, x: Tensor, dims: tuple[int, ...], dynamic: bool = False) -> Tensor:
+        """x as its codes represent it, with the gradient of x; see `input_integers`."""
         if self.activation_spec is None:
             return x.to(compute_type(x))
-        codes, scale = quantize_activation(x, dims, self.activation_spec, self.layer_name)
+        x, codes, scale = self.input_integers(x, dims, dynamic)
         return straight_through(x, codes.mul_(scale))
+
+    def input_integers(self, x: Tensor, dims: tuple[int, ...], dynamic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """x, and its codes and scales, one for each slice over `dims`; x as that which their gradient goes to.
+
+        With a static spec there is one scale, of the moving average of max|x| over training, which `dynamic` leaves
+        out.
+
+        Raises:
+            UserError: x has NaN or infinity, or a static scale was never calibrated.
+        """
+        spec = self.activation_spec
+        assert spec is not None
+        if not spec.static or dynamic:
+            return x, *quantize_activation(x, dims, spec, self.layer_name)
+        largest = self.get_buffer("activation_max")
+        if self.training and x.numel():
+            self._follow(largest, x.detach())
+        if not largest:
+            raise UserError(
+                f"{self.layer_name}: its static activation scale was never calibrated; train at this precision, "
+                "or calibrate with python -m nibble.quantize"
+            )
+        return inside_clip(x, largest), *quantize_activation(x, dims, spec, self.layer_name, largest)
+
+    @staticmethod
+    def _follow(largest: Tensor, x: Tensor) -> None:
+        """Move the average of max|x|; the first batch sets it."""
+        now = x.abs().amax().to(largest.dtype)
+        largest.copy_(torch.where(largest == 0, now, largest.lerp(now, STATIC_MOMENTUM)))
 
     def linear(
         self,
@@ -163,44 +255,64 @@ class QuantizedLayer(nn.Module):
             x: the activation.
             weight: of `product_weight`.
             bias: (N,) or None.
-            dims: dimensions of x that share a scale; None: as the spec says.
+            dims: dimensions of x that share a dynamic scale whatever the spec; None: as the spec says.
             dtype: of the result; None: what a float layer would give.
         """
         dtype = dtype or output_type(x)
+        dynamic = dims is not None
+        if dims is None:
+            dims = (-1,) if self.activation_spec is None else activation_dims(self.activation_spec, x.dim())
         if weight.integers is None or self.activation_spec is None:
             assert weight.values is not None
-            dims = dims or ((-1,) if self.activation_spec is None else activation_dims(self.activation_spec, x.dim()))
             with float_island(x):
-                return F.linear(self.activation(x, dims), weight.values, _like(bias, weight.values)).to(dtype)
-        dims = dims or activation_dims(self.activation_spec, x.dim())
-        codes, scale = quantize_activation(x, dims, self.activation_spec, self.layer_name)
-        return integer_linear(x, weight.parameter, bias, codes.to(torch.int8), scale, *weight.integers, dtype)
+                x = self.activation(x, dims, dynamic)
+                return F.linear(x, weight.values, _like(bias, weight.values)).to(dtype)
+        x, codes, scale = self.input_integers(x, dims, dynamic)
+        w_codes, w_scale, _ = weight.integers
+        return integer_linear(x, weight.parameter, bias, codes.to(torch.int8), scale, w_codes, w_scale, dtype)
 
     def freeze_weights(self) -> None:
-        """Keep each weight as buffers `<weight>_codes` int8 and `<weight>_scale` float16, and drop the parameter.
+        """Keep each weight as integers, and drop the parameter; see `freeze_codes`.
 
-        A layer whose weight is in float at the present precision stays as it is.
+        A layer whose weight is in float at the present precision stays as it is, but for what is pruned.
         """
-        if self.weight_spec is None or self.frozen:
+        if self.frozen or self.in_float:
             return
+        if self.weight_spec is None:
+            for name in self.weight_names if self.rule.sparsity is not None else ():
+                getattr(self, name).data = self._pruned(name)
+                delattr(self, f"{name}_mask")
+            self.frozen = True
+            return
+        self.freeze_codes({name: self.integers(name) for name in self.weight_names})
+
+    def freeze_codes(self, found: dict[str, Integers]) -> None:
+        """Keep weights as these integers: buffers `<weight>_codes` int8, `_scale` float16 and, if any, `_zero` int8."""
         self.blend = 1.0
-        found = {name: self.integers(name) for name in self.weight_names}
         if parametrize.is_parametrized(self):
             # weight_norm and the like made the weight a property of a type of their own, the second base of this one.
             del self.parametrizations
             self.__class__ = type(self).__bases__[0]
-        for name, (codes, scale) in found.items():
+        for name, (codes, scale, zero) in found.items():
             setattr(self, name, None)
+            for training_only in (f"{name}_log_scale", f"{name}_mask"):
+                if hasattr(self, training_only):
+                    delattr(self, training_only)
             self.register_buffer(f"{name}_codes", codes)
             self.register_buffer(f"{name}_scale", scale.to(torch.float16))
+            if zero is not None:
+                self.register_buffer(f"{name}_zero", zero)
         self.frozen = True
         self._cache.clear()
 
-    def frozen_weights(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Weight name -> codes int8 (N, ...) and scales float16, (N, 1, ...) or (1, 1, ...); empty if not frozen."""
-        if not self.frozen:
+    def frozen_weights(self) -> dict[str, Integers]:
+        """Weight name -> its integers, scales in float16; empty if there are none."""
+        if not self.frozen or self.weight_spec is None:
             return {}
-        return {n: (self.get_buffer(f"{n}_codes"), self.get_buffer(f"{n}_scale")) for n in self.weight_names}
+        return {
+            name: Integers(*(self._buffers.get(f"{name}_{part}") for part in Integers._fields))  # type: ignore[arg-type]
+            for name in self.weight_names
+        }
 
     def train(self, mode: bool = True) -> "QuantizedLayer":
         """As `nn.Module.train`."""
@@ -231,8 +343,25 @@ def _like(bias: Tensor | None, weight: Tensor) -> Tensor | None:
     return None if bias is None else bias.to(weight.dtype)
 
 
-def _at(precision: Precision, spec: Spec | None) -> Spec | None:
-    """A spec at a precision: none in float, 8 bits at int8, and as it is at rules."""
+def _weight_at(precision: Precision, spec: WeightSpec | None) -> WeightSpec | None:
+    """A weight's spec at a precision: none in float, as it is at rules, else with the bits and the scale of those."""
+    if spec is None or precision is Precision.float:
+        return None
+    if precision is Precision.rules:
+        return spec
+    bits = int(precision.value.removeprefix("int"))
+    symmetric = spec.symmetric or not 2 <= bits <= 7
+    range_ = Range.narrow if bits == 1 else spec.range
+    return replace(spec, bits=bits, scale=None, learned=False, symmetric=symmetric, range=range_)
+
+
+def _activation_at(precision: Precision, spec: ActivationSpec | None) -> ActivationSpec | None:
+    """An activation's spec at a precision."""
     if spec is None or precision is Precision.float:
         return None
     return replace(spec, bits=8) if precision is Precision.int8 else spec
+
+
+def _divisor(number: int, near: int) -> int:
+    """The divisor of `number` nearest to `near`."""
+    return min((d for d in range(1, number + 1) if number % d == 0), key=lambda divisor: abs(divisor - near))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from nibble.errors import UserError
 from nibble.quant.layer import QuantizedLayer, float_island, output_type
-from nibble.quant.numerics import compute_type, dequantize, quantize_activation
+from nibble.quant.numerics import compute_type, dequantize
 from nibble.quant.products import Geometry, integer_conv2d
 
 
@@ -53,8 +53,8 @@ class _QuantConv(QuantizedLayer, nn.modules.conv._ConvNd):
         whole, dtype = (1, 2, 3), output_type(x)
         weight = self.product_weight()
         if weight.integers is not None and self.activation_spec is not None:
-            codes, scale = quantize_activation(x, whole, self.activation_spec, self.layer_name)
-            w_codes, w_scale = (_as_2d(tensor) for tensor in weight.integers)
+            x, codes, scale = self.input_integers(x, whole)
+            w_codes, w_scale = _as_2d(weight.integers.codes), _as_2d(weight.integers.scale)
             parameter = None if weight.parameter is None else _as_2d(weight.parameter)
             return integer_conv2d(x, parameter, self.bias, codes.to(torch.int8), scale, w_codes, w_scale, dtype, move)
         assert weight.values is not None
@@ -84,8 +84,8 @@ class QuantEmbedding(QuantizedLayer, nn.Embedding):
         if self.in_float:
             return super().forward(input)
         if self.blend == 1 and (self.frozen or not torch.is_grad_enabled()):
-            codes, scale = self.integers()
-            return dequantize(codes[input], scale.expand(codes.shape[0], 1)[input])
+            codes, scale, _ = self.integers()
+            return dequantize(codes[input], scale.expand(codes.shape[0], *scale.shape[1:])[input])
         return F.embedding(input, self.values(), self.padding_idx, scale_grad_by_freq=self.scale_grad_by_freq)
 
 
@@ -93,7 +93,7 @@ class QuantLSTM(QuantizedLayer, nn.LSTM):
     """One layer, one direction, batch first: (B, U, K) -> (B, U, N).
 
     The input's product is taken for all steps at once, the hidden state's step by step. The hidden state of a step
-    has a scale of its own whatever the granularity, since later steps are not known.
+    has a dynamic scale of its own whatever the spec, since later steps are not known.
     """
 
     weight_names = ("weight_ih_l0", "weight_hh_l0")

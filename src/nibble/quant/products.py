@@ -45,7 +45,7 @@ def integer_linear(
         x_codes: (..., K).
         x_scale: (..., 1).
         w_codes: (N, K).
-        w_scale: (N, 1) or (1, 1).
+        w_scale: (N, 1) or (1, 1), or (N, K / group, 1).
         dtype: of the result.
     """
     if not torch.is_grad_enabled():
@@ -88,8 +88,22 @@ def _linear(
     bias: Tensor | None, x_codes: Tensor, x_scale: Tensor, w_codes: Tensor, w_scale: Tensor, dtype: torch.dtype
 ) -> Tensor:
     shape = x_codes.shape[:-1]
-    sums = ops.int_matmul(x_codes.reshape(shape.numel(), x_codes.shape[-1]), w_codes).view(*shape, w_codes.shape[0])
+    rows = x_codes.reshape(shape.numel(), x_codes.shape[-1])
+    if w_scale.dim() > w_codes.dim():
+        sums = _grouped(rows, w_codes, w_scale).view(*shape, w_codes.shape[0]).mul_(x_scale)
+        return (sums if bias is None else sums.add_(bias)).to(dtype)
+    sums = ops.int_matmul(rows, w_codes).view(*shape, w_codes.shape[0])
     return _rescale(sums.to(x_scale.dtype).mul_(x_scale), w_scale.view(-1), bias).to(dtype)
+
+
+def _grouped(rows: Tensor, w_codes: Tensor, w_scale: Tensor) -> Tensor:
+    """Sum over groups of (integer product within the group) x its scales: rows (M, K) -> (M, N)."""
+    groups = w_scale.shape[1]
+    parts = zip(rows.chunk(groups, 1), w_codes.chunk(groups, 1), w_scale.squeeze(2).unbind(1), strict=True)
+    total = rows.new_zeros((rows.shape[0], w_codes.shape[0]), dtype=w_scale.dtype)
+    for part, codes, scale in parts:
+        total.addcmul_(ops.int_matmul(part, codes).to(total.dtype), scale)
+    return total
 
 
 def _conv2d(

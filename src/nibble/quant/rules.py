@@ -62,7 +62,7 @@ def coverage(model: nn.Module) -> list[Covered]:
         if isinstance(module, QuantizedLayer) and module.rule.weight is not None:
             frozen = module.frozen_weights()
             for weight in module.weight_names:
-                elements = (frozen[weight][0] if frozen else getattr(module, weight)).numel()
+                elements = (frozen[weight].codes if frozen else getattr(module, weight)).numel()
                 bits = module.weight_bits if frozen else module.rule.weight.bits
                 found.append(Covered(prefix + weight, elements, bits or FLOAT_BITS))
                 # What weight_norm and the like compute the weight from is gone once it is frozen.
@@ -70,7 +70,7 @@ def coverage(model: nn.Module) -> list[Covered]:
                 sources = module.get_submodule(f"parametrizations.{weight}").parameters() if hidden else ()
                 counted.update(id(source) for source in (module._parameters.get(weight), *sources))
         for parameter_name, parameter in module.named_parameters(recurse=False):
-            if id(parameter) not in counted:
+            if id(parameter) not in counted and not parameter_name.endswith("_log_scale"):  # becomes part of a scale
                 counted.add(id(parameter))
                 found.append(Covered(prefix + parameter_name, parameter.numel(), FLOAT_BITS))
     return found
@@ -116,12 +116,12 @@ def _check_activation(model: nn.Module, number: int, rule: Rule, matched: list[s
 
 
 def _check_supported(model: nn.Module, number: int, rule: Rule, won: list[str]) -> None:
-    if rule.weight is None and rule.activation is None:
+    if rule.is_float:
         return
     for name in won:
         module = model.get_submodule(name)
         layer = quantized_type(type(module))
-        reason = layer.unsupported(module) if layer is not None else None
+        reason = layer.unsupported(module, rule) if layer is not None else None
         if reason is not None:
             raise UserError(
                 f"quant rule {number}: {name} ({type(module).__name__}) cannot be quantized with {reason}; "

@@ -1,6 +1,11 @@
 """Which precision a fraction of training runs at."""
 
-from nibble.quant.spec import Precision, ScheduleConfig
+from nibble.quant.spec import Phase, Precision, ScheduleConfig
+
+
+def phase_at(schedule: ScheduleConfig, fraction: float) -> Phase:
+    """The phase that `fraction` of training, 0 ... 1, is in."""
+    return next(phase for phase in reversed(schedule.phases) if phase.at <= fraction)
 
 
 def state_at(schedule: ScheduleConfig, fraction: float) -> tuple[Precision, float]:
@@ -8,7 +13,7 @@ def state_at(schedule: ScheduleConfig, fraction: float) -> tuple[Precision, floa
 
     A phase with a ramp starts at blend 0 and reaches 1 after `ramp` of training.
     """
-    phase = next(phase for phase in reversed(schedule.phases) if phase.at <= fraction)
+    phase = phase_at(schedule, fraction)
     if phase.ramp == 0:
         return phase.precision, 1.0
     return phase.precision, min((fraction - phase.at) / phase.ramp, 1.0)

@@ -38,28 +38,88 @@ class ActivationGranularity(StrEnum):
     per_utterance = "per_utterance"
 
 
+class WeightScale(StrEnum):
+    """What a weight's scale is computed from.
+
+    absmax  max|w| / Q: nothing is clipped
+    mean    mean|w|, for 1 and 2 bits (Rastegari et al., 2016; Ma et al., 2024, absmean); larger weights are clipped
+    search  of the absmax scale's multiples by 1.0, 0.95 ... 0.2, the one with the least squared error
+    """
+
+    absmax = "absmax"
+    mean = "mean"
+    search = "search"
+
+
 @dataclass
 class WeightSpec:
     """Integer weights: width, scales and range."""
 
-    bits: int = 8  # 2 ... 8; 2 is ternary in the narrow range
+    bits: int = 8  # 1 ... 8; 2 is ternary in the narrow range, 1 is the sign
     granularity: WeightGranularity = WeightGranularity.per_channel
+    group_size: int | None = None  # per_channel: so many weights along K share a scale; null: all K
     range: Range = Range.narrow
+    symmetric: bool = True  # false: up to 7 bits, each slice has a zero point, and all 2^b codes between min and max
+    scale: WeightScale | None = None  # null: absmax for 3 bits and more, mean below
+    learned: bool = False  # multiply the scale by e^p and train p, which starts at 0 (Esser et al., 2020, LSQ)
 
     def __post_init__(self) -> None:
-        _check_bits("weight", self.bits)
+        if not 1 <= self.bits <= 8:
+            raise UserError(f"weight bits is {self.bits}; give 1 to 8")
+        if self.group_size is not None and self.group_size < 1:
+            raise UserError(f"weight group_size is {self.group_size}; give 1 or more, or null for one scale a channel")
+        if self.group_size is not None and self.granularity is not WeightGranularity.per_channel:
+            raise UserError(f"weight group_size={self.group_size} needs granularity=per_channel")
+        if self.scale is WeightScale.mean and self.bits > 2:
+            raise UserError(f"weight scale=mean is for 1 and 2 bits, not {self.bits}; give absmax or search")
+        if self.bits == 1 and self.scale not in (None, WeightScale.mean):
+            raise UserError(f"weight scale={self.scale.value} has no meaning at 1 bit; give mean, or null")
+        if self.bits == 1 and self.range is not Range.narrow:
+            raise UserError(f"weight range={self.range.value} has no meaning at 1 bit; give narrow")
+        if not self.symmetric:
+            self._check_asymmetric()
+
+    def _check_asymmetric(self) -> None:
+        if not 2 <= self.bits <= 7:
+            raise UserError(
+                f"weight symmetric=false at {self.bits} bits: codes less their zero point must fit int8, and 1 bit is "
+                "a sign; give 2 to 7 bits"
+            )
+        if self.scale not in (None, WeightScale.absmax) or self.range is not Range.narrow:
+            raise UserError("weight symmetric=false spans min to max with all codes; leave scale and range out")
+
+    @property
+    def scale_rule(self) -> WeightScale:
+        """`scale`, or the default of this width."""
+        if self.scale is not None:
+            return self.scale
+        return WeightScale.absmax if self.bits > 2 or not self.symmetric else WeightScale.mean
 
 
 @dataclass
 class ActivationSpec:
-    """Integer activations, scaled dynamically from the tensor itself."""
+    """Integer activations. Dynamic scales come from the tensor itself, static ones from training or calibration."""
 
     bits: int = 8  # 2 ... 8
     granularity: ActivationGranularity = ActivationGranularity.per_token
     range: Range = Range.narrow
+    static: bool = False  # one scale a layer, from a moving average of max|x|; excludes granularity
 
     def __post_init__(self) -> None:
-        _check_bits("activation", self.bits)
+        if not 2 <= self.bits <= 8:
+            raise UserError(f"activation bits is {self.bits}; give 2 to 8")
+
+
+@dataclass
+class Sparsity:
+    """N:M pruning: of each `of` successive weights along K, the `keep` largest magnitudes stay."""
+
+    keep: int = 2
+    of: int = 4
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.keep < self.of <= 16:
+            raise UserError(f"sparsity keeps {self.keep} of {self.of}; give 1 <= keep < of <= 16, such as 2 of 4")
 
 
 @dataclass
@@ -67,12 +127,24 @@ class Rule:
     """Modules whose name matches `match` get these specs. The first matching rule wins.
 
     `match` is a glob over dotted names: `*` stays within a name part, `**` crosses dots.
-    Neither spec means: leave these modules in float.
+    No spec at all means: leave these modules in float.
     """
 
     match: str = "**"
     weight: WeightSpec | None = None
     activation: ActivationSpec | None = None
+    sparsity: Sparsity | None = None
+
+    def __post_init__(self) -> None:
+        if self.sparsity is not None and self.weight is not None and self.weight.bits == 1:
+            raise UserError(
+                f"match={self.match!r}: 1 bit has no code for a pruned weight; give sparsity 2 bits or more"
+            )
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the modules stay as they are."""
+        return self.weight is None and self.activation is None and self.sparsity is None
 
 
 class Arithmetic(StrEnum):
@@ -87,10 +159,17 @@ class Arithmetic(StrEnum):
 
 
 class Precision(StrEnum):
-    """What a phase of the schedule runs at: float, 8 bits everywhere, or what the rules say."""
+    """What a phase of the schedule runs at: float, what the rules say, or the rules with weights of other bits.
+
+    At int8 the activations have 8 bits too; at int4 to int1 they have the bits of the rules.
+    """
 
     float = "float"
     int8 = "int8"
+    int4 = "int4"
+    int3 = "int3"
+    int2 = "int2"
+    int1 = "int1"
     rules = "rules"
 
 
@@ -104,6 +183,8 @@ class Phase:
     at: float = 0.0
     precision: Precision = Precision.rules
     ramp: float = 0.0
+    freeze_norms: bool = False  # batch norms keep their running statistics, and normalise with them
+    freeze_scales: bool = False  # learned weight scales and static activation scales stay as they are
 
     def __post_init__(self) -> None:
         if not 0 <= self.at < 1:
@@ -116,12 +197,44 @@ class Phase:
 
 
 @dataclass
+class LowRank:
+    """Each `nn.Linear` (N, K) that `match` names becomes two of rank r: (r, K) and (N, r). The first match wins.
+
+    r is a share of the full rank, rounded down, so that one rule holds for every size of model. It must save
+    parameters, r (N + K) < N K: any share below 1/2 does.
+    """
+
+    match: str
+    share: float = 0.5  # r / min(N, K)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise UserError(f"low_rank match={self.match!r}: share is {self.share}; give more than 0 and less than 1")
+
+
+@dataclass
 class QuantConfig:
     """`quant=`: which modules get how many bits, and with which arithmetic."""
 
     name: str = "float"
-    rules: list[Rule] = field(default_factory=list)  # no rules: a float run
+    rules: list[Rule] = field(default_factory=list)  # none: weights stay in float
     arithmetic: Arithmetic = Arithmetic.native
+    low_rank: list[LowRank] = field(default_factory=list)  # applied first; rules match `<layer>.first` and `.second`
+
+
+@dataclass
+class PruneSchedule:
+    """When the masks of rules with `sparsity` are drawn; at precision float they are not applied."""
+
+    at: float = 0.5  # fraction of training before which nothing is pruned
+    fixed_at: float = 0.8  # fraction from which the masks stay; until then they follow the weights
+    every_steps: int = 20  # between two masks
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.at <= self.fixed_at <= 1:
+            raise UserError(f"schedule.prune: at={self.at}, fixed_at={self.fixed_at}; give 0 <= at <= fixed_at <= 1")
+        if self.every_steps < 1:
+            raise UserError(f"schedule.prune.every_steps={self.every_steps}; give at least 1")
 
 
 @dataclass
@@ -129,13 +242,9 @@ class ScheduleConfig:
     """`schedule=`: when. Phases in order; the first starts at 0."""
 
     phases: list[Phase] = field(default_factory=lambda: [Phase()])
+    prune: PruneSchedule = field(default_factory=PruneSchedule)
 
     def __post_init__(self) -> None:
         starts = [phase.at for phase in self.phases]
         if not starts or starts[0] != 0 or any(a >= b for a, b in pairwise(starts)):
             raise UserError(f"schedule.phases: starts are {starts}; they must begin with 0 and increase")
-
-
-def _check_bits(what: str, bits: int) -> None:
-    if not 2 <= bits <= 8:
-        raise UserError(f"{what} bits is {bits}; give 2 to 8")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nibble.quant.layer import QuantizedLayer
-from nibble.quant.numerics import code_bounds, dequantize
+from nibble.quant.numerics import code_bounds, dequantize, in_slices
 from nibble.quant.spec import Range
 
 
@@ -44,9 +44,14 @@ def weight_statistics(layer: QuantizedLayer) -> dict[str, float]:
         return {}
     found = {}
     for name in layer.weight_names:
-        codes, scale = layer.integers(name)
+        codes, scale, zero = layer.integers(name)
         weight = getattr(layer, name).detach()
         found[f"{name}/sqnr_db"] = sqnr_db(weight, dequantize(codes, scale))
-        found[f"{name}/clipped"] = clipped_share(weight, scale, spec.bits, spec.range)
-        found[f"{name}/codes_used"] = float((code_shares(codes, spec.bits, spec.range) > 0).double().mean())
+        # What was taken from asymmetric codes is given back here: then they use one range, and nothing is clipped.
+        codes = codes if zero is None else (in_slices(codes, zero) + zero).view(codes.shape)
+        range_ = spec.range if zero is None else Range.full
+        found[f"{name}/clipped"] = (
+            0.0 if zero is not None else clipped_share(in_slices(weight, scale), scale, spec.bits, range_)
+        )
+        found[f"{name}/codes_used"] = float((code_shares(codes, spec.bits, range_) > 0).double().mean())
     return found

@@ -16,6 +16,7 @@ from nibble.model.decoding import greedy
 from nibble.model.loss import transducer_loss
 from nibble.model.transducer import Transducer
 from nibble.quant.convert import quantized_modules
+from nibble.quant.norm_decay import norm_decay
 from nibble.quant.spec import Precision
 from nibble.training.learning_rate import learning_rate_factor
 
@@ -48,7 +49,8 @@ class TransducerModule(pl.LightningModule):
             return None
         self.skipped_in_a_row = 0
         self.log("train_loss", loss, batch_size=len(batch.ids))
-        return loss
+        weight = self.config.loss.norm_decay
+        return loss + weight * norm_decay(self.model) if weight else loss
 
     def loss(self, batch: Batch) -> Tensor:
         """Transducer and CTC losses of a batch, summed over utterances, per label: a scalar."""

@@ -16,6 +16,9 @@ from nibble.errors import Interrupted, UserError
 from nibble.evaluation.evaluate import choose_device, evaluate_run
 from nibble.model.transducer import Transducer
 from nibble.quant.callback import QuantizationCallback
+from nibble.quant.freezing import check_freezing
+from nibble.quant.low_rank import factorize
+from nibble.quant.pruning import PruningCallback
 from nibble.quant.rules import assign
 from nibble.quant.spec import ScheduleConfig
 from nibble.training.checkpoints import Checkpoints
@@ -59,7 +62,7 @@ def train(config: Config) -> dict[str, Any]:
     torch.manual_seed(config.seed)
     module = TransducerModule(config, data.tokenizer, data.corpus_name)
     if config.init_from:
-        load_weights(module.model, Path(config.init_from))
+        load_weights(module.model, Path(config.init_from), config.quant.low_rank)
 
     batches = data.batches_per_epoch()
     steps_per_epoch = max(1, batches // config.trainer.accumulate)
@@ -92,6 +95,7 @@ def build_trainer(config: Config, folder: Path, checkpoints: Path, max_steps: in
     schedule = config.schedule if config.quant.rules else ScheduleConfig()  # a float run has one phase
     callbacks: list[pl.Callback] = [
         QuantizationCallback(config.quant, schedule, target="model", log_every_steps=options.log_layers_every_steps),
+        PruningCallback(schedule.prune, target="model"),
         Reproducible(config.seed),
         TrainingProgress(),
         Checkpoints(checkpoints, options.checkpoint_every_steps, schedule),
@@ -130,9 +134,18 @@ def build_trainer(config: Config, folder: Path, checkpoints: Path, max_steps: in
 
 def check_rules(config: Config) -> None:
     """Every rule must win a module of this model; found out on a model without storage, before data is touched."""
-    if config.quant.rules:
-        with torch.device("meta"):
-            assign(Transducer(config.model, config.features.mel_bins, vocabulary_size=64), config.quant.rules)
+    if config.loss.norm_decay and not any(rule.weight for rule in config.quant.rules):
+        raise UserError(
+            f"loss.norm_decay={config.loss.norm_decay:g} is for quantized weights, and quant={config.quant.name} "
+            "has none; leave loss.norm_decay out, or give quant=int4"
+        )
+    with torch.device("meta"):
+        model = Transducer(config.model, config.features.mel_bins, vocabulary_size=64)
+        if config.quant.low_rank:
+            factorize(model, config.quant.low_rank)
+        if config.quant.rules:
+            assign(model, config.quant.rules)
+            check_freezing(model, config.quant, config.schedule)
 
 
 def check_hardware(config: Config) -> None:

@@ -1,0 +1,57 @@
+"""What a phase of the schedule can hold still while the weights go on: statistics of batch norms, and scales."""
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from nibble.errors import UserError
+from nibble.quant.convert import quantized_modules
+from nibble.quant.spec import QuantConfig, ScheduleConfig
+
+
+def check_freezing(model: nn.Module, quant: QuantConfig, schedule: ScheduleConfig) -> None:
+    """Raise `UserError` if a phase freezes what this model does not have, or what these rules do not make."""
+    has_scales = any(
+        (rule.weight is not None and rule.weight.learned) or (rule.activation is not None and rule.activation.static)
+        for rule in quant.rules
+    )
+    for number, phase in enumerate(schedule.phases):
+        where = f"schedule.phases[{number}], at {phase.at:g}"
+        if phase.freeze_norms and not _norms(model):
+            raise UserError(f"{where}: freeze_norms=true, but the model has no batch norm; leave freeze_norms out")
+        if phase.freeze_scales and not has_scales:
+            raise UserError(
+                f"{where}: freeze_scales=true, but no layer has a scale with a state of its own: weight scales are "
+                "computed from the weights, and activation scales from the input. Set weight.learned=true or "
+                "activation.static=true in quant.rules, or leave freeze_scales out"
+            )
+
+
+def freeze_norms(model: nn.Module, frozen: bool) -> None:
+    """Let batch norms keep their running statistics and normalise with them, or follow the batches again.
+
+    Gain and bias go on learning. The modes last until the next `model.train()`.
+    """
+    for norm in _norms(model):
+        norm.train(model.training and not frozen)
+
+
+def freeze_scales(model: nn.Module, frozen: bool) -> None:
+    """Let static activation scales stay as they are, or follow the input again."""
+    for layer in quantized_modules(model).values():
+        layer.scales_frozen = frozen
+
+
+def drop_scale_gradients(model: nn.Module) -> None:
+    """Remove the gradients of learned weight scales: an optimizer passes over parameters that have none.
+
+    With gradients of zero it would still move them by momentum and weight decay.
+    """
+    for layer in quantized_modules(model).values():
+        for name in layer.weight_names:
+            if (log_scale := layer._parameters.get(f"{name}_log_scale")) is not None:
+                log_scale.grad = None
+
+
+def _norms(model: nn.Module) -> list[_BatchNorm]:
+    """Batch norms that have statistics to keep."""
+    return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.running_mean is not None]
