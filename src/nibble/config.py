@@ -162,6 +162,30 @@ class LossConfig:
             raise UserError(f"loss.norm_decay={self.norm_decay} would let the largest weights grow; give 0 or more")
 
 
+@dataclass
+class DistillConfig:
+    """`distill.`: a float teacher whose encoder and lattice a quantized model learns to match (training only).
+
+    The teacher hears the same batches; phases in float have none.
+    """
+
+    # none; self: this run at the end of its float phase; a float checkpoint, run or bundle of the same labels;
+    # auto: self if a rule has weights of less than 4 bits and the schedule begins with a float phase, else none
+    teacher: str = "auto"
+    encoder_weight: float = 1.0  # of the squared difference of encoder outputs, in variances of the teacher's
+    posterior_weight: float = 1.0  # of the divergence of the label distributions, per lattice node, in nats
+
+    def __post_init__(self) -> None:
+        for name in ("encoder_weight", "posterior_weight"):
+            if getattr(self, name) < 0:
+                raise UserError(f"distill.{name}={getattr(self, name)}; give 0 or more")
+        if self.encoder_weight == self.posterior_weight == 0 and self.teacher != "none":
+            raise UserError(
+                f"distill.teacher={self.teacher} with distill.encoder_weight=0 and distill.posterior_weight=0 "
+                "teaches nothing; give one a weight, or distill.teacher=none"
+            )
+
+
 # ---- optimizer -----------------------------------------------------------------------------------------------------
 
 
@@ -267,6 +291,7 @@ class Config:
     loss: LossConfig = MISSING
     quant: QuantConfig = MISSING
     schedule: ScheduleConfig = MISSING
+    distill: DistillConfig = field(default_factory=DistillConfig)
     optimizer: OptimizerConfig = MISSING
     hardware: HardwareConfig = MISSING
     logger: LoggerConfig = MISSING

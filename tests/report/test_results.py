@@ -5,6 +5,7 @@ import pytest
 
 from nibble.evaluation.records import Record, append
 from nibble.report.__main__ import BEGIN, END, main
+from nibble.report.precisions import summary
 from nibble.report.results import render
 from nibble.report.tables import baseline, markdown, percent, points, systems
 
@@ -105,6 +106,21 @@ def test_check_says_whether_the_page_is_up_to_date(tmp_path: Path, capsys: pytes
     append(records, INT4)
     assert main([*arguments, "--check"]) == 1
     assert "make results" in capsys.readouterr().err
+
+
+def test_each_way_to_a_precision_has_a_row_and_says_which_it_is() -> None:
+    distilled, shared = replace(INT4, method="distilled"), replace(INT4, method="shared")
+    rounded, gptq = replace(INT4, method="ptq"), replace(INT4, method="gptq")
+    page = render([FLOAT, INT4, distilled, shared, rounded, gptq])
+    for name in ("trained", "distilled", "one run for several precisions", "not trained", "not trained, GPTQ"):
+        assert f"| int4, {name} (native" in page
+    rows = [line.split("|")[1:4] for line in summary([FLOAT, INT4, distilled, rounded, gptq]).splitlines()[2:]]
+    cells = [[cell.strip() for cell in row] for row in rows if row]
+    assert cells[-2:] == [
+        ["int4", "50.00 (50.00–50.00)", "50.00 (50.00–50.00)"],
+        ["int4", "50.00 (50.00–50.00) distilled", "50.00 (50.00–50.00) GPTQ"],
+    ]
+    assert summary([FLOAT, distilled]).count("distilled") == 1
 
 
 def test_formats() -> None:

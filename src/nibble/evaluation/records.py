@@ -19,7 +19,9 @@ class Record:
     model: str
     parameters: int  # of the float transducer, without parts that exist in training only
     quant: str
-    method: str  # float, ptq (quantized without training) or qat (trained at this precision)
+    # float; not trained at this precision: ptq (rounded), gptq (rounded with GPTQ);
+    # trained at it: qat, distilled (with a teacher), shared (one run for several precisions)
+    method: str
     seed: int
     wer: float  # a fraction: 0.05 is 5 %
     substitutions: int

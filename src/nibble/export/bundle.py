@@ -48,7 +48,7 @@ def write_bundle(folder: Path, model: Transducer, tokenizer: Tokenizer, config: 
         model: prepared for `config.quant`, at the precision and full blend it is to be used at.
         tokenizer: as in training.
         config: of the run.
-        notes: `precision` ("float", "int8", "rules"), `method` ("float", "ptq", "qat"), `corpus`, `step`.
+        notes: `precision` ("float", "int8", "rules"), `method` (as in records), `corpus`, `step`.
 
     Raises:
         UserError: the folder holds something else, the disk is full, or writing is not allowed there.

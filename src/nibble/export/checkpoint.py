@@ -45,6 +45,7 @@ def load_checkpoint(path: Path) -> Loaded:
         tokenizer = Tokenizer(ours["tokenizer"])
         precision, blend = Precision(ours["precision"]), float(ours["blend"])
         corpus, step = str(ours["corpus"]), int(ours["step"])
+        method = str(ours.get("method", "qat"))  # absent before there was another way to train
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is not a checkpoint of this version of nibble: {type(error).__name__} at {error}"
@@ -58,7 +59,7 @@ def load_checkpoint(path: Path) -> Loaded:
         precision=precision if quantized else Precision.float,
         corpus=corpus,
         step=step,
-        method="qat" if quantized else "float",
+        method=method if quantized else "float",
         frozen=False,
     )
 

@@ -25,15 +25,15 @@ class Loaded:
     precision: Precision
     corpus: str  # trained on; as in records
     step: int  # optimizer steps done
-    method: str  # float, ptq or qat, as in records
+    method: str  # as in records
     frozen: bool  # a bundle's integer weights: they cannot be trained or quantized otherwise
 
     @property
     def quant(self) -> str:
-        """The name of the precision that the weights are at: float, int8, or that of the run's rules."""
-        if self.method == "float":
-            return "float"
-        return "int8" if self.precision is Precision.int8 else self.config.quant.name
+        """The name of what the weights are at: that of the run's rules, or float, int8 and so on."""
+        if self.precision is Precision.rules:
+            return self.config.quant.name
+        return self.precision.value + ("_lowrank" if self.config.quant.low_rank else "")
 
     @property
     def notes(self) -> dict[str, Any]:

@@ -2,16 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from nibble.evaluation.records import Record
 from nibble.report.tables import System, markdown, percent, points, systems
 
 _COLUMNS = ("weights", "WER % trained", "WER % not trained", "trained minus float, points", "bytes", "smaller", "RTF")
+# Methods in the order of their rows, and what a cell says of each.
+_TRAINED = {"float": "", "qat": "", "distilled": " distilled", "shared": " shared"}
+_UNTRAINED = {"ptq": "", "gptq": " GPTQ"}
 
 
 @dataclass(frozen=True)
 class Precision:
-    """One precision of one model on one part."""
+    """One precision of one model on one part; a second way to reach it is a second row."""
 
     quant: str
     trained: System | None  # at this precision; float itself
@@ -31,7 +35,12 @@ def precisions(records: Sequence[Record]) -> list[Precision]:
     for system in systems(records):
         methods.setdefault(system.last.quant, {})[system.last.method] = system
     return [
-        Precision(quant, found.get("qat") or found.get("float"), found.get("ptq")) for quant, found in methods.items()
+        Precision(quant, *pair)
+        for quant, found in methods.items()
+        for pair in zip_longest(
+            (found[method] for method in _TRAINED if method in found),
+            (found[method] for method in _UNTRAINED if method in found),
+        )
     ]
 
 
@@ -59,8 +68,8 @@ def _row(precision: Precision, reference: System | None) -> list[str]:
     compared = trained is not None and reference is not None and precision.quant != "float"
     return [
         precision.quant,
-        percent(trained.wer) if trained else "",
-        percent(untrained.wer) if untrained else "",
+        percent(trained.wer) + _TRAINED[trained.last.method] if trained else "",
+        percent(untrained.wer) + _UNTRAINED[untrained.last.method] if untrained else "",
         points(trained.difference(reference)) if compared and trained and reference else "",
         f"{shown.last.bundle_bytes:,}",
         f"{shown.last.ratio:.2f}×",

@@ -17,7 +17,14 @@ _HEADER = (
     "RTF",
     "threads",
 )
-_METHODS = {"float": "", "ptq": ", not trained", "qat": ", trained"}
+_METHODS = {
+    "float": "",
+    "ptq": ", not trained",
+    "gptq": ", not trained, GPTQ",
+    "qat": ", trained",
+    "distilled": ", distilled",
+    "shared": ", one run for several precisions",
+}
 _INTRODUCTION = """\
 # Results
 
@@ -27,7 +34,8 @@ Made from `results/records.jsonl` by `make results`; `python -m nibble.report --
 utterances, errors pooled over seeds. It tells how sure the figure is for such speech, not how much seeds differ: \
 the figure of each seed stands below its table.
 - **minus float**: WER minus that of the float run on the same utterances and seeds, with its paired 95 % interval.
-- **quant**: *trained* means at this precision; *not trained* means that the float weights were quantized afterwards.
+- **quant**: *trained* means at this precision; *distilled* means trained with a float teacher; *not trained* means \
+that the float weights were quantized afterwards.
 - **bytes**: all files of the bundle. **ratio**: four bytes for each parameter of the float model, over these bytes. \
 **bits a parameter**: eight times these bytes over the parameters, so everything counts.
 - **RTF**: time of encoder and search over the duration of the audio, batched, features not counted.

@@ -62,6 +62,7 @@ class Checkpoints(pl.Callback):
             trainer.save_checkpoint(partial)
             if trainer.is_global_zero:
                 partial.replace(target)
+            trainer.strategy.barrier()  # a process that goes on may read it
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
             partial.unlink(missing_ok=True)
             raise UserError(

@@ -18,19 +18,24 @@ from nibble.model.transducer import Transducer
 from nibble.quant.convert import quantized_modules
 from nibble.quant.norm_decay import norm_decay
 from nibble.quant.spec import Precision
+from nibble.training.distillation import Teacher
 from nibble.training.learning_rate import learning_rate_factor
 
 MAX_SKIPPED_STEPS = 10  # losses in a row that may be infinite or NaN
 
 
 class TransducerModule(pl.LightningModule):
-    """A `Transducer` with its losses: transducer + `loss.ctc_weight` x CTC on the encoder (Watanabe et al., 2017)."""
+    """A `Transducer` with its losses: transducer + `loss.ctc_weight` x CTC on the encoder (Watanabe et al., 2017).
 
-    def __init__(self, config: Config, tokenizer: Tokenizer, corpus: str) -> None:
+    While its weights are quantized, training adds what `teacher`, if any, finds different from itself.
+    """
+
+    def __init__(self, config: Config, tokenizer: Tokenizer, corpus: str, teacher: Teacher | None = None) -> None:
         super().__init__()
         self.config = config
         self.corpus = corpus
         self.tokenizer = tokenizer
+        self.teacher = teacher
         self.model = Transducer(config.model, config.features.mel_bins, tokenizer.size)
         self.ctc = nn.Linear(config.model.width, tokenizer.size) if config.loss.ctc_weight > 0 else None
         self.skipped_in_a_row = 0
@@ -53,10 +58,18 @@ class TransducerModule(pl.LightningModule):
         return loss + weight * norm_decay(self.model) if weight else loss
 
     def loss(self, batch: Batch) -> Tensor:
-        """Transducer and CTC losses of a batch, summed over utterances, per label: a scalar."""
+        """Transducer and CTC losses of a batch, summed over utterances, per label: a scalar.
+
+        In training, the teacher's terms are added.
+        """
         logits, encoded, lengths = self.model(batch.features, batch.feature_lengths, batch.labels, batch.label_lengths)
         labels = batch.label_lengths.sum().clamp(min=1)
         loss = transducer_loss(logits, lengths, batch.labels, batch.label_lengths).sum() / labels
+        if self.training and self.teacher is not None and self._quantized():
+            taught, terms = self.teacher.losses(batch, logits, encoded, lengths)
+            logged = {"train_transducer": loss, **{f"train_{name}": term for name, term in terms.items()}}
+            self.log_dict(logged, batch_size=len(batch.ids))
+            loss = loss + taught
         if self.ctc is None:
             return loss
         with torch.autocast(self.device.type, enabled=False):
@@ -65,6 +78,10 @@ class TransducerModule(pl.LightningModule):
                 log_probs, batch.labels, lengths, batch.label_lengths, reduction="sum", zero_infinity=True
             )
         return loss + self.config.loss.ctc_weight * ctc / labels
+
+    def _quantized(self) -> bool:
+        """Whether the present phase is not in float."""
+        return any(layer.precision is not Precision.float for layer in quantized_modules(self.model).values())
 
     def _skip(self, batch: Batch) -> None:
         self.skipped_in_a_row += 1
@@ -120,4 +137,5 @@ class TransducerModule(pl.LightningModule):
             "step": self.global_step,
             "precision": layers[0].precision.value if layers else Precision.float.value,
             "blend": layers[0].blend if layers else 1.0,
+            "method": ("qat" if self.teacher is None else "distilled") if self._quantized() else "float",
         }

@@ -22,6 +22,7 @@ from nibble.quant.pruning import PruningCallback
 from nibble.quant.rules import assign
 from nibble.quant.spec import ScheduleConfig
 from nibble.training.checkpoints import Checkpoints
+from nibble.training.distillation import find_teacher
 from nibble.training.early_stop import FinalPhaseEarlyStopping
 from nibble.training.initialisation import load_weights
 from nibble.training.interruption import Interruption
@@ -49,6 +50,7 @@ def train(config: Config) -> dict[str, Any]:
         config = saved_config(config.resume)
     check_rules(config)
     check_hardware(config)
+    teacher = find_teacher(config)
     if config.hardware.threads:
         torch.set_num_threads(config.hardware.threads)
     folder = Path(config.run_dir)
@@ -60,7 +62,9 @@ def train(config: Config) -> dict[str, Any]:
     data.setup("fit")
 
     torch.manual_seed(config.seed)
-    module = TransducerModule(config, data.tokenizer, data.corpus_name)
+    if teacher is not None:
+        teacher.check_labels(data.tokenizer)
+    module = TransducerModule(config, data.tokenizer, data.corpus_name, teacher)
     if config.init_from:
         load_weights(module.model, Path(config.init_from), config.quant.low_rank)
 

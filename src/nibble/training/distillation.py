@@ -1,0 +1,199 @@
+"""A float teacher beside a quantized student: what the student loses by differing from it, added to its own loss.
+
+Two terms, each zero where student and teacher agree:
+- encoder_match: the outputs of both encoders, as hidden layers in Romero et al. (2015), equation 3;
+- posterior: the label distributions at each node of the transducer's lattice, collapsed to three classes
+  (Panchapagesan et al., 2021, arXiv 2011.06110, section 3).
+"""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nibble.config import Config
+from nibble.data.batch import Batch
+from nibble.data.tokenizer import Tokenizer
+from nibble.errors import UserError
+from nibble.export.checkpoint import load_checkpoint
+from nibble.export.loaded import Loaded
+from nibble.model.padding import valid_frames
+from nibble.model.transducer import BLANK, Transducer
+from nibble.quant.spec import Precision
+
+TAUGHT_BELOW_BITS = 4  # distill.teacher=auto: weights of fewer bits lose without a teacher
+ABSENT = -1e30  # a logit without probability; finite, since 0 x infinity is NaN
+
+
+class Teacher:
+    """A float transducer that listens to the student's batches.
+
+    Not an `nn.Module`, so it is no part of the student's parameters, of its averages or of its checkpoints.
+
+    Args:
+        config: of the student's run.
+        path: a float checkpoint, run or bundle. One that the run itself writes later is read when first needed.
+        own: whether the run itself writes it.
+
+    Raises:
+        UserError: it is not there, not float, or has other labels, mel bins or encoder width; the text has both values.
+    """
+
+    def __init__(self, config: Config, path: Path, own: bool) -> None:
+        self.config = config
+        self.path = path
+        self._loaded = None if own else self._load()
+
+    def check_labels(self, tokenizer: Tokenizer) -> None:
+        """Raise `UserError` unless the teacher's labels are those of `tokenizer`; those of the own run are."""
+        if self._loaded is None:
+            return
+        theirs, mine = ([*t.pieces(range(t.size))] for t in (self._loaded.tokenizer, tokenizer))
+        if len(theirs) != len(mine):
+            self._differs("labels", len(theirs), len(mine), "data.tokens and data.vocabulary_size")
+        for label, (their, own) in enumerate(zip(theirs, mine, strict=True)):
+            if their != own:
+                self._differs(f"label {label}", repr(their), repr(own), "training transcripts")
+
+    def losses(
+        self, batch: Batch, logits: Tensor, encoded: Tensor, lengths: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum of the terms, and each term by name; scalars. Gradients reach the student only.
+
+        Args:
+            batch: what the student has heard.
+            logits: of the student, (B, T', U + 1, V).
+            encoded: of the student, (B, T', D).
+            lengths: encoded lengths, (B,).
+        """
+        options, model = self.config.distill, self._model(logits.device)
+        terms: dict[str, Tensor] = {}
+        total = torch.zeros((), device=logits.device)
+        with torch.no_grad():
+            heard, _ = model.encode(batch.features, batch.feature_lengths)
+        if options.encoder_weight:
+            terms["encoder_match"] = encoder_match(encoded, heard, lengths)
+            total = total + options.encoder_weight * terms["encoder_match"]
+        if options.posterior_weight:
+            with torch.no_grad():
+                shown = collapse(model.join(heard, model.predict(batch.labels)), batch.labels)
+            found = collapse(logits, batch.labels)
+            terms["posterior"] = posterior_divergence(found, shown, lengths, batch.label_lengths)
+            total = total + options.posterior_weight * terms["posterior"]
+        return total, terms
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "Teacher":
+        """Itself: averaging the weights of a student copies the student, and needs no second teacher."""
+        return self
+
+    def _model(self, device: torch.device) -> Transducer:
+        """The teacher's network, in eval mode, on `device`."""
+        if self._loaded is None:
+            self._loaded = self._load()
+        return self._loaded.model.to(device)
+
+    def _load(self) -> Loaded:
+        if not self.path.exists() and self.path == own_float_phase(self.config):
+            raise UserError(
+                f"the teacher of this run is gone: {self.path} held its weights at the end of the float phase. "
+                "Put that file back, or start a new run with distill.teacher=FLOAT_RUN"
+            )
+        loaded = load_checkpoint(self.path)
+        if loaded.precision is not Precision.float:
+            raise UserError(
+                f"distill.teacher={self.path} is at {loaded.quant}; give a float run, "
+                "or checkpoints/phase_1_float.ckpt of a staged one"
+            )
+        theirs, mine = loaded.config, self.config
+        if theirs.features.mel_bins != mine.features.mel_bins:
+            self._differs("mel bins", theirs.features.mel_bins, mine.features.mel_bins, "features.mel_bins")
+        if mine.distill.encoder_weight and theirs.model.width != mine.model.width:
+            hint = "model.width, or distill.encoder_weight=0"
+            self._differs("encoder width", theirs.model.width, mine.model.width, hint)
+        loaded.model.requires_grad_(False)
+        return loaded
+
+    def _differs(self, what: str, theirs: object, mine: object, hint: str) -> None:
+        raise UserError(f"distill.teacher={self.path}: {what} {theirs} there and {mine} here; use the same {hint}")
+
+
+def find_teacher(config: Config) -> Teacher | None:
+    """The teacher that `distill.teacher` asks for, None for none.
+
+    Raises:
+        UserError: there can be none in this run, or `Teacher` finds it unfit.
+    """
+    choice, phases = config.distill.teacher, config.schedule.phases
+    float_first = len(phases) > 1 and phases[0].precision is Precision.float
+    bits = [rule.weight.bits for rule in config.quant.rules if rule.weight is not None]
+    if choice == "auto":
+        choice = "self" if float_first and min(bits, default=TAUGHT_BELOW_BITS) < TAUGHT_BELOW_BITS else "none"
+    if choice == "none":
+        return None
+    if not config.quant.rules:
+        raise UserError(
+            f"distill.teacher={choice}, but quant={config.quant.name} quantizes nothing, so there is nothing to teach; "
+            "give another quant=, or leave distill.teacher out"
+        )
+    if choice != "self":
+        return Teacher(config, Path(choice), own=False)
+    if not float_first:
+        raise UserError(
+            f"distill.teacher=self, but the schedule begins with {phases[0].precision.value}: "
+            "give schedule=staged, which begins with a float phase, or distill.teacher=FLOAT_RUN"
+        )
+    return Teacher(config, own_float_phase(config), own=True)
+
+
+def own_float_phase(config: Config) -> Path:
+    """The weights at the end of the first phase, where `Checkpoints` puts them."""
+    return Path(config.run_dir) / "checkpoints" / "phase_1_float.ckpt"
+
+
+def encoder_match(student: Tensor, teacher: Tensor, lengths: Tensor) -> Tensor:
+    """Mean squared difference of two encoders' outputs over valid frames, in variances of the teacher's: a scalar.
+
+    Args:
+        student: (B, T', D)
+        teacher: (B, T', D)
+        lengths: encoded lengths, (B,).
+    """
+    student, teacher = student.float(), teacher.float()
+    valid = valid_frames(lengths, teacher.size(1)).expand_as(teacher)
+    variance = masked_mean((teacher - masked_mean(teacher, valid)).square(), valid)
+    return masked_mean((student - teacher).square(), valid) / variance.clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def collapse(logits: Tensor, labels: Tensor) -> Tensor:
+    """Log-probabilities (B, T', U + 1, 3) of blank, of the right next label, and of all other labels together.
+
+    Where no label is left, only blank and the others have probability.
+
+    Args:
+        logits: (B, T', U + 1, V), before the softmax.
+        labels: (B, U), padded with blank.
+    """
+    logits = logits.float()
+    following = F.pad(labels, (0, 1), value=BLANK)[:, None, :, None].expand(*logits.shape[:3], 1)
+    label = logits.gather(3, following).masked_fill(following == BLANK, ABSENT)
+    others = logits.scatter(3, following, ABSENT)[..., BLANK + 1 :].logsumexp(3, keepdim=True)
+    return torch.cat((logits[..., BLANK : BLANK + 1], label, others), dim=3).log_softmax(3)
+
+
+def posterior_divergence(student: Tensor, teacher: Tensor, lengths: Tensor, label_lengths: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of the teacher's to the student's distribution, mean over lattice nodes: a scalar.
+
+    Args:
+        student: log-probabilities of `collapse`, (B, T', U + 1, 3).
+        teacher: the same.
+        lengths: encoded lengths, (B,).
+        label_lengths: (B,)
+    """
+    nodes = valid_frames(lengths, student.size(1)) & valid_frames(label_lengths + 1, student.size(2)).transpose(1, 2)
+    return masked_mean((teacher.exp() * (teacher - student)).sum(3), nodes)
+
+
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """The mean of x where mask, of the same shape, is True."""
+    return torch.where(mask, x, 0.0).sum() / mask.sum()
