@@ -1,11 +1,26 @@
 """Noise in place of rounding."""
 
+import copy
+
 import pytest
 import torch
+from torch import nn
 
+from nibble.quant.convert import freeze, prepare, prune, set_precision
 from nibble.quant.noise import with_noise
 from nibble.quant.numerics import code_bounds, dequantize, in_slices, quantize_weight
-from nibble.quant.spec import Range, WeightGranularity, WeightScale, WeightSpec
+from nibble.quant.spec import (
+    ActivationSpec,
+    Arithmetic,
+    Precision,
+    QuantConfig,
+    Range,
+    Rule,
+    Sparsity,
+    WeightGranularity,
+    WeightScale,
+    WeightSpec,
+)
 
 SPECS = [
     WeightSpec(4),
@@ -113,3 +128,84 @@ def test_zeros_stay_zero_without_nan(spec):
     assert weight.grad.isfinite().all()
     if spec.granularity is WeightGranularity.per_channel:
         assert noisy[2].eq(0).all()
+
+
+def quantized(layer: nn.Module, arithmetic: Arithmetic = Arithmetic.noise, **options: object) -> nn.Module:
+    model = nn.Sequential(layer)
+    prepare(model, QuantConfig("test", [Rule("**", WeightSpec(4), ActivationSpec(8), **options)], arithmetic))
+    set_precision(model, Precision.rules)
+    return model
+
+
+LAYERS = {
+    "linear": (lambda: nn.Linear(8, 6), (3, 8)),
+    "1d": (lambda: nn.Conv1d(4, 6, 3), (2, 4, 9)),
+    "2d": (lambda: nn.Conv2d(2, 4, 3), (2, 2, 5, 5)),
+    "lstm": (lambda: nn.LSTM(6, 4, batch_first=True), (2, 3, 6)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_trains_with_noise_and_evaluates_with_codes(name):
+    build, shape = LAYERS[name]
+    torch.manual_seed(0)
+    layer, x = build(), torch.randn(shape)
+    noisy, native = quantized(copy.deepcopy(layer)), quantized(layer, Arithmetic.native)
+    first, second = (output(noisy, x) for _ in range(2))
+    assert not torch.equal(first, second)
+    (first - second).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in noisy.parameters() if parameter.dim() > 1)
+    torch.manual_seed(1)
+    third = output(noisy, x)
+    torch.manual_seed(1)
+    assert torch.equal(output(noisy, x), third), "the noise is that of torch's generator, which a run seeds"
+    assert (third - output(native, x)).norm() < 0.5 * third.norm()
+    assert torch.equal(output(noisy.eval(), x), output(native.eval(), x))
+    freeze(noisy)
+    assert torch.equal(output(noisy.train(), x), output(native, x))
+
+
+def output(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    found = model(x)
+    return found[0] if isinstance(found, tuple) else found
+
+
+def test_an_embedding_has_noise_too():
+    model = nn.Sequential(nn.Embedding(5, 8))
+    prepare(model, QuantConfig("test", [Rule("**", WeightSpec(4))], Arithmetic.noise))
+    set_precision(model, Precision.rules)
+    ids = torch.tensor([1, 4])
+    assert not torch.equal(model(ids), model(ids))
+    model.eval()
+    assert torch.equal(model(ids), model(ids))
+
+
+def test_a_ramp_has_a_share_of_the_noise():
+    torch.manual_seed(0)
+    model = quantized(nn.Linear(8, 6))
+    layer = model[0]
+    errors = {}
+    for blend in (0.0, 0.25, 1.0):
+        set_precision(model, Precision.rules, blend)
+        torch.manual_seed(2)
+        errors[blend] = (layer.values() - layer.weight).detach()
+    assert errors[0.0].eq(0).all()
+    torch.testing.assert_close(errors[0.25], 0.25 * errors[1.0], rtol=1e-3, atol=1e-6)
+
+
+def test_pruned_weights_stay_zero_and_can_return():
+    model = quantized(nn.Linear(8, 6), sparsity=Sparsity(2, 4))
+    prune(model)
+    values = model[0].values()
+    assert values[~model[0].weight_mask].eq(0).all()
+    assert values[model[0].weight_mask].ne(0).all()
+    values.sum().backward()
+    assert model[0].weight.grad[~model[0].weight_mask].eq(1).all()
+
+
+def test_a_learned_scale_gets_a_gradient():
+    model = nn.Sequential(nn.Linear(8, 6))
+    prepare(model, QuantConfig("test", [Rule("**", WeightSpec(4, learned=True))], Arithmetic.noise))
+    set_precision(model, Precision.rules)
+    model(torch.randn(3, 8)).square().sum().backward()
+    assert model[0].weight_log_scale.grad.ne(0).all()

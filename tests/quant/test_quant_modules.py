@@ -23,7 +23,7 @@ from nibble.quant.spec import (
     WeightSpec,
 )
 
-ARITHMETICS = list(Arithmetic)
+ARITHMETICS = [Arithmetic.fake, Arithmetic.native]
 PER_UTTERANCE = ActivationGranularity.per_utterance
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from nibble.errors import UserError
+from nibble.quant.noise import with_noise
 from nibble.quant.numerics import (
     Integers,
     activation_dims,
@@ -60,6 +61,7 @@ class QuantizedLayer(nn.Module):
     precision: Precision = Precision.float
     blend: float = 1.0
     frozen: bool = False
+    scales_frozen: bool = False  # static activation scales stay as they are
     weight_spec: WeightSpec | None = None  # at the present precision
     activation_spec: ActivationSpec | None = None  # at the present precision
 
@@ -128,9 +130,14 @@ class QuantizedLayer(nn.Module):
 
     @property
     def native(self) -> bool:
-        """Whether products run on integers: both factors have them, and the weight is not on a ramp."""
+        """Whether products run on integers: both factors have them, and the weight is not on a ramp or noisy."""
         both = self.weight_spec is not None and self.activation_spec is not None
-        return both and self.blend == 1 and self.arithmetic is Arithmetic.native
+        return both and self.blend == 1 and self.arithmetic is not Arithmetic.fake and not self.noisy
+
+    @property
+    def noisy(self) -> bool:
+        """Whether weights have noise in place of rounding."""
+        return self.training and self.arithmetic is Arithmetic.noise and not self.frozen
 
     def integers(self, name: str = "weight") -> Integers:
         """A weight's codes, and its scales in the type computed with.
@@ -185,10 +192,22 @@ class QuantizedLayer(nn.Module):
         if self.weight_spec is None:
             return straight_through(weight, self._pruned(name).to(compute_type(weight)))
         integers = self.integers(name)
+        if self.noisy:
+            return self._with_noise(name, integers)
         quantized = dequantize(integers.codes, integers.scale)
         if self.blend < 1:
             quantized = torch.lerp(weight.detach().to(quantized.dtype), quantized, self.blend)
         return straight_through(self._source(name, integers), quantized)
+
+    def _with_noise(self, name: str, integers: Integers) -> Tensor:
+        """The weight with noise in place of rounding, on a ramp a share of it; what is pruned stays zero."""
+        assert self.weight_spec is not None
+        weight: Tensor = getattr(self, name)
+        source = straight_through(weight, self._pruned(name).to(integers.scale.dtype))
+        noisy = with_noise(source, integers, self.weight_spec, self._log_scale(name))
+        if (mask := self._buffers.get(f"{name}_mask")) is not None:
+            noisy = torch.where(mask, noisy, source)
+        return torch.lerp(source, noisy, self.blend)
 
     def _source(self, name: str, integers: Integers) -> Tensor:
         """The parameter, as that which the gradient of x~ goes to."""
@@ -226,7 +245,7 @@ class QuantizedLayer(nn.Module):
         if not spec.static or dynamic:
             return x, *quantize_activation(x, dims, spec, self.layer_name)
         largest = self.get_buffer("activation_max")
-        if self.training and x.numel():
+        if self.training and x.numel() and not self.scales_frozen:
             self._follow(largest, x.detach())
         if not largest:
             raise UserError(

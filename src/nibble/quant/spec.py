@@ -152,10 +152,12 @@ class Arithmetic(StrEnum):
 
     fake    quantize, dequantize, float product
     native  integer product with int32 accumulation, then one rescale
+    noise   training: noise of a step's width in place of the rounding of weights, float product; evaluation: native
     """
 
     fake = "fake"
     native = "native"
+    noise = "noise"
 
 
 class Precision(StrEnum):
@@ -183,6 +185,7 @@ class Phase:
     at: float = 0.0
     precision: Precision = Precision.rules
     ramp: float = 0.0
+    together: list[Precision] = field(default_factory=list)  # each step draws one of them; `precision` is the result's
     freeze_norms: bool = False  # batch norms keep their running statistics, and normalise with them
     freeze_scales: bool = False  # learned weight scales and static activation scales stay as they are
 
@@ -194,6 +197,14 @@ class Phase:
                 f"schedule: the ramp of the phase at {self.at} is {self.ramp}; it must end by 1, "
                 f"so at most {1 - self.at:g}"
             )
+        if self.together and self.precision not in self.together:
+            names = ", ".join(precision.value for precision in self.together)
+            raise UserError(
+                f"schedule: the phase at {self.at:g} trains {names} together and ends at precision "
+                f"{self.precision.value}, which is none of them; add it to together, or end at one of them"
+            )
+        if self.together and self.ramp:
+            raise UserError(f"schedule: the phase at {self.at:g} has together and a ramp; leave one of both out")
 
 
 @dataclass
@@ -248,3 +259,8 @@ class ScheduleConfig:
         starts = [phase.at for phase in self.phases]
         if not starts or starts[0] != 0 or any(a >= b for a, b in pairwise(starts)):
             raise UserError(f"schedule.phases: starts are {starts}; they must begin with 0 and increase")
+
+    @property
+    def together(self) -> list[Precision]:
+        """Every precision that some phase trains together with others."""
+        return sorted({precision for phase in self.phases for precision in phase.together})
