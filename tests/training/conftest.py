@@ -7,6 +7,9 @@ from hydra import compose, initialize_config_dir
 
 from nibble import cli
 from nibble.config import Config, typed
+from nibble.errors import Interrupted
+from nibble.training.interruption import Interruption
+from nibble.training.run import train
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -45,3 +48,20 @@ def make_config(tiny_overrides, tmp_path, monkeypatch):
         return typed(composed)
 
     return make
+
+
+@pytest.fixture
+def train_until(monkeypatch):
+    """As `train`, with Ctrl-C after a step: train_until(step, config)."""
+
+    def until(step: int, config: Config) -> None:
+        def interrupt(self, trainer, *_):
+            if trainer.global_step == step:
+                raise Interrupted(2)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Interruption, "on_train_batch_end", interrupt)
+            with pytest.raises(Interrupted):
+                train(config)
+
+    return until

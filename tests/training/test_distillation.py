@@ -11,14 +11,13 @@ from torch import Tensor
 
 from nibble.config import Config, DistillConfig
 from nibble.data.batch import Batch
-from nibble.errors import Interrupted, UserError
+from nibble.errors import UserError
 from nibble.evaluation.records import read
 from nibble.export.bundle import read_bundle
 from nibble.export.checkpoint import load_checkpoint
 from nibble.quant.convert import prepare, set_precision
 from nibble.quant.spec import Precision
 from nibble.training.distillation import Teacher, collapse, encoder_match, find_teacher, posterior_divergence
-from nibble.training.interruption import Interruption
 from nibble.training.module import TransducerModule
 from nibble.training.run import train
 
@@ -136,15 +135,15 @@ def test_gradients_reach_the_student_only_and_no_checkpoint_holds_the_teacher(wr
     plain = module.loss(batch)
     set_precision(module.model, Precision.rules)
     logits, encoded, lengths = module.model(batch.features, batch.feature_lengths, batch.labels, batch.label_lengths)
-    total, terms = module.teacher.losses(batch, logits, encoded, lengths)
+    total, terms = module.teacher.losses(batch, module.model, logits, encoded, lengths)
     assert float(total.detach()) == pytest.approx(sum(float(term.detach()) for term in terms.values()))
     assert all(term > 0 for term in terms.values())
     total.backward()
     assert all(torch.any(p.grad != 0) for p in module.model.joiner.parameters())
     assert torch.any(module.model.encoder.subsampling.conv1.weight.grad != 0)
     assert plain.requires_grad
-    teacher = module.teacher._model(torch.device("cpu"))
-    assert not teacher.training
+    with module.teacher._listening(module.model) as teacher:
+        assert not teacher.training
     assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
     own = {id(tensor) for tensor in [*module.parameters(), *module.buffers()]}
     assert not own & {id(tensor) for tensor in [*teacher.parameters(), *teacher.buffers()]}
@@ -155,7 +154,7 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn(write_run, batch):
     run = write_run(seed=1)
     module = student_of(run, DistillConfig(str(run))).eval()
     outputs = module.model(batch.features, batch.feature_lengths, batch.labels, batch.label_lengths)
-    total, terms = module.teacher.losses(batch, *outputs)
+    total, terms = module.teacher.losses(batch, module.model, *outputs)
     assert set(terms) == {"encoder_match", "posterior"}
     assert float(total) == pytest.approx(0.0, abs=1e-6)
 
@@ -165,7 +164,7 @@ def test_a_term_without_weight_is_not_computed(write_run, batch):
     for weights, name in [((2.0, 0.0), "encoder_match"), ((0.0, 2.0), "posterior")]:
         module = student_of(write_run("int2", "float", seed=2), DistillConfig(str(run), *weights))
         outputs = module.model(batch.features, batch.feature_lengths, batch.labels, batch.label_lengths)
-        total, terms = module.teacher.losses(batch, *outputs)
+        total, terms = module.teacher.losses(batch, module.model, *outputs)
         assert list(terms) == [name]
         assert float(total) == pytest.approx(2 * float(terms[name]))
 
@@ -256,19 +255,6 @@ def run_options(*overrides: str) -> list[str]:
     return [*options, "model.dropout=0.1", "hardware.max_batch_utterances=3", *overrides]
 
 
-def train_until(step: int, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `train`, with Ctrl-C after `step`."""
-
-    def interrupt(self, trainer, *_):
-        if trainer.global_step == step:
-            raise Interrupted(2)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Interruption, "on_train_batch_end", interrupt)
-        with pytest.raises(Interrupted):
-            train(config)
-
-
 @pytest.fixture
 def whole(make_config) -> tuple[Config, dict]:
     """A run that nothing disturbed, and its last checkpoint."""
@@ -277,7 +263,7 @@ def whole(make_config) -> tuple[Config, dict]:
     return config, torch.load("runs/whole/checkpoints/last.ckpt", weights_only=True)
 
 
-def test_a_distilled_run_resumes_exactly_and_says_how_it_was_trained(whole, make_config, monkeypatch):
+def test_a_distilled_run_resumes_exactly_and_says_how_it_was_trained(whole, make_config, train_until):
     config, last = whole
     (record,) = read(Path("results/records.jsonl"))
     assert (record.quant, record.method) == ("int2", "distilled")
@@ -292,15 +278,15 @@ def test_a_distilled_run_resumes_exactly_and_says_how_it_was_trained(whole, make
     assert parts <= float(rows[8]["train_loss"])  # which has CTC as well
 
     for step in (2, 8):  # in float, and on the ramp to two bits
-        train_until(step, make_config(*run_options(f"run_dir=runs/stopped{step}")), monkeypatch)
+        train_until(step, make_config(*run_options(f"run_dir=runs/stopped{step}")))
         train(make_config(f"resume=runs/stopped{step}"))
         again = torch.load(f"runs/stopped{step}/checkpoints/last.ckpt", weights_only=True)
         for name, tensor in last["state_dict"].items():
             assert torch.equal(tensor, again["state_dict"][name]), f"stopped at {step}: {name}"
 
 
-def test_a_run_without_its_float_phase_cannot_go_on(make_config, monkeypatch):
-    train_until(8, make_config(*run_options()), monkeypatch)
+def test_a_run_without_its_float_phase_cannot_go_on(make_config, train_until):
+    train_until(8, make_config(*run_options()))
     Path("runs/tiny/checkpoints/phase_1_float.ckpt").unlink()
     with pytest.raises(UserError, match=r"phase_1_float\.ckpt held its weights.*distill\.teacher=FLOAT_RUN"):
         train(make_config("resume=runs/tiny"))

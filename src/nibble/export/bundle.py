@@ -25,10 +25,9 @@ from torch import Tensor
 from nibble.config import Config, from_plain, plain
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
-from nibble.export.loaded import Loaded, check_state
+from nibble.export.loaded import Loaded, check_state, float_model
 from nibble.model.transducer import Transducer
 from nibble.quant.convert import freeze, load_frozen, prepare, quantized_modules, set_precision
-from nibble.quant.low_rank import factorize
 from nibble.quant.numerics import in_slices
 from nibble.quant.packing import pack, unpack
 from nibble.quant.spec import Precision, Sparsity
@@ -56,7 +55,7 @@ def write_bundle(folder: Path, model: Transducer, tokenizer: Tokenizer, config: 
     check_folder(folder)
     folder = folder.absolute()
     partial = folder.parent / f".{folder.name}.{os.getpid()}.partial"
-    tensors = _tensors(model, Precision(notes["precision"]))
+    tensors = _float_tensors(model, config, tokenizer) if notes["precision"] == Precision.float else _tensors(model)
     try:
         partial.mkdir(parents=True)
         save_file(tensors, partial / "model.safetensors")
@@ -119,10 +118,16 @@ def stored_tensors(folder: Path) -> dict[str, Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-def _tensors(model: Transducer, precision: Precision) -> dict[str, Tensor]:
-    """What to store of a model: integer codes, their scales, and the rest."""
-    if precision is Precision.float:
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+def _float_tensors(model: Transducer, config: Config, tokenizer: Tokenizer) -> dict[str, Tensor]:
+    """What to store of a model in float: all but what only quantization uses."""
+    with torch.device("meta"):  # names only
+        names = float_model(config, tokenizer.size).state_dict()
+    state = model.state_dict()
+    return {name: state[name].detach().cpu().contiguous() for name in names}
+
+
+def _tensors(model: Transducer) -> dict[str, Tensor]:
+    """What to store of a quantized model: integer codes, their scales, and the rest."""
     frozen = copy.deepcopy(model).cpu()
     freeze(frozen)
     state = frozen.state_dict()
@@ -172,9 +177,7 @@ def _build(folder: Path, config: Config, vocabulary_size: int, precision: Precis
         stored = load_file(folder / "model.safetensors")
     except SafetensorError as error:
         raise UserError(f"{folder / 'model.safetensors'} is damaged: {error}; copy the bundle again") from error
-    model = Transducer(config.model, config.features.mel_bins, vocabulary_size)
-    if config.quant.low_rank:
-        factorize(model, config.quant.low_rank)
+    model = float_model(config, vocabulary_size)
     if precision is Precision.float:
         check_state(folder, model, stored)
         model.load_state_dict(stored)

@@ -13,10 +13,10 @@ from nibble.config import Config, from_plain
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError, nearest
 from nibble.export.bundle import is_bundle, read_bundle
-from nibble.export.loaded import Loaded, check_state
+from nibble.export.loaded import Loaded, check_state, float_model
 from nibble.model.transducer import Transducer
 from nibble.quant.convert import prepare, prune, set_precision
-from nibble.quant.low_rank import factorize
+from nibble.quant.norm_statistics import separate
 from nibble.quant.spec import Precision, QuantConfig
 
 _PREFIX = "model."  # of the transducer in `TransducerModule`; what else is there exists in training only
@@ -65,11 +65,13 @@ def load_checkpoint(path: Path) -> Loaded:
 
 
 def quantize(loaded: Loaded, quant: QuantConfig) -> Loaded:
-    """A float model at the precision of `quant`, without training.
+    """A float model at the precision of `quant`, without training; of a run for several precisions, as trained at it.
 
     Raises:
-        UserError: the model is quantized already, or a rule does not fit it.
+        UserError: the model is quantized already, a rule does not fit it, or it was not trained at that precision.
     """
+    if loaded.method == "shared":
+        return _at_trained(loaded, quant)
     if loaded.method != "float":
         raise UserError(
             f"{loaded.path} is at {loaded.quant} already; leave quant= out, or give a float checkpoint, "
@@ -79,9 +81,7 @@ def quantize(loaded: Loaded, quant: QuantConfig) -> Loaded:
     config = replace(loaded.config, quant=replace(quant, low_rank=quant.low_rank or factors))
     if not quant.rules and config.quant.low_rank == factors:
         return replace(loaded, config=config)
-    model = Transducer(config.model, config.features.mel_bins, loaded.tokenizer.size)
-    if factors:
-        factorize(model, factors)
+    model = float_model(replace(config, quant=loaded.config.quant), loaded.tokenizer.size)
     state = loaded.model.state_dict()
     model.load_state_dict({name: state[name] for name in model.state_dict()})  # without what only quantization uses
     prepare(model, config.quant)
@@ -90,6 +90,20 @@ def quantize(loaded: Loaded, quant: QuantConfig) -> Loaded:
     prune(model)
     model.eval()
     return replace(loaded, config=config, model=model, precision=precision, method="ptq")
+
+
+def _at_trained(loaded: Loaded, quant: QuantConfig) -> Loaded:
+    """A model of a run for several precisions, at the one that `quant` names."""
+    trained = {precision.value: precision for precision in loaded.config.schedule.together}
+    if loaded.frozen or quant.name not in trained:
+        known = loaded.quant if loaded.frozen else ", ".join(trained)
+        raise UserError(
+            f"{loaded.path} has no weights for quant={quant.name}; it has: {known}"
+            + ("; give the run's checkpoint for its other precisions" if loaded.frozen else "")
+        )
+    precision = trained[quant.name]
+    set_precision(loaded.model, precision)
+    return replace(loaded, precision=precision)
 
 
 def build(
@@ -102,6 +116,7 @@ def build(
     """
     model = Transducer(config.model, config.features.mel_bins, tokenizer.size)
     prepare(model, config.quant)
+    separate(model, config.schedule.together)
     check_state(path, model, state)
     model.load_state_dict(state)
     set_precision(model, precision, blend)

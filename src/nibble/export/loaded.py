@@ -11,6 +11,7 @@ from nibble.config import Config
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
 from nibble.model.transducer import Transducer
+from nibble.quant.low_rank import factorize
 from nibble.quant.spec import Precision
 
 
@@ -44,6 +45,14 @@ class Loaded:
             "corpus": self.corpus,
             "step": self.step,
         }
+
+
+def float_model(config: Config, vocabulary_size: int) -> Transducer:
+    """The network of a run in float, in factors where its rules say so, with fresh weights."""
+    model = Transducer(config.model, config.features.mel_bins, vocabulary_size)
+    if config.quant.low_rank:
+        factorize(model, config.quant.low_rank)
+    return model
 
 
 def float_parameters(config: Config, vocabulary_size: int) -> int:

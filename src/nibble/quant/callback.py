@@ -12,7 +12,8 @@ from torch import nn
 from nibble.errors import UserError
 from nibble.quant.convert import prepare, quantized_modules, set_precision
 from nibble.quant.freezing import check_freezing, drop_scale_gradients, freeze_norms, freeze_scales
-from nibble.quant.schedule import phase_at, state_at
+from nibble.quant.norm_statistics import separate
+from nibble.quant.schedule import drawn_at, phase_at, state_at
 from nibble.quant.spec import Phase, Precision, QuantConfig, ScheduleConfig
 from nibble.quant.statistics import weight_statistics
 
@@ -53,6 +54,7 @@ class QuantizationCallback(pl.Callback):
         self._model = pl_module.get_submodule(self.target)
         if not quantized_modules(self._model):
             prepare(self._model, self.quant)
+            separate(self._model, self.schedule.together)
         if stage == "fit":
             check_freezing(self._model, self.quant, self.schedule)
             self._apply(*state_at(self.schedule, 0.0))
@@ -60,7 +62,7 @@ class QuantizationCallback(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """Set the precision of this step, and what stays still in it."""
         fraction = trainer.global_step / total_steps(trainer)
-        self._apply(*state_at(self.schedule, fraction))
+        self._apply(*drawn_at(self.schedule, fraction, trainer.global_step))
         self._freeze(phase_at(self.schedule, fraction))
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, *_: Any) -> None:

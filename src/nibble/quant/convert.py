@@ -1,11 +1,15 @@
 """The life of a quantized model: prepare, set_precision and prune (and train), freeze, load_frozen."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import Tensor, nn
 
 from nibble.errors import UserError
 from nibble.quant.layer import QuantizedLayer
 from nibble.quant.low_rank import factorize
 from nibble.quant.modules import quantized_type
+from nibble.quant.norm_statistics import select, settle
 from nibble.quant.rules import assign
 from nibble.quant.spec import Precision, QuantConfig
 
@@ -36,12 +40,27 @@ def prepare(model: nn.Module, config: QuantConfig) -> None:
 
 
 def set_precision(model: nn.Module, precision: Precision, blend: float = 1.0) -> None:
-    """Let all quantized modules run at `precision`, with weights (1 - blend) w + blend w~.
+    """Let all quantized modules run at `precision`, with weights (1 - blend) w + blend w~, and norms follow.
 
     While 0 <= blend < 1 the products are float ones: a weight on the way has no integers.
     """
     for module in quantized_modules(model).values():
         module.set_precision(precision, blend)
+    select(model, precision)
+
+
+@contextmanager
+def evaluated_at(model: nn.Module, precision: Precision) -> Iterator[None]:
+    """Inside, the model is in eval mode at `precision`; then as it was."""
+    layer = next(iter(quantized_modules(model).values()))
+    before, blend, training = layer.precision, layer.blend, model.training
+    set_precision(model, precision)
+    model.eval()
+    try:
+        yield
+    finally:
+        set_precision(model, before, blend)
+        model.train(training)
 
 
 def prune(model: nn.Module) -> None:
@@ -58,6 +77,7 @@ def freeze(model: nn.Module) -> None:
     """
     for module in quantized_modules(model).values():
         module.freeze_weights()
+    settle(model)
 
 
 def load_frozen(model: nn.Module, tensors: dict[str, Tensor]) -> None:

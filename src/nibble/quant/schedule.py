@@ -1,4 +1,6 @@
-"""Which precision a fraction of training runs at."""
+"""Which precision a step of training runs at."""
+
+import random
 
 from nibble.quant.spec import Phase, Precision, ScheduleConfig
 
@@ -17,3 +19,14 @@ def state_at(schedule: ScheduleConfig, fraction: float) -> tuple[Precision, floa
     if phase.ramp == 0:
         return phase.precision, 1.0
     return phase.precision, min((fraction - phase.at) / phase.ramp, 1.0)
+
+
+def drawn_at(schedule: ScheduleConfig, fraction: float, step: int) -> tuple[Precision, float]:
+    """As `state_at` for a step of training: of a phase that trains several precisions together, the one it draws.
+
+    All are equally likely. The draw depends on the step alone, so a resumed run and all processes draw the same.
+    """
+    together = phase_at(schedule, fraction).together
+    if not together:
+        return state_at(schedule, fraction)
+    return random.Random(step).choice(together), 1.0

@@ -6,6 +6,8 @@ Two terms, each zero where student and teacher agree:
   (Panchapagesan et al., 2021, arXiv 2011.06110, section 3).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -20,6 +22,7 @@ from nibble.export.checkpoint import load_checkpoint
 from nibble.export.loaded import Loaded
 from nibble.model.padding import valid_frames
 from nibble.model.transducer import BLANK, Transducer
+from nibble.quant.convert import evaluated_at
 from nibble.quant.spec import Precision
 
 TAUGHT_BELOW_BITS = 4  # distill.teacher=auto: weights of fewer bits lose without a teacher
@@ -57,29 +60,29 @@ class Teacher:
                 self._differs(f"label {label}", repr(their), repr(own), "training transcripts")
 
     def losses(
-        self, batch: Batch, logits: Tensor, encoded: Tensor, lengths: Tensor
+        self, batch: Batch, student: Transducer, logits: Tensor, encoded: Tensor, lengths: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum of the terms, and each term by name; scalars. Gradients reach the student only.
 
         Args:
             batch: what the student has heard.
+            student: the network that is taught.
             logits: of the student, (B, T', U + 1, V).
             encoded: of the student, (B, T', D).
             lengths: encoded lengths, (B,).
         """
-        options, model = self.config.distill, self._model(logits.device)
+        options = self.config.distill
         terms: dict[str, Tensor] = {}
         total = torch.zeros((), device=logits.device)
-        with torch.no_grad():
+        with torch.no_grad(), self._listening(student) as model:
             heard, _ = model.encode(batch.features, batch.feature_lengths)
+            shown = model.join(heard, model.predict(batch.labels)) if options.posterior_weight else None
         if options.encoder_weight:
             terms["encoder_match"] = encoder_match(encoded, heard, lengths)
             total = total + options.encoder_weight * terms["encoder_match"]
-        if options.posterior_weight:
-            with torch.no_grad():
-                shown = collapse(model.join(heard, model.predict(batch.labels)), batch.labels)
-            found = collapse(logits, batch.labels)
-            terms["posterior"] = posterior_divergence(found, shown, lengths, batch.label_lengths)
+        if shown is not None:
+            found, right = collapse(logits, batch.labels), collapse(shown, batch.labels)
+            terms["posterior"] = posterior_divergence(found, right, lengths, batch.label_lengths)
             total = total + options.posterior_weight * terms["posterior"]
         return total, terms
 
@@ -87,11 +90,12 @@ class Teacher:
         """Itself: averaging the weights of a student copies the student, and needs no second teacher."""
         return self
 
-    def _model(self, device: torch.device) -> Transducer:
-        """The teacher's network, in eval mode, on `device`."""
+    @contextmanager
+    def _listening(self, student: Transducer) -> Iterator[Transducer]:
+        """The teacher's network, in eval mode, where the student is."""
         if self._loaded is None:
             self._loaded = self._load()
-        return self._loaded.model.to(device)
+        yield self._loaded.model.to(next(student.parameters()).device)
 
     def _load(self) -> Loaded:
         if not self.path.exists() and self.path == own_float_phase(self.config):
@@ -118,6 +122,19 @@ class Teacher:
         raise UserError(f"distill.teacher={self.path}: {what} {theirs} there and {mine} here; use the same {hint}")
 
 
+class FloatBranch(Teacher):
+    """The student itself in float, in a run that trains float together with other precisions."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._loaded = None
+
+    @contextmanager
+    def _listening(self, student: Transducer) -> Iterator[Transducer]:
+        with evaluated_at(student, Precision.float):
+            yield student
+
+
 def find_teacher(config: Config) -> Teacher | None:
     """The teacher that `distill.teacher` asks for, None for none.
 
@@ -127,10 +144,13 @@ def find_teacher(config: Config) -> Teacher | None:
     choice, phases = config.distill.teacher, config.schedule.phases
     float_first = len(phases) > 1 and phases[0].precision is Precision.float
     bits = [rule.weight.bits for rule in config.quant.rules if rule.weight is not None]
-    if choice == "auto":
+    together = choice in ("auto", "self") and Precision.float in config.schedule.together
+    if choice == "auto" and not together:
         choice = "self" if float_first and min(bits, default=TAUGHT_BELOW_BITS) < TAUGHT_BELOW_BITS else "none"
     if choice == "none":
         return None
+    if together:
+        return FloatBranch(config)
     if not config.quant.rules:
         raise UserError(
             f"distill.teacher={choice}, but quant={config.quant.name} quantizes nothing, so there is nothing to teach; "

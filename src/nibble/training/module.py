@@ -66,7 +66,7 @@ class TransducerModule(pl.LightningModule):
         labels = batch.label_lengths.sum().clamp(min=1)
         loss = transducer_loss(logits, lengths, batch.labels, batch.label_lengths).sum() / labels
         if self.training and self.teacher is not None and self._quantized():
-            taught, terms = self.teacher.losses(batch, logits, encoded, lengths)
+            taught, terms = self.teacher.losses(batch, self.model, logits, encoded, lengths)
             logged = {"train_transducer": loss, **{f"train_{name}": term for name, term in terms.items()}}
             self.log_dict(logged, batch_size=len(batch.ids))
             loss = loss + taught
@@ -82,6 +82,14 @@ class TransducerModule(pl.LightningModule):
     def _quantized(self) -> bool:
         """Whether the present phase is not in float."""
         return any(layer.precision is not Precision.float for layer in quantized_modules(self.model).values())
+
+    def _method(self) -> str:
+        """How the weights came to the present precision, as in records."""
+        if not self._quantized():
+            return "float"
+        if self.config.schedule.together:
+            return "shared"
+        return "qat" if self.teacher is None else "distilled"
 
     def _skip(self, batch: Batch) -> None:
         self.skipped_in_a_row += 1
@@ -137,5 +145,5 @@ class TransducerModule(pl.LightningModule):
             "step": self.global_step,
             "precision": layers[0].precision.value if layers else Precision.float.value,
             "blend": layers[0].blend if layers else 1.0,
-            "method": ("qat" if self.teacher is None else "distilled") if self._quantized() else "float",
+            "method": self._method(),
         }
