@@ -1,4 +1,4 @@
-"""What `train.py` and `evaluate.py` share: a check of the command line, and errors without a traceback."""
+"""What the commands that Hydra composes share: a check of the command line, and errors without a traceback."""
 
 import re
 import sys
@@ -15,10 +15,20 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nibble.config import Config, EvaluateConfig, reject_unknown
+from nibble.config import Config, EvaluateConfig, QuantizeConfig, SensitivityConfig, reject_unknown
 from nibble.errors import Interrupted, UserError, nearest
 
-SCHEMAS = {"train": Config, "evaluate": EvaluateConfig}
+SCHEMAS = {
+    "train": Config,
+    "evaluate": EvaluateConfig,
+    "quantize": QuantizeConfig,
+    "sensitivity": SensitivityConfig,
+}
+
+
+def conf_dir() -> Path:
+    """conf/ of the repository, for `python -m nibble.*`, which may run anywhere; it may be absent (`run` says so)."""
+    return Path(__file__).resolve().parents[2] / "conf"
 
 
 def register_schemas() -> None:
@@ -91,6 +101,10 @@ def run(config_dir: Path, config_name: str, main: Callable[[], Any]) -> None:
     register_schemas()
     overrides = [word for word in sys.argv[1:] if not word.startswith("-")]
     try:
+        if not (config_dir / f"{config_name}.yaml").is_file():
+            raise UserError(
+                f"{config_dir / config_name}.yaml is missing; clone the repository, and there: pip install -e ."
+            )
         if config_name == "train":
             sys.argv += resume_arguments(overrides)
         if not any(word in ("--help", "-h", "--hydra-help", "--shell-completion", "-sc") for word in sys.argv):
