@@ -416,8 +416,8 @@ class QuantizeConfig:
     def __post_init__(self) -> None:
         if not self.checkpoint:
             raise UserError("give checkpoint=RUN: a run folder, a .ckpt file or a bundle with float weights")
-        if not self.quant.rules:
-            raise UserError(f"quant={self.quant.name} has no rules, so nothing would be rounded; give quant=int4 or so")
+        if not self.quant.rules and not self.quant.low_rank:
+            raise UserError(f"quant={self.quant.name} has no rules, so nothing would change; give quant=int4 or so")
         if self.needs_speech and self.calibration_utterances < 1:
             what = "rounding=gptq needs" if self.rounding is Rounding.gptq else "static activation scales need"
             raise UserError(f"calibration_utterances={self.calibration_utterances}, but {what} speech; 128 is enough")
