@@ -19,7 +19,9 @@ def command(folder: Path, *overrides: str) -> list[str]:
 
 
 def start(folder: Path, overrides: list[str], cwd: Path) -> subprocess.Popen:
-    return subprocess.Popen(command(folder, *overrides), cwd=cwd, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command(folder, *overrides), cwd=cwd, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
 
 
 def wait_for(path: Path, process: subprocess.Popen) -> None:
@@ -92,14 +94,16 @@ def test_sigkill_in_mid_epoch(options):
     assert_same_end(load(folder), whole)
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(options):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_saves_and_says_how_to_go_on(options, number):
+    """A terminal sends Ctrl-C, and a scheduler SIGTERM, to the loader processes too."""
     overrides, cwd, whole = options
-    folder = cwd / "interrupted"
+    folder = cwd / number.name
     process = start(folder, overrides, cwd)
     wait_for(folder / "checkpoints" / "last.ckpt", process)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, number)
     stderr = process.stderr.read()
-    assert process.wait() == 128 + signal.SIGINT
+    assert process.wait() == 128 + number
     assert f"python train.py resume={folder}" in "".join(stderr.split("\n")), stderr
     assert load(folder)["global_step"] < STEPS
     resume(folder, cwd)

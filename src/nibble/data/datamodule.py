@@ -1,5 +1,6 @@
 """Corpora, tokenizer, samplers and loaders of one run."""
 
+import signal
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -244,4 +245,11 @@ class SpeechDataModule(pl.LightningDataModule):
             pin_memory=self.hardware.accelerator != "cpu" and torch.cuda.is_available(),
             # Its own, so that making an iterator leaves torch's global random state alone.
             generator=torch.Generator().manual_seed(self.seed),
+            worker_init_fn=_leave_signals_to_the_trainer,
         )
+
+
+def _leave_signals_to_the_trainer(_worker: int) -> None:
+    """A terminal sends Ctrl-C to all processes of a run; a loader that died of it would end the run unsaved."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
