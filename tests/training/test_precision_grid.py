@@ -1,0 +1,50 @@
+"""Every file of conf/quant: three steps of training, a bundle, and the same integers read back from it."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+
+from nibble.errors import UserError
+from nibble.export.bundle import read_bundle
+from nibble.export.checkpoint import load_checkpoint
+from nibble.quant.convert import freeze, quantized_modules
+from nibble.training.run import check_rules, train
+
+CHOICES = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "quant").glob("*.yaml"))
+WIDE = [f"model.{part}=128" for part in ("width", "predictor_width", "joiner_width", "subsampling_channels")]
+
+
+@pytest.mark.parametrize("quant", CHOICES)
+def test_three_steps(quant, make_config):
+    steps = ["trainer.max_steps=3", "trainer.validate_every_steps=3", "trainer.max_validation_utterances=1"]
+    config = make_config(
+        f"quant={quant}", "schedule=from_scratch", "schedule.prune={at: 0, fixed_at: 0.5}", *WIDE, *steps
+    )
+    record = train(config)
+    assert (record["quant"], record["reference_words"] > 0) == (quant, True)
+    trained, bundle = load_checkpoint(Path("runs/tiny")), read_bundle(Path("runs/tiny/bundle"))
+    model = copy.deepcopy(trained.model)
+    freeze(model)
+    read = quantized_modules(bundle.model)
+    for name, layer in quantized_modules(model).items():
+        for weight, integers in layer.frozen_weights().items():
+            for mine, theirs in zip(integers, read[name].frozen_weights()[weight], strict=True):
+                assert (mine is None and theirs is None) or torch.equal(mine, theirs), f"{name}.{weight}"
+    features, lengths = torch.randn(1, 60, 80), torch.tensor([60])
+    (found, _), (expected, _) = bundle.model.encode(features, lengths), trained.model.encode(features, lengths)
+    assert (found - expected).norm() < 0.05 * expected.norm(), "biases and norms have 16 bits there"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["quant=g128", "model=conformer_xs"], "group_size=128, .* K=152 .nearest that does: 152"),
+        (["quant=g32", "model=conformer_s"], "group_size=32, .* K=152 .nearest that does: 38"),
+        (["quant.rules=[{match: 'predictor.embedding', activation: {bits: 8}}]", "quant.name=x"], "a look-up is no"),
+    ],
+)
+def test_what_cannot_be_stops_before_data_is_touched(overrides, words, make_config):
+    with pytest.raises(UserError, match=words):
+        check_rules(make_config(*overrides))
