@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "training": BASE | {"features", "model", "kernels", "quant", "data", "export", "evaluation"},
     "report": BASE | {"features", "model", "kernels", "quant", "data", "export", "evaluation", "transcribe"},
     "transcribe": BASE | {"features", "model", "data", "export"},
+    "quantize": BASE | {"export", "evaluation", "cli"},
     "cli": BASE | {"training.resume"},
 }
 

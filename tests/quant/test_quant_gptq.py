@@ -4,11 +4,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nibble.errors import UserError
 from nibble.quant.calibration import second_moments
 from nibble.quant.convert import freeze, prepare, prune, quantized_modules, set_precision
-from nibble.quant.gptq import DAMPING, Grid, freeze_gptq, inverse_factor, output_error, round_with_feedback
-from nibble.quant.numerics import dequantize, quantize, quantize_weight
-from nibble.quant.spec import ActivationSpec, Precision, QuantConfig, Range, Rule, Sparsity, WeightSpec
+from nibble.quant.gptq import DAMPING, Grid, OutputError, freeze_gptq, inverse_factor, output_error, round_with_feedback
+from nibble.quant.numerics import code_bounds, dequantize, quantize, quantize_weight
+from nibble.quant.sparsity import n_m_mask
+from nibble.quant.spec import (
+    Precision,
+    QuantConfig,
+    Range,
+    Rule,
+    Sparsity,
+    WeightGranularity,
+    WeightScale,
+    WeightSpec,
+)
 
 
 def correlated(rows: int, inputs: int, seed: int) -> Tensor:
@@ -102,3 +113,129 @@ def test_the_error_of_the_output_falls():
             assert after < 0.75 * before
             difference = (x @ (weight - dequantize(codes[0], how.scale[0])).T).square().sum()
             torch.testing.assert_close(difference, after, rtol=1e-3, atol=0)
+
+
+SPECS = {
+    "int4": WeightSpec(bits=4),
+    "int3 per tensor": WeightSpec(bits=3, granularity=WeightGranularity.per_tensor),
+    "ternary": WeightSpec(bits=2),
+    "sign": WeightSpec(bits=1),
+    "full range": WeightSpec(bits=3, range=Range.full),
+    "clip search": WeightSpec(bits=3, scale=WeightScale.search),
+    "asymmetric": WeightSpec(bits=3, symmetric=False),
+}
+
+
+def every_kind() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.ModuleDict(
+        {
+            "table": nn.Embedding(7, 16),
+            "lstm": nn.LSTM(16, 16, batch_first=True),
+            "linear": nn.Linear(16, 16),
+            "depthwise": nn.Conv1d(16, 16, 5, padding=2, groups=16),
+            "subsampling": nn.Conv2d(1, 8, 3, stride=2),
+        }
+    )
+
+
+def walk(model: nn.Module) -> dict[str, Tensor]:
+    """What each layer puts out for the same inputs, those of the float model."""
+    draw = torch.Generator().manual_seed(1)
+    x = correlated(60, 16, 2).view(3, 20, 16)
+    labels = torch.randint(7, (3, 6), generator=draw)
+    return {
+        "table": model["table"](labels),
+        "lstm": model["lstm"](x)[0],
+        "linear": model["linear"](x),
+        "depthwise": model["depthwise"](x.transpose(1, 2)),
+        "subsampling": model["subsampling"](x[:, None]),
+    }
+
+
+def frozen_by_gptq(rule: Rule) -> tuple[nn.Module, nn.Module, dict[str, OutputError]]:
+    """A model rounded to nearest, and one rounded with feedback."""
+    nearest, model = every_kind(), every_kind()
+    for each in (nearest, model):
+        prepare(each, QuantConfig("test", [rule]))
+    moments = second_moments(model, lambda: walk(model))
+    for each in (nearest, model):
+        set_precision(each, Precision.rules)
+        prune(each)
+    errors = freeze_gptq(model, moments)
+    freeze(model)
+    freeze(nearest)
+    return nearest, model, errors
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_every_layer_is_nearer_to_its_float_output(name):
+    rule = Rule(weight=SPECS[name])
+    nearest, model, errors = frozen_by_gptq(rule)
+    outputs, rounded, expected = walk(model), walk(nearest), walk(every_kind())
+    assert set(errors) == {
+        *("linear.weight", "depthwise.weight", "subsampling.weight", "lstm.weight_ih_l0", "lstm.weight_hh_l0")
+    }
+    assert torch.equal(outputs["table"], rounded["table"]), "a look-up is rounded to nearest"
+    for layer in ("linear", "depthwise", "subsampling"):
+        after, before = ((each[layer] - expected[layer]).square().sum() for each in (outputs, rounded))
+        assert after <= before * (1 + 1e-5)
+        error = errors[f"{layer}.weight"]
+        torch.testing.assert_close(
+            torch.tensor([error.gptq, error.nearest]), torch.stack((after, before)), rtol=1e-3, atol=1e-4
+        )
+    assert errors["linear.weight"].gptq < 0.9 * errors["linear.weight"].nearest
+    for layer, other in zip(quantized_modules(model).values(), quantized_modules(nearest).values(), strict=True):
+        for (codes, scale, zero), same in zip(
+            layer.frozen_weights().values(), other.frozen_weights().values(), strict=True
+        ):
+            assert codes.dtype == torch.int8
+            assert torch.equal(scale, same.scale), "scales are those of rounding to nearest"
+            lowest, highest = code_bounds(rule.weight.bits, rule.weight.range if zero is None else Range.full)
+            given_back = codes if zero is None else codes + zero
+            assert lowest <= given_back.min()
+            assert given_back.max() <= highest
+
+
+def test_groups_along_k():
+    model = nn.Sequential(nn.Linear(24, 8))
+    prepare(model, QuantConfig("g8", [Rule(weight=WeightSpec(bits=3, group_size=8))]))
+    x = correlated(90, 24, 0)
+    moments = second_moments(model, lambda: model(x))
+    set_precision(model, Precision.rules)
+    nearest = model[0].integers()
+    error = freeze_gptq(model, moments)["0.weight"]
+    assert error.gptq < 0.75 * error.nearest
+    codes, scale, _ = model[0].frozen_weights()["weight"]
+    assert scale.shape == (8, 3, 1)
+    assert torch.equal(scale.float(), nearest.scale)
+    assert not torch.equal(codes, nearest.codes)
+
+
+def test_pruned_weights_stay_pruned_and_their_loss_is_taken_back():
+    rule = Rule("linear", WeightSpec(bits=4), sparsity=Sparsity(2, 4))
+    _, model, errors = frozen_by_gptq(rule)
+    kept = n_m_mask(every_kind()["linear"].weight.detach(), rule.sparsity)
+    codes = model["linear"].frozen_weights()["weight"].codes
+    assert not codes[~kept].any()
+    assert codes[kept].any()
+    assert errors["linear.weight"].gptq < 0.75 * errors["linear.weight"].nearest
+
+
+def test_layers_that_saw_nothing_are_left_for_nearest():
+    model = every_kind()
+    prepare(model, QuantConfig("int4", [Rule(weight=WeightSpec(bits=4))]))
+    set_precision(model, Precision.rules)
+    assert freeze_gptq(
+        model, {"linear.weight": torch.eye(16)[None], "lstm.weight_ih_l0": torch.eye(16)[None]}
+    ).keys() == {"linear.weight"}
+    assert [name for name, layer in quantized_modules(model).items() if layer.frozen] == ["linear"]
+
+
+def test_inputs_that_are_not_finite_name_the_layer():
+    model = nn.ModuleDict({"head": nn.Linear(4, 2)})
+    prepare(model, QuantConfig("int4", [Rule(weight=WeightSpec(bits=4))]))
+    moments = second_moments(model, lambda: model["head"](torch.tensor([1.0, 2.0, float("nan"), 0.0])))
+    set_precision(model, Precision.rules)
+    with pytest.raises(UserError, match="head: NaN or infinity in its calibration inputs"):
+        freeze_gptq(model, moments)
