@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "data": BASE | {"features", "model.subsampling"},  # how many frames an utterance becomes
     "export": BASE | {"features", "model", "kernels", "quant", "data"},
     "evaluation": BASE | {"features", "model", "kernels", "quant", "data", "export"},
+    "sensitivity": BASE | {"cli", "model", "quant", "data", "export", "evaluation"},
     "training": BASE | {"features", "model", "kernels", "quant", "data", "export", "evaluation"},
     "report": BASE | {"features", "model", "kernels", "quant", "data", "export", "evaluation", "transcribe"},
     "transcribe": BASE | {"features", "model", "data", "export"},

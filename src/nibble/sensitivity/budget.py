@@ -1,0 +1,104 @@
+"""The two budgets: average bits of the quantized weights, and bytes of the bundle."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from nibble.config import SensitivityConfig
+from nibble.errors import UserError
+from nibble.export.bundle import stored_tensors, write_bundle
+from nibble.export.checkpoint import quantize
+from nibble.export.loaded import Loaded
+from nibble.quant.convert import quantized_modules
+from nibble.quant.spec import QuantConfig
+from nibble.sensitivity.assignment import best_assignment, total
+from nibble.sensitivity.damage import Damage, lowered
+from nibble.sensitivity.rules import rules_of
+
+
+def assign_within(loaded: Loaded, damage: Damage, options: SensitivityConfig) -> dict[str, int]:
+    """Layer -> bits, with the least sum of damages within the budget of `options`.
+
+    Raises:
+        UserError: even the fewest bits everywhere are too much.
+    """
+    if options.average_bits is not None:
+        return _within_average(weight_counts(loaded), damage, options.bits, options.average_bits)
+    return _within_bytes(loaded, damage, options)
+
+
+def mixed(loaded: Loaded, assignment: Mapping[str, int], name: str) -> QuantConfig:
+    """The rules of an assignment for this model."""
+    layers = quantized_modules(lowered(loaded, 8).model)
+    look_ups = [layer for layer, module in layers.items() if not module.takes_activation]
+    return QuantConfig(name, rules_of(assignment, look_ups), low_rank=loaded.config.quant.low_rank)
+
+
+def weight_counts(loaded: Loaded) -> dict[str, int]:
+    """Layer -> how many of its weights become integers."""
+    layers = quantized_modules(lowered(loaded, 8).model)
+    return {
+        name: sum(getattr(layer, weight).numel() for weight in layer.weight_names) for name, layer in layers.items()
+    }
+
+
+def average_bits(counts: Mapping[str, int], assignment: Mapping[str, int]) -> float:
+    """Mean bits of the quantized weights, scales left out."""
+    return sum(counts[layer] * bits for layer, bits in assignment.items()) / sum(counts.values())
+
+
+def assigned_bytes(loaded: Loaded, assignment: Mapping[str, int], name: str) -> int:
+    """The size of all files of the bundle that an assignment makes."""
+    return _bundle(quantize(loaded, mixed(loaded, assignment, name)))[0]
+
+
+def layer_bytes(loaded: Loaded, bits: Sequence[int]) -> dict[str, dict[int, int]]:
+    """Layer -> bits -> bytes of its tensors in a bundle: codes, scales, and its bias if it has one."""
+    stored: dict[str, dict[int, int]] = {}
+    for width in bits:
+        at_width = lowered(loaded, width)
+        tensors = _bundle(at_width)[1]
+        for layer in quantized_modules(at_width.model):
+            of_layer = (size for name, size in tensors.items() if name.rpartition(".")[0] == layer)
+            stored.setdefault(layer, {})[width] = sum(of_layer)
+    return stored
+
+
+def _within_average(counts: Mapping[str, int], damage: Damage, bits: Sequence[int], average: float) -> dict[str, int]:
+    if average < min(bits):
+        raise UserError(f"average_bits={average:g} is not possible with bits={bits}: give {min(bits)} to {max(bits)}")
+    cost = {layer: {width: count * width for width in bits} for layer, count in counts.items()}
+    return best_assignment(damage, cost, average * sum(counts.values()))
+
+
+def _within_bytes(loaded: Loaded, damage: Damage, options: SensitivityConfig) -> dict[str, int]:
+    """As `assign_within`, for all files of the bundle.
+
+    What belongs to no layer (norms, names, tokenizer) takes the same at all bits, but for the rules: they are in the
+    bundle's configuration, and the layers get what the rules leave.
+    """
+    target, bits = int(options.target_bytes or 0), options.bits
+    cost = layer_bytes(loaded, bits)
+    fewest, most = dict.fromkeys(cost, min(bits)), dict.fromkeys(cost, max(bits))
+    smallest, largest = (assigned_bytes(loaded, each, options.name) for each in (fewest, most))
+    if target < smallest:
+        raise UserError(
+            f"target_bytes={target} is not possible with bits={bits}: bundles of this model have {smallest} bytes "
+            f"at {min(bits)} bits to {largest} bytes at {max(bits)}"
+        )
+    budget = total(cost, fewest) + target - smallest
+    while budget > total(cost, fewest):
+        assignment = best_assignment(damage, cost, budget)
+        excess = assigned_bytes(loaded, assignment, options.name) - target
+        if excess <= 0:
+            return assignment
+        budget = total(cost, assignment) - excess
+    return fewest
+
+
+def _bundle(loaded: Loaded) -> tuple[int, dict[str, int]]:
+    """The bytes of all files of the bundle that a model makes, and those of each tensor in it."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "bundle"
+        written = write_bundle(folder, loaded.model, loaded.tokenizer, loaded.config, loaded.notes)
+        return written, {name: tensor.nbytes for name, tensor in stored_tensors(folder).items()}
