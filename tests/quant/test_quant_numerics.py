@@ -20,7 +20,7 @@ from nibble.quant.numerics import (
     quantize_weight,
     straight_through,
 )
-from nibble.quant.spec import ActivationGranularity, ActivationSpec, Range, WeightGranularity, WeightScale, WeightSpec
+from nibble.quant.spec import ActivationGranularity, ActivationSpec, Range, WeightGranularity, WeightSpec
 
 BITS = st.integers(2, 8)
 RANGES = st.sampled_from(list(Range))
@@ -72,7 +72,7 @@ def test_activation_error_is_at_most_half_a_step(x, bits, range_):
 @given(x=MATRICES, bits=BITS)
 def test_weight_error_is_at_most_half_a_step(x, bits):
     """The stored scale is a float16, so the largest weight may lie a little beyond the last code."""
-    spec = WeightSpec(bits, scale=WeightScale.absmax)
+    spec = WeightSpec(bits)
     x = torch.where(x.abs().amax(1, keepdim=True) < 1, 0.0, x)  # float16 scales below 2^-14 lose precision
     codes, scale, _ = quantize_weight(x, spec, "layer")
     assert codes.dtype == torch.int8

@@ -48,7 +48,7 @@ RULES = {
     "int4 2:4": Rule("**", W(4), A(8), Sparsity(2, 4)),
     "int3": Rule("**", W(3), A(8)),
     "int2": Rule("**", W(2), A(8)),
-    "int2 absmax": Rule("**", W(2, scale=WeightScale.absmax), A(8)),
+    "int2 mean": Rule("**", W(2, scale=WeightScale.mean), A(8)),
     "int2 learned": Rule("**", W(2, learned=True), A(8)),
     "int1": Rule("**", W(1), A(8)),
     "int1 learned": Rule("**", W(1, learned=True), A(8)),

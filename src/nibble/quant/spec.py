@@ -60,7 +60,7 @@ class WeightSpec:
     group_size: int | None = None  # per_channel: so many weights along K share a scale; null: all K
     range: Range = Range.narrow
     symmetric: bool = True  # false: up to 7 bits, each slice has a zero point, and all 2^b codes between min and max
-    scale: WeightScale | None = None  # null: absmax for 3 bits and more, mean below
+    scale: WeightScale | None = None  # null: absmax, and for 1 bit mean
     learned: bool = False  # multiply the scale by e^p and train p, which starts at 0 (Esser et al., 2020, LSQ)
 
     def __post_init__(self) -> None:
@@ -93,7 +93,7 @@ class WeightSpec:
         """`scale`, or the default of this width."""
         if self.scale is not None:
             return self.scale
-        return WeightScale.absmax if self.bits > 2 or not self.symmetric else WeightScale.mean
+        return WeightScale.absmax if self.bits > 1 else WeightScale.mean
 
 
 @dataclass
