@@ -73,6 +73,7 @@ def test_a_slip_ends_the_command_without_a_traceback():
     [
         (["model.heads=5"], "model.heads=5 does not divide model.width"),
         (["model.kernel=8"], "model.kernel=8 .* 9"),
+        (["model.heads=0"], "model.heads=0; give at least 1"),
         (["data.noise.kind=babble"], "data.noise.dir="),
         (["quant=int4", "quant.rules=[{match: '**', weight: {bits: 9}}]"], "weight bits is 9"),
         (["schedule.phases=[{at: 0.5, precision: float}]"], "begin with 0"),

@@ -9,15 +9,18 @@ SOURCE = Path(__file__).parents[1] / "src" / "nibble"
 BASE = {"errors", "config"}
 MAY_IMPORT = {
     "errors": set(),
-    "config": {"errors", "quant.spec"},  # the options of quantization are plain data, defined in their own room
+    "schema": {"errors"},
+    "provenance": set(),
+    # The options of quantization are plain data, defined in their own room.
+    "config": {"errors", "schema", "quant.spec"},
     "features": BASE,
     "model": BASE,
     "kernels": {"errors"},
     "quant": {"errors", "kernels"},
     "data": BASE | {"features", "model.subsampling"},  # how many frames an utterance becomes
-    "export": BASE | {"features", "model", "kernels", "quant", "data"},
-    "evaluation": BASE | {"features", "model", "kernels", "quant", "data", "export"},
-    "sensitivity": BASE | {"cli", "model", "quant", "data", "export", "evaluation"},
+    "export": BASE | {"provenance", "features", "model", "kernels", "quant", "data"},
+    "evaluation": BASE | {"provenance", "features", "model", "kernels", "quant", "data", "export"},
+    "sensitivity": BASE | {"provenance", "cli", "model", "quant", "data", "export", "evaluation"},
     "training": BASE | {"features", "model", "kernels", "quant", "data", "export", "evaluation"},
     "report": BASE | {"features", "model", "kernels", "quant", "data", "export", "evaluation", "transcribe"},
     "transcribe": BASE | {"features", "model", "data", "export"},

@@ -13,6 +13,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from nibble.errors import UserError, nearest
 from nibble.quant.spec import QuantConfig, ScheduleConfig
+from nibble.schema import build
 
 # ---- data ----------------------------------------------------------------------------------------------------------
 
@@ -141,6 +142,9 @@ class ModelConfig:
     joiner_width: int = MISSING
 
     def __post_init__(self) -> None:
+        for name in ("width", "layers", "heads", "kernel", "predictor_width", "joiner_width"):
+            if getattr(self, name) < 1:
+                raise UserError(f"model.{name}={getattr(self, name)}; give at least 1")
         if self.width % self.heads:
             raise UserError(f"model.heads={self.heads} does not divide model.width={self.width}")
         if self.kernel % 2 == 0:
@@ -548,9 +552,7 @@ def plain(run: Config) -> dict[str, Any]:
 
 def from_plain(values: dict[str, Any]) -> Config:
     """The inverse of `plain`; unknown options and wrong types raise `UserError`."""
-    from omegaconf.errors import OmegaConfBaseException
-
     try:
-        return typed(OmegaConf.merge(OmegaConf.structured(Config), values))  # type: ignore[arg-type]
-    except OmegaConfBaseException as error:
+        return build(Config, values)
+    except UserError as error:
         raise UserError(f"this configuration is not of this version of nibble: {error}") from error

@@ -72,6 +72,13 @@ def test_places_that_are_none():
         unpack(torch.full((10,), 255, dtype=torch.uint8), 8, (1, 12), Sparsity(2, 3))
 
 
+def test_two_survivors_in_one_place():
+    """2:4 in 4 bits: two codes, then the places 1 and 0 in place of 0 and 1, or 1 twice."""
+    for places in (0b0001, 0b0101):
+        with pytest.raises(ValueError, match="places in a group that do not increase"):
+            unpack(torch.tensor([0x99, 0x99, places], dtype=torch.uint8), 4, (1, 8), Sparsity(2, 4))
+
+
 def test_a_strided_tensor_is_packed_in_row_major_order():
     codes = torch.arange(-6, 6, dtype=torch.int8).view(3, 4).t()
     assert torch.equal(unpack(pack(codes, 4), 4, (4, 3)), codes)

@@ -11,13 +11,14 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from nibble import provenance
 from nibble.config import EvaluateConfig, HardwareConfig, Search, overridden, plain
 from nibble.data.batch import Batch
 from nibble.data.datamodule import SpeechDataModule
 from nibble.data.progress import track
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
-from nibble.evaluation import provenance, records
+from nibble.evaluation import records
 from nibble.evaluation.printing import print_results
 from nibble.evaluation.records import Record
 from nibble.evaluation.result import Result, Transcript

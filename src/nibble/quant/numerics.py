@@ -206,8 +206,11 @@ def without_zeros(scale: Tensor) -> Tensor:
 
 
 def all_finite(scale: Tensor) -> bool:
-    """Whether no scale is NaN or infinite; a maximum passes both on, so this stands for the whole tensor."""
-    return math.isfinite(scale.amax().item()) if scale.numel() else True
+    """Whether no scale is NaN or infinite; a maximum passes both on, so this stands for the whole tensor.
+
+    On the meta device, where tensors have shapes and no values, it is so.
+    """
+    return math.isfinite(scale.amax().item()) if scale.numel() and not scale.is_meta else True
 
 
 def straight_through(x: Tensor, replacement: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ def unpack(packed: Tensor, bits: int, shape: torch.Size | tuple[int, ...], spars
     """The inverse of `pack`: bytes uint8 -> codes int8 of `shape`.
 
     Raises:
-        ValueError: the number of bytes does not fit the shape.
+        ValueError: the number of bytes does not fit the shape, or a place of a survivor cannot be one.
     """
     count = torch.Size(shape).numel()
     if packed.numel() == _bytes(count, bits):
@@ -53,6 +53,8 @@ def unpack(packed: Tensor, bits: int, shape: torch.Size | tuple[int, ...], spars
             places = _unpack_fields(packed[values:], _place_bits(sparsity), kept).view(-1, sparsity.keep).long()
             if bool((places >= sparsity.of).any()):
                 raise ValueError(f"a place beyond {sparsity.of} weights")
+            if bool((places.diff(dim=1) <= 0).any()):
+                raise ValueError("places in a group that do not increase")
             groups = survivors.new_zeros((count // sparsity.of, sparsity.of))
             return groups.scatter_(1, places, survivors).view(shape)
     raise ValueError(f"{packed.numel()} bytes cannot hold {tuple(shape)} codes of {bits} bits")

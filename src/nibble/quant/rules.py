@@ -46,8 +46,24 @@ def assign(model: nn.Module, rules: list[Rule]) -> dict[str, Rule]:
 
 def matches(pattern: str, name: str) -> bool:
     """Whether a glob matches a dotted name: `*` stays within a part, `**` crosses dots, `**.x` matches `x` too."""
-    expression = re.escape(pattern).replace(r"\*\*\.", r"(.*\.)?").replace(r"\*\*", ".*").replace(r"\*", "[^.]*")
-    return re.fullmatch(expression, name) is not None
+    if "*" not in pattern:
+        return pattern == name
+    # All places of the name that the pattern so far can end at: a regular expression would try them one by one, which
+    # takes years for some patterns.
+    ends = {0}
+    for part in re.findall(r"\*\*\.|\*\*|\*|[^*]+", pattern):
+        if not ends:
+            return False
+        first = min(ends)
+        if part == "**":
+            ends = set(range(first, len(name) + 1))
+        elif part == "**.":
+            ends |= {place + 1 for place in range(first, len(name)) if name[place] == "."}
+        elif part == "*":
+            ends = {place for end in ends for place in range(end, end + len(name[end:].partition(".")[0]) + 1)}
+        else:
+            ends = {end + len(part) for end in ends if name.startswith(part, end)}
+    return len(name) in ends
 
 
 def coverage(model: nn.Module) -> list[Covered]:

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from scipy.stats import spearmanr
 
+from nibble import provenance
 from nibble.config import DamageMethod, SensitivityConfig, overridden
 from nibble.errors import UserError
-from nibble.evaluation import provenance
 from nibble.evaluation.evaluate import choose_device
 from nibble.export.checkpoint import load_checkpoint
 from nibble.export.loaded import Loaded

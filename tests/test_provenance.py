@@ -1,7 +1,7 @@
 import subprocess
 from pathlib import Path
 
-from nibble.evaluation import provenance
+from nibble import provenance
 
 
 def git(folder: Path, *arguments: str) -> None:
