@@ -176,8 +176,8 @@ class DistillConfig:
     # none; self: this run at the end of its float phase; a float checkpoint, run or bundle of the same labels;
     # auto: self if a rule has weights of less than 4 bits and the schedule begins with a float phase, else none
     teacher: str = "auto"
-    encoder_weight: float = 1.0  # of the squared difference of encoder outputs, in variances of the teacher's
-    posterior_weight: float = 1.0  # of the divergence of the label distributions, per lattice node, in nats
+    encoder_weight: float = 0.0  # of the squared difference of encoder outputs, in variances of the teacher's
+    posterior_weight: float = 10.0  # of the divergence of the label distributions, per lattice node, in nats
 
     def __post_init__(self) -> None:
         for name in ("encoder_weight", "posterior_weight"):
@@ -305,6 +305,15 @@ class Config:
 # ---- evaluation ----------------------------------------------------------------------------------------------------
 
 
+class Backend(StrEnum):
+    """What computes."""
+
+    torch = "torch"
+    bundle = "bundle"  # torch, on the integers of a bundle: of a run, those in its folder bundle/
+    onnx = "onnx"  # ONNX Runtime on an exported folder, with the search of this project
+    sherpa = "sherpa"  # sherpa-onnx on an exported folder: its features, and its search of one label a frame at most
+
+
 class Search(StrEnum):
     """How labels are found in the network's output."""
 
@@ -340,7 +349,8 @@ class DataOverrides:
 class EvaluateConfig:
     """`python evaluate.py`: which models, on which speech, searched how."""
 
-    checkpoint: Any = None  # a run folder, a .ckpt or a bundle, or a list of them
+    checkpoint: Any = None  # a run folder, a .ckpt, a bundle or (backend onnx, sherpa) an exported folder; or a list
+    backend: Backend = Backend.torch
     experiment: str | None = None  # instead of checkpoint: the run of this experiment that was trained last
     part: Any = None  # dev, test, or names of parts; one or a list; null: dev
     quant: QuantConfig | None = None  # quantize float checkpoints without training; null: as trained
@@ -358,10 +368,20 @@ class EvaluateConfig:
                 "give either checkpoint=RUN, checkpoint=[RUN,RUN] (run folders, .ckpt files or bundles), "
                 "or experiment=NAME for its latest run"
             )
+        if self.exported and (self.experiment is not None or self.quant is not None):
+            raise UserError(
+                f"backend={self.backend.value} measures an exported folder as it is; "
+                "give checkpoint=FOLDER from python -m nibble.export, and leave experiment= and quant= out"
+            )
         if self.beam_width < 1:
             raise UserError(f"beam_width={self.beam_width}; give at least 1")
         if self.max_utterances is not None and self.max_utterances < 1:
             raise UserError(f"max_utterances={self.max_utterances}; give at least 1, or null for all")
+
+    @property
+    def exported(self) -> bool:
+        """Whether the backend reads what `python -m nibble.export` wrote, and no checkpoint."""
+        return self.backend in (Backend.onnx, Backend.sherpa)
 
     @property
     def checkpoints(self) -> list[str]:
@@ -431,6 +451,46 @@ class QuantizeConfig:
         """Whether anything is calibrated."""
         static = any(rule.activation is not None and rule.activation.static for rule in self.quant.rules)
         return static or self.rounding is Rounding.gptq
+
+
+# ---- export --------------------------------------------------------------------------------------------------------
+
+
+class Target(StrEnum):
+    """What a model is exported as."""
+
+    bundle = "bundle"  # the smallest: what this project reads
+    sherpa = "sherpa"  # ONNX files that sherpa-onnx loads as they are, and ONNX Runtime
+
+
+class Encoding(StrEnum):
+    """How an ONNX file holds weights, and what its products are of. `nibble.export.onnx_products` has the equations."""
+
+    float = "float"  # 32 bits, float products
+    w8a8 = "w8a8"  # 8-bit weights, 8-bit activations
+    w4a8 = "w4a8"  # weights of up to 4 bits in 4 bits, 8-bit activations
+    w4 = "w4"  # weights of up to 4 bits in 4 bits, float activations
+
+
+@dataclass
+class ExportConfig:
+    """`python -m nibble.export`: a trained model to what runs elsewhere."""
+
+    checkpoint: str | None = None  # a run folder, a .ckpt or a bundle
+    target: Target = Target.sherpa
+    encoding: Encoding | None = None  # null: w4a8 for weights of up to 4 bits, w8a8 for more, float for a float model
+    quant: QuantConfig | None = None  # quantize a float checkpoint without training; null: as trained
+    parity: bool = False  # compare each layer of the export with torch's, and print a table
+    output: str | None = None  # the folder; null: sherpa_<encoding> or bundle in the run folder
+
+    def __post_init__(self) -> None:
+        if not self.checkpoint:
+            raise UserError("give checkpoint=RUN: a run folder, a .ckpt file or a bundle")
+        if self.target is Target.bundle and self.encoding is not None:
+            raise UserError(
+                f"encoding={self.encoding.value} is for target=sherpa: a bundle holds the weights at the bits they "
+                "were trained at; leave encoding= out"
+            )
 
 
 # ---- sensitivity ---------------------------------------------------------------------------------------------------
@@ -511,6 +571,14 @@ def typed_quantization(config: DictConfig) -> QuantizeConfig:
     options = _object(config)
     if not isinstance(options, QuantizeConfig):
         raise UserError(f"not a configuration of nibble.quantize: {type(options).__name__}")
+    return options
+
+
+def typed_export(config: DictConfig) -> ExportConfig:
+    """As `typed`, for `python -m nibble.export`."""
+    options = _object(config)
+    if not isinstance(options, ExportConfig):
+        raise UserError(f"not a configuration of nibble.export: {type(options).__name__}")
     return options
 
 

@@ -131,7 +131,7 @@ def student_of(run: Path, distill: DistillConfig) -> TransducerModule:
 
 def test_gradients_reach_the_student_only_and_no_checkpoint_holds_the_teacher(write_run, batch):
     float_run = write_run(seed=1)
-    module = student_of(write_run("int2", "float", seed=2), DistillConfig(str(float_run)))
+    module = student_of(write_run("int2", "float", seed=2), DistillConfig(str(float_run), 1.0, 1.0))
     plain = module.loss(batch)
     set_precision(module.model, Precision.rules)
     logits, encoded, lengths = module.model(batch.features, batch.feature_lengths, batch.labels, batch.label_lengths)
@@ -152,7 +152,7 @@ def test_gradients_reach_the_student_only_and_no_checkpoint_holds_the_teacher(wr
 
 def test_a_student_that_is_its_teacher_has_nothing_to_learn(write_run, batch):
     run = write_run(seed=1)
-    module = student_of(run, DistillConfig(str(run))).eval()
+    module = student_of(run, DistillConfig(str(run), 1.0, 1.0)).eval()
     outputs = module.model(batch.features, batch.feature_lengths, batch.labels, batch.label_lengths)
     total, terms = module.teacher.losses(batch, module.model, *outputs)
     assert set(terms) == {"encoder_match", "posterior"}
@@ -170,7 +170,7 @@ def test_a_term_without_weight_is_not_computed(write_run, batch):
 
 
 def test_only_training_at_a_quantized_precision_has_a_teacher(write_run, batch):
-    module = student_of(write_run("int2", "float", seed=2), DistillConfig(str(write_run(seed=1))))
+    module = student_of(write_run("int2", "float", seed=2), DistillConfig(str(write_run(seed=1)), 1.0, 1.0))
     calls = []
     losses = module.teacher.losses
     module.teacher.losses = lambda *arguments: calls.append(1) or losses(*arguments)
@@ -225,7 +225,7 @@ def test_what_cannot_teach(make_config, overrides, message):
 def test_a_teacher_that_does_not_fit_is_refused_with_both_values(make_config, write_run):
     run = write_run()  # 32 wide
     with pytest.raises(UserError, match=r"encoder width 32 there and 48 here.*distill\.encoder_weight=0"):
-        find_teacher(make_config("quant=int2", f"distill.teacher={run}"))
+        find_teacher(make_config("quant=int2", f"distill.teacher={run}", "distill.encoder_weight=1"))
     teacher = find_teacher(make_config("quant=int2", f"distill.teacher={run}", "distill.encoder_weight=0"))
     with pytest.raises(UserError, match="mel bins 80 there and 40 here"):
         find_teacher(make_config("quant=int2", f"distill.teacher={run}", "features.mel_bins=40", "model.width=32"))
@@ -251,7 +251,13 @@ class Labels:
 
 
 def run_options(*overrides: str) -> list[str]:
-    options = ["quant=int2", PHASES, "trainer.max_steps=10", "trainer.validate_every_steps=100"]
+    options = [
+        "quant=int2",
+        "distill.encoder_weight=1",
+        PHASES,
+        "trainer.max_steps=10",
+        "trainer.validate_every_steps=100",
+    ]
     return [*options, "model.dropout=0.1", "hardware.max_batch_utterances=3", *overrides]
 
 
