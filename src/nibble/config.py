@@ -173,7 +173,7 @@ class DistillConfig:
     The teacher hears the same batches; phases in float have none.
     """
 
-    # none; self: this run at the end of its float phase; a float checkpoint, run or bundle of the same labels;
+    # none; self: this run at the end of its last phase at 8 bits or more; a float checkpoint of the same labels;
     # auto: self if a rule has weights of less than 4 bits and the schedule begins with a float phase, else none
     teacher: str = "auto"
     encoder_weight: float = 0.0  # of the squared difference of encoder outputs, in variances of the teacher's

@@ -204,7 +204,7 @@ def test_by_default_a_run_below_four_bits_teaches_itself(make_config, overrides,
     teacher = find_teacher(make_config(*overrides))
     assert (teacher is not None) == taught
     if teacher is not None:
-        assert teacher.path == Path("runs/tiny/checkpoints/phase_1_float.ckpt")
+        assert teacher.path == Path("runs/tiny/checkpoints/phase_2_int8.ckpt")
 
 
 @pytest.mark.parametrize(
@@ -276,10 +276,10 @@ def test_a_distilled_run_resumes_exactly_and_says_how_it_was_trained(whole, make
     folder = Path(config.run_dir)
     assert read_bundle(folder / "bundle").method == "distilled"
     methods = {path.stem: load_checkpoint(path).method for path in folder.glob("checkpoints/*.ckpt")}
-    assert methods == {"phase_1_float": "float", "phase_2_int8": "distilled", "last": "distilled"}
+    assert methods == {"phase_1_float": "float", "phase_2_int8": "qat", "last": "distilled"}
     with (folder / "csv" / "metrics.csv").open() as file:
         rows = {int(row["step"]): row for row in csv.DictReader(file) if row.get("train_loss")}
-    assert [bool(rows[step]["train_posterior"]) for step in (1, 4)] == [False, True]
+    assert [bool(rows[step]["train_posterior"]) for step in (1, 4, 8)] == [False, False, True]
     parts = sum(float(rows[8][f"train_{name}"]) for name in ("transducer", "encoder_match", "posterior"))
     assert parts <= float(rows[8]["train_loss"])  # which has CTC as well
 
@@ -293,6 +293,6 @@ def test_a_distilled_run_resumes_exactly_and_says_how_it_was_trained(whole, make
 
 def test_a_run_without_its_float_phase_cannot_go_on(make_config, train_until):
     train_until(8, make_config(*run_options()))
-    Path("runs/tiny/checkpoints/phase_1_float.ckpt").unlink()
-    with pytest.raises(UserError, match=r"phase_1_float\.ckpt held its weights.*distill\.teacher=FLOAT_RUN"):
+    Path("runs/tiny/checkpoints/phase_2_int8.ckpt").unlink()
+    with pytest.raises(UserError, match=r"phase_2_int8\.ckpt held its weights.*distill\.teacher=FLOAT_RUN"):
         train(make_config("resume=runs/tiny"))

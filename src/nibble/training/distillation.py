@@ -8,6 +8,7 @@ Two terms, each zero where student and teacher agree:
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from nibble.export.checkpoint import load_checkpoint
 from nibble.export.loaded import Loaded
 from nibble.model.padding import valid_frames
 from nibble.model.transducer import BLANK, Transducer
-from nibble.quant.convert import evaluated_at
+from nibble.quant.convert import evaluated_at, set_precision
 from nibble.quant.spec import Precision
 
 TAUGHT_BELOW_BITS = 4  # distill.teacher=auto: weights of fewer bits lose without a teacher
@@ -46,7 +47,12 @@ class Teacher:
     def __init__(self, config: Config, path: Path, own: bool) -> None:
         self.config = config
         self.path = path
+        self._own = own
         self._loaded = None if own else self._load()
+
+    def teaches(self, precision: Precision) -> bool:
+        """Whether a student at `precision` has something to learn: one in float has not, nor one as wide as itself."""
+        return precision not in ((Precision.float, Precision.int8) if self._own else (Precision.float,))
 
     def check_labels(self, tokenizer: Tokenizer) -> None:
         """Raise `UserError` unless the teacher's labels are those of `tokenizer`; those of the own run are."""
@@ -98,13 +104,15 @@ class Teacher:
         yield self._loaded.model.to(next(student.parameters()).device)
 
     def _load(self) -> Loaded:
-        if not self.path.exists() and self.path == own_float_phase(self.config):
+        if self._own and not self.path.exists():
             raise UserError(
-                f"the teacher of this run is gone: {self.path} held its weights at the end of the float phase. "
+                f"the teacher of this run is gone: {self.path} held its weights at the end of that phase. "
                 "Put that file back, or start a new run with distill.teacher=FLOAT_RUN"
             )
         loaded = load_checkpoint(self.path)
-        if loaded.precision is not Precision.float:
+        if self._own:
+            set_precision(loaded.model, Precision.float)
+        elif loaded.precision is not Precision.float:
             raise UserError(
                 f"distill.teacher={self.path} is at {loaded.quant}; give a float run, "
                 "or checkpoints/phase_1_float.ckpt of a staged one"
@@ -127,6 +135,7 @@ class FloatBranch(Teacher):
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self._own = False
         self._loaded = None
 
     @contextmanager
@@ -163,12 +172,13 @@ def find_teacher(config: Config) -> Teacher | None:
             f"distill.teacher=self, but the schedule begins with {phases[0].precision.value}: "
             "give schedule=staged, which begins with a float phase, or distill.teacher=FLOAT_RUN"
         )
-    return Teacher(config, own_float_phase(config), own=True)
+    return Teacher(config, own_weights(config), own=True)
 
 
-def own_float_phase(config: Config) -> Path:
-    """The weights at the end of the first phase, where `Checkpoints` puts them."""
-    return Path(config.run_dir) / "checkpoints" / "phase_1_float.ckpt"
+def own_weights(config: Config) -> Path:
+    """The weights at the end of the last phase at 8 bits or more, where `Checkpoints` puts them."""
+    wide = list(takewhile(lambda phase: phase.precision in (Precision.float, Precision.int8), config.schedule.phases))
+    return Path(config.run_dir) / "checkpoints" / f"phase_{len(wide)}_{wide[-1].precision.value}.ckpt"
 
 
 def encoder_match(student: Tensor, teacher: Tensor, lengths: Tensor) -> Tensor:

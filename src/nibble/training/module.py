@@ -65,7 +65,7 @@ class TransducerModule(pl.LightningModule):
         logits, encoded, lengths = self.model(batch.features, batch.feature_lengths, batch.labels, batch.label_lengths)
         labels = batch.label_lengths.sum().clamp(min=1)
         loss = transducer_loss(logits, lengths, batch.labels, batch.label_lengths).sum() / labels
-        if self.training and self.teacher is not None and self._quantized():
+        if self.training and self.teacher is not None and self.teacher.teaches(self._precision()):
             taught, terms = self.teacher.losses(batch, self.model, logits, encoded, lengths)
             logged = {"train_transducer": loss, **{f"train_{name}": term for name, term in terms.items()}}
             self.log_dict(logged, batch_size=len(batch.ids))
@@ -79,17 +79,18 @@ class TransducerModule(pl.LightningModule):
             )
         return loss + self.config.loss.ctc_weight * ctc / labels
 
-    def _quantized(self) -> bool:
-        """Whether the present phase is not in float."""
-        return any(layer.precision is not Precision.float for layer in quantized_modules(self.model).values())
+    def _precision(self) -> Precision:
+        """What the present step runs at."""
+        layers = quantized_modules(self.model).values()
+        return next((layer.precision for layer in layers), Precision.float)
 
     def _method(self) -> str:
         """How the weights came to the present precision, as in records."""
-        if not self._quantized():
+        if self._precision() is Precision.float:
             return "float"
         if self.config.schedule.together:
             return "shared"
-        return "qat" if self.teacher is None else "distilled"
+        return "distilled" if self.teacher is not None and self.teacher.teaches(self._precision()) else "qat"
 
     def _skip(self, batch: Batch) -> None:
         self.skipped_in_a_row += 1
@@ -143,7 +144,7 @@ class TransducerModule(pl.LightningModule):
             "tokenizer": self.tokenizer.model,
             "corpus": self.corpus,
             "step": self.global_step,
-            "precision": layers[0].precision.value if layers else Precision.float.value,
+            "precision": self._precision().value,
             "blend": layers[0].blend if layers else 1.0,
             "method": self._method(),
         }
