@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "kernels": {"errors"},
     "quant": {"errors", "kernels"},
     "data": BASE | {"features", "model.subsampling"},  # how many frames an utterance becomes
-    "export": BASE | {"provenance", "features", "model", "kernels", "quant", "data"},
+    "export": BASE | {"schema", "provenance", "features", "model", "kernels", "quant", "data"},
     "evaluation": BASE | {"provenance", "features", "model", "kernels", "quant", "data", "export"},
     "sensitivity": BASE | {"provenance", "cli", "model", "quant", "data", "export", "evaluation"},
     "training": BASE | {"features", "model", "kernels", "quant", "data", "export", "evaluation"},

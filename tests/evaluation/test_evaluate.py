@@ -119,7 +119,11 @@ def test_a_finished_run_gets_a_bundle_and_a_record(write_run) -> None:
     record = evaluate_run(run)
     assert (run / "bundle" / "model.safetensors").is_file()
     assert record["bundle_bytes"] == sum(file.stat().st_size for file in (run / "bundle").iterdir())
-    assert len(read(Path("results/records.jsonl"))) == 1
+    (kept,) = read(Path("results/records.jsonl"))
+    assert (kept.bundle_bytes, kept.ratio) == (record["bundle_bytes"], record["float32_bytes"] / kept.bundle_bytes)
+    card = (run / "bundle" / "README.md").read_text()
+    assert f"Word error rate: **{100 * kept.wer:.2f} %**" in card
+    assert f"{kept.reference_words:,} words in 4 utterances" in card
 
 
 def test_the_budget_is_printed_beside_the_measurement(write_run) -> None:

@@ -24,7 +24,8 @@ from nibble.evaluation.records import Record
 from nibble.evaluation.result import Result, Transcript
 from nibble.evaluation.size import Size, measure_size
 from nibble.evaluation.wer import Score, score
-from nibble.export.bundle import write_bundle
+from nibble.export.bundle import bundle_bytes, export_bundle
+from nibble.export.card import Measured, write_card
 from nibble.export.checkpoint import latest_run, load_checkpoint, quantize
 from nibble.export.loaded import Loaded, float_parameters
 from nibble.model.decoding import Hypothesis, beam, greedy
@@ -109,7 +110,7 @@ def evaluate_loaded(loaded: Loaded, options: EvaluateConfig) -> Result:
 
 
 def evaluate_run(folder: Path, console: Console | None = None) -> dict[str, Any]:
-    """Write `bundle/` of a finished run, evaluate that bundle on the dev parts, and append its record.
+    """Write `bundle/` of a finished run, evaluate it on the dev parts, write that on its card, and append its record.
 
     Args:
         folder: the run; its best checkpoint is used, else its last.
@@ -120,7 +121,7 @@ def evaluate_run(folder: Path, console: Console | None = None) -> dict[str, Any]
     """
     trained = load_checkpoint(folder)
     config = trained.config
-    written = write_bundle(folder / "bundle", trained.model, trained.tokenizer, config, trained.notes)
+    written = export_bundle(trained, folder / "bundle")
     if console is not None:  # before the evaluation, which may take long
         size = Size(float_parameters(config, trained.tokenizer.size), written, [])
         console.print(
@@ -130,12 +131,31 @@ def evaluate_run(folder: Path, console: Console | None = None) -> dict[str, Any]
         checkpoint=str(folder / "bundle"),
         hardware=config.hardware,
         max_utterances=config.trainer.max_validation_utterances,
-        records=config.records,
+        records=None,
     )
-    results = evaluate_checkpoints(options)
+    (result,) = evaluate_checkpoints(options)
+    result.record = _on_card(folder / "bundle", trained, result.record)
+    if config.records is not None:
+        records.append(Path(config.records), result.record)
     if console is not None:
-        print_results(results, console)
-    return asdict(results[0].record)
+        print_results([result], console)
+    return asdict(result.record)
+
+
+def _on_card(bundle: Path, trained: Loaded, record: Record) -> Record:
+    """Write what was measured on the bundle's card; the record with the bytes of the bundle as it is then."""
+    measured = Measured(
+        corpus=record.corpus,
+        part=record.part,
+        wer=record.wer,
+        wer_ci95=record.wer_ci95,
+        words=record.reference_words,
+        utterances=len(record.utterance_errors),
+        backend=record.backend,
+    )
+    write_card(bundle, trained.config, trained.notes, trained.tokenizer.size, measured)
+    size = bundle_bytes(bundle)
+    return replace(record, bundle_bytes=size, ratio=record.float32_bytes / size)
 
 
 def choose_device(hardware: HardwareConfig) -> torch.device:

@@ -4,19 +4,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from nibble.export.bundle import bundle_bytes, stored_tensors, write_bundle
+from nibble.export.bundle import bundle_bytes, export_bundle
 from nibble.export.loaded import Loaded, float_parameters
-
-
-@dataclass(frozen=True)
-class Group:
-    """Tensors of one kind in one part of the network, such as all biases of the encoder."""
-
-    name: str  # encoder.**.bias; the whole name of a tensor that is alone
-    tensors: int
-    values: int
+from nibble.export.sixteen_bit import Group, sixteen_bit
+from nibble.export.tensors import stored
 
 
 @dataclass(frozen=True)
@@ -25,7 +16,7 @@ class Size:
 
     parameters: int  # of the float transducer, without parts that exist in training only
     bundle_bytes: int  # all files of the bundle
-    sixteen_bit: list[Group]  # what a bundle holds in float16, most values first; empty for a float bundle
+    sixteen_bit: list[Group] | None  # what a bundle holds in float16, most first; none if float; null: no bundle
 
     @property
     def float32_bytes(self) -> int:
@@ -45,18 +36,9 @@ def measure_size(loaded: Loaded) -> Size:
         return Size(parameters, bundle_bytes(loaded.path), _sixteen_bit(loaded.path))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "bundle"
-        written = write_bundle(folder, loaded.model, loaded.tokenizer, loaded.config, loaded.notes)
+        written = export_bundle(loaded, folder)
         return Size(parameters, written, _sixteen_bit(folder))
 
 
 def _sixteen_bit(folder: Path) -> list[Group]:
-    found: dict[str, list[tuple[str, int]]] = {}
-    for name, tensor in stored_tensors(folder).items():
-        if tensor.dtype == torch.float16:
-            room, _, inner = name.partition(".")
-            found.setdefault(f"{room}.**.{inner.rpartition('.')[2]}", []).append((name, tensor.numel()))
-    groups = [
-        Group(pattern if len(tensors) > 1 else tensors[0][0], len(tensors), sum(values for _, values in tensors))
-        for pattern, tensors in found.items()
-    ]
-    return sorted(groups, key=lambda group: (-group.values, group.name))
+    return sixteen_bit(stored(folder / "model.safetensors"))

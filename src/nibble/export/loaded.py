@@ -1,5 +1,6 @@
 """A trained transducer with all that is needed to use it, whether it came from a checkpoint or a bundle."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,7 @@ class Loaded:
     @property
     def quant(self) -> str:
         """The name of what the weights are at: that of the run's rules, or float, int8 and so on."""
-        if self.precision is Precision.rules:
-            return self.config.quant.name
-        return self.precision.value + ("_lowrank" if self.config.quant.low_rank else "")
+        return quant_name(self.config, self.precision)
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -45,6 +44,13 @@ class Loaded:
             "corpus": self.corpus,
             "step": self.step,
         }
+
+
+def quant_name(config: Config, precision: Precision) -> str:
+    """The name of what the weights of a run are at when they are at `precision`, as in records."""
+    if precision is Precision.rules:
+        return config.quant.name
+    return precision.value + ("_lowrank" if config.quant.low_rank else "")
 
 
 def float_model(config: Config, vocabulary_size: int) -> Transducer:
@@ -64,8 +70,11 @@ def float_parameters(config: Config, vocabulary_size: int) -> int:
 
 def check_state(path: Path, model: nn.Module, state: dict[str, Tensor]) -> None:
     """Raise `UserError` unless `state` has exactly the names and shapes of `model`."""
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    compare(path, *({name: tuple(tensor.shape) for name, tensor in of.items()} for of in (model.state_dict(), state)))
+
+
+def compare(path: Path, expected: Mapping[str, object], found: Mapping[str, object]) -> None:
+    """Raise `UserError` unless both have the same names, and for each the same shape, or type and shape."""
     if expected == found:
         return
     missing, surplus = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
@@ -77,5 +86,5 @@ def check_state(path: Path, model: nn.Module, state: dict[str, Tensor]) -> None:
         parts.append(f"{len(surplus)} are unknown, such as {surplus[0]}")
     if other:
         name = other[0]
-        parts.append(f"{len(other)} have another shape, such as {name}: {found[name]} instead of {expected[name]}")
+        parts.append(f"{len(other)} have another shape or type, such as {name}: {found[name]} not {expected[name]}")
     raise UserError(f"{path} holds the weights of another model: {'; '.join(parts)}")
