@@ -173,8 +173,9 @@ class DistillConfig:
     The teacher hears the same batches; phases in float have none.
     """
 
-    # none; self: this run at the end of its last phase at 8 bits or more; a float checkpoint of the same labels;
-    # auto: self if a rule has weights of less than 4 bits and the schedule begins with a float phase, else none
+    # none; self: this run at the end of its last phase at 8 bits or more, or where it trains float together with other
+    # precisions, its float branch at each step; a float checkpoint, run or bundle of the same labels;
+    # auto: self if a rule has weights of less than 4 bits and the schedule goes from float down to them, else none
     teacher: str = "auto"
     encoder_weight: float = 0.0  # of the squared difference of encoder outputs, in variances of the teacher's
     posterior_weight: float = 10.0  # of the divergence of the label distributions, per lattice node, in nats
@@ -480,12 +481,17 @@ class ExportConfig:
     target: Target = Target.sherpa
     encoding: Encoding | None = None  # null: w4a8 for weights of up to 4 bits, w8a8 for more, float for a float model
     quant: QuantConfig | None = None  # quantize a float checkpoint without training; null: as trained
+    # How often each encoded frame is given. sherpa-onnx emits at most one label a frame; given twice, two, and its
+    # timestamps are then twice too late. null: 2 for characters, which come that fast, and 1 for pieces.
+    labels_per_frame: int | None = None
     parity: bool = False  # compare each layer of the export with torch's, and print a table
     output: str | None = None  # the folder; null: sherpa_<encoding> or bundle in the run folder
 
     def __post_init__(self) -> None:
         if not self.checkpoint:
             raise UserError("give checkpoint=RUN: a run folder, a .ckpt file or a bundle")
+        if self.labels_per_frame is not None and not 1 <= self.labels_per_frame <= 10:
+            raise UserError(f"labels_per_frame={self.labels_per_frame}; give 1 to 10, or null")
         if self.target is Target.bundle and self.encoding is not None:
             raise UserError(
                 f"encoding={self.encoding.value} is for target=sherpa: a bundle holds the weights at the bits they "

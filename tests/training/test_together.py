@@ -36,7 +36,8 @@ def test_phases_that_make_no_sense():
 
 @pytest.fixture
 def run(make_config):
-    config = make_config("quant=int4", "schedule=together", "trainer.max_steps=12", "trainer.validate_every_steps=12")
+    steps = ["trainer.max_steps=12", "trainer.validate_every_steps=12", "distill.teacher=self"]
+    config = make_config("quant=int4", "schedule=together", *steps)
     train(config)
     return Path("runs/tiny")
 
@@ -62,13 +63,14 @@ def test_one_checkpoint_has_each_precision(run):
         quantize(bundle, QuantConfig("int8"))
 
 
-def test_the_float_branch_teaches(make_config):
-    assert isinstance(find_teacher(make_config("quant=int4", "schedule=together")), FloatBranch)
-    assert find_teacher(make_config("quant=int4", "schedule=together", "distill.teacher=none")) is None
+def test_the_float_branch_teaches_if_asked_to(make_config):
+    assert isinstance(find_teacher(make_config("quant=int4", "schedule=together", "distill.teacher=self")), FloatBranch)
+    assert find_teacher(make_config("quant=int2", "schedule=together")) is None
 
 
 def test_resume_is_exact(make_config, train_until):
-    options = ["quant=int4", "schedule=together", "trainer.max_steps=10", "trainer.validate_every_steps=100"]
+    options = ["quant=int4", "schedule=together", "distill.teacher=self", "trainer.max_steps=10"]
+    options.append("trainer.validate_every_steps=100")
     train(make_config(*options, "run_dir=runs/whole"))
     whole = torch.load("runs/whole/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     train_until(7, make_config(*options))

@@ -153,12 +153,13 @@ def find_teacher(config: Config) -> Teacher | None:
     choice, phases = config.distill.teacher, config.schedule.phases
     float_first = len(phases) > 1 and phases[0].precision is Precision.float
     bits = [rule.weight.bits for rule in config.quant.rules if rule.weight is not None]
-    together = choice in ("auto", "self") and Precision.float in config.schedule.together
-    if choice == "auto" and not together:
-        choice = "self" if float_first and min(bits, default=TAUGHT_BELOW_BITS) < TAUGHT_BELOW_BITS else "none"
+    together = config.schedule.together
+    if choice == "auto":
+        low = min(bits, default=TAUGHT_BELOW_BITS) < TAUGHT_BELOW_BITS
+        choice = "self" if float_first and low and not together else "none"
     if choice == "none":
         return None
-    if together:
+    if choice == "self" and Precision.float in together:
         return FloatBranch(config)
     if not config.quant.rules:
         raise UserError(
