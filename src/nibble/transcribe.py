@@ -1,17 +1,20 @@
-"""Text of audio files with a bundle: python -m nibble.transcribe runs/…/bundle speech.wav other.flac --timestamps
+"""Text of audio files with a bundle: python -m nibble.transcribe model=runs/…/bundle speech.wav other.flac --timestamps
 
-A run folder or a checkpoint works as well. Any rate and any number of channels that soundfile reads are taken.
+A run folder or a checkpoint works as well. Any rate and any number of channels that soundfile reads are taken. A folder
+stands for the files in it.
 """
 
 import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import gcd
 from pathlib import Path
 
 import soundfile
 import torch
 import torchaudio
+from scipy.signal import resample_poly
 from torch import Tensor
 
 from nibble.data.progress import track
@@ -20,6 +23,9 @@ from nibble.export.checkpoint import load_checkpoint
 from nibble.export.loaded import Loaded
 from nibble.features import SAMPLE_RATE, log_mel
 from nibble.model.decoding import Word, beam, greedy, word_timestamps
+
+MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 1_000_000  # of files
+LONG_PERIOD = 1_000  # samples of a file between two that fall together with samples at 16 kHz
 
 
 @dataclass(frozen=True)
@@ -54,18 +60,40 @@ def read_audio(path: Path) -> Tensor:
         UserError: the file is absent, is not audio, is truncated, or holds no samples.
     """
     if not path.is_file():
-        raise UserError(f"{path} does not exist" if not path.exists() else f"{path} is a folder; give files")
+        why = "is a folder within a folder; give it by itself" if path.is_dir() else "does not exist"
+        raise UserError(f"{path} {why}")
     try:
         with soundfile.SoundFile(path) as file:
             promised, rate_hz = file.frames, file.samplerate
             samples = torch.from_numpy(file.read(dtype="float32", always_2d=True)).mean(dim=1)
-    except soundfile.LibsndfileError as error:
-        raise UserError(f"{path} is not audio that can be read, or is truncated: {error}") from error
+    except (soundfile.SoundFileError, OSError, TypeError, ValueError, MemoryError) as error:
+        size = path.stat().st_size
+        why = f"is not audio that can be read, or is truncated: {error}" if size else "is empty: it has 0 bytes"
+        raise UserError(f"{path} {why}") from error
     if len(samples) < promised:
         raise UserError(f"{path} is truncated: it promises {promised} samples and holds {len(samples)}")
     if len(samples) == 0:
-        raise UserError(f"{path} holds no samples")
-    return torchaudio.functional.resample(samples, rate_hz, SAMPLE_RATE)
+        raise UserError(f"{path} holds no samples: 0 s of audio")
+    wrong = (~torch.isfinite(samples)).nonzero()
+    if len(wrong):
+        first_s = float(wrong[0]) / rate_hz
+        raise UserError(
+            f"{path} holds {len(wrong)} samples that are no numbers (NaN or infinity), the first at {first_s:.3f} s; "
+            "convert it to 16-bit integers, or record it again"
+        )
+    if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
+        raise UserError(f"{path} claims {rate_hz} samples a second; speech has {MIN_RATE_HZ} to {MAX_RATE_HZ}")
+    return _resample(samples, rate_hz)
+
+
+def _resample(samples: Tensor, rate_hz: int) -> Tensor:
+    """samples (samples,) at 16 kHz."""
+    common = gcd(rate_hz, SAMPLE_RATE)
+    if rate_hz // common < LONG_PERIOD:
+        return torchaudio.functional.resample(samples, rate_hz, SAMPLE_RATE)  # as the training speech
+    # 44,101 Hz and the like: torchaudio would keep a filter for each of 16,000 phases, of gigabytes.
+    resampled = resample_poly(samples.numpy(), SAMPLE_RATE // common, rate_hz // common)
+    return torch.from_numpy(resampled.astype("float32"))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -75,31 +103,59 @@ def main(arguments: list[str] | None = None) -> int:
         0, or 1 if the bundle or any file could not be read.
     """
     parser = argparse.ArgumentParser(prog="python -m nibble.transcribe", description=__doc__)
-    parser.add_argument("bundle", type=Path, help="bundle folder, run folder or .ckpt")
-    parser.add_argument("files", type=Path, nargs="+", metavar="file", help="audio")
+    parser.add_argument("model", type=_model, metavar="model=DIR", help="bundle folder, run folder or .ckpt")
+    parser.add_argument("files", type=Path, nargs="+", metavar="file", help="audio, or a folder of audio")
     parser.add_argument("--timestamps", action="store_true", help="one word a line with its start in seconds")
     parser.add_argument("--beam-width", type=int, default=1, metavar="N", help="beam search; 1, the default: greedy")
     options = parser.parse_args(arguments)
     if options.beam_width < 1:
         parser.error(f"--beam-width {options.beam_width}; give at least 1")
     try:
-        loaded = load_checkpoint(options.bundle)
+        loaded = load_checkpoint(options.model)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    files: list[Path] = []
     failed = 0
-    for path in track(options.files, "transcribing", len(options.files)):
+    for given in options.files:
+        try:
+            files += _files(given)
+        except UserError as error:
+            failed += 1
+            print(f"error: {error}", file=sys.stderr)
+    for path in track(files, "transcribing", len(files)):
         try:
             result = transcribe(loaded, path, options.beam_width)
         except UserError as error:
             failed += 1
             print(f"error: {error}", file=sys.stderr)
             continue
-        prefix = f"{path}: " if len(options.files) > 1 else ""
+        prefix = f"{path}: " if len(files) > 1 else ""
         print(f"{prefix}{result.text}", flush=True)
         if options.timestamps:
             print("".join(_timed(result.words)), end="", flush=True)
     return 1 if failed else 0
+
+
+def _model(word: str) -> Path:
+    return Path(word.removeprefix("model="))
+
+
+def _files(given: Path) -> list[Path]:
+    """A file, or what is in a folder but for hidden files.
+
+    Raises:
+        UserError: there is nothing in the folder, or it cannot be read.
+    """
+    if not given.is_dir():
+        return [given]
+    try:
+        found = sorted(file for file in given.iterdir() if not file.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"{given} cannot be read: {error.strerror}") from error
+    if not found:
+        raise UserError(f"{given} is an empty folder")
+    return found
 
 
 def _timed(words: list[Word]) -> Iterator[str]:

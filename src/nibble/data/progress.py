@@ -1,5 +1,6 @@
 """A progress bar for work that turns out to be long."""
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -19,7 +20,8 @@ def track(
     `size` says how much of `total` an item is: `len` where items are batches and `total` counts utterances.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    progress = Progress(*columns, console=Console(stderr=True), transient=True)
+    # Lines printed meanwhile go above the bar; those of a redirected stdout go where it leads.
+    progress = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty())
     task = progress.add_task(description, total=total)
     shown = False
     started_s = time.monotonic()

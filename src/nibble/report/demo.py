@@ -84,7 +84,7 @@ def transcribe_one(run: Path) -> None:
     loaded = load_checkpoint(run)
     data = SpeechDataModule(loaded.config.data, loaded.config.features, HardwareConfig(), loaded.config.seed)
     cut = next(iter(data.cuts(data.parts("test"))))
-    words = [str(run / "bundle"), str(source(cut))]
+    words = [f"model={run / 'bundle'}", str(source(cut))]
     print(f"$ python -m nibble.transcribe {' '.join(words)}", flush=True)
     transcribe.main(words)
     print(f"(said was: {cut.supervisions[0].text})")
