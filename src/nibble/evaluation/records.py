@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from nibble.errors import UserError
 
@@ -48,7 +49,16 @@ def append(path: Path, record: Record) -> None:
     Raises:
         UserError: the file cannot be written; it is then as it was before.
     """
-    line = (json.dumps(asdict(record), allow_nan=False) + "\n").encode()
+    append_line(path, asdict(record), "give another file: records=FILE")
+
+
+def append_line(path: Path, values: dict[str, Any], cure: str) -> None:
+    """Add `values` as one line of JSON, whole or not at all; `cure` ends the message if that fails.
+
+    Raises:
+        UserError: the file cannot be written; it is then as it was before.
+    """
+    line = (json.dumps(values, allow_nan=False) + "\n").encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # One write to a file opened for appending: concurrent runs of a sweep do not interleave.
@@ -61,7 +71,7 @@ def append(path: Path, record: Record) -> None:
         finally:
             os.close(file)
     except OSError as error:
-        raise UserError(f"the result cannot be added to {path}: {error}; give another file: records=FILE") from error
+        raise UserError(f"the result cannot be added to {path}: {error}; {cure}") from error
 
 
 def read(path: Path) -> list[Record]:

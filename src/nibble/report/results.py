@@ -28,7 +28,8 @@ _METHODS = {
 _INTRODUCTION = """\
 # Results
 
-Made from `results/records.jsonl` by `make results`; `python -m nibble.report --check` says whether it is up to date.
+Made from `results/records.jsonl` and `results/bench.jsonl` by `make results`; \
+`python -m nibble.report --check` says whether it is up to date.
 
 - **WER**: word errors over reference words, the mean over the seeds; in brackets the 95 % bootstrap interval over \
 utterances, errors pooled over seeds. It tells how sure the figure is for such speech, not how much seeds differ: \

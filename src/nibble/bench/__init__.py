@@ -1,0 +1,1 @@
+"""Ratios against what users would pick instead, measured side by side."""

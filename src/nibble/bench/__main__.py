@@ -1,0 +1,52 @@
+"""python -m nibble.bench size: measure, print a table, and add the measurements to results/bench.jsonl.
+
+size  bytes of the bundles of conformer_xs, s, m and l at int4 and int4_24, against float32; about a minute
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from nibble.bench import size
+from nibble.bench.records import Measurement, append, cells
+from nibble.errors import UserError
+
+BENCHES: dict[str, Callable[[], list[Measurement]]] = {"size": size.measure}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns 0, or 1 if the measurements cannot be kept."""
+    parser = argparse.ArgumentParser(
+        prog="python -m nibble.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("bench", choices=sorted(BENCHES))
+    parser.add_argument("--records", type=Path, default=Path("results/bench.jsonl"), metavar="FILE")
+    options = parser.parse_args(arguments)
+    try:
+        found = BENCHES[options.bench]()
+        Console().print(table(found))
+        for measurement in found:
+            append(options.records, measurement)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def table(measurements: Sequence[Measurement]) -> Table:
+    """One row a measurement."""
+    shown = Table()
+    header, *rows = cells(measurements)
+    for number, column in enumerate(header):
+        shown.add_column(column, justify="left" if number < 2 else "right")
+    for row in rows:
+        shown.add_row(*row)
+    return shown
+
+
+if __name__ == "__main__":
+    sys.exit(main())

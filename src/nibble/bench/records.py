@@ -1,0 +1,65 @@
+"""One JSON line per measurement in results/bench.jsonl."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from nibble.errors import UserError
+from nibble.evaluation.records import append_line
+from nibble.schema import build
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A contender against a baseline, measured in one run. The order of the fields is the order in the file."""
+
+    bench: str  # what is measured: size
+    case: str  # on what: conformer_l
+    contender: str  # int4
+    baseline: str  # float32
+    ratio: float  # of bytes: baseline / contender; of time: contender / baseline
+    median_ms: float | None  # of the contender; null where nothing is timed
+    threads: int  # CPU threads
+    hardware: str
+    commit: str
+    command: str
+    bytes: int | None = None  # of the contender, on disk
+
+
+def append(path: Path, measurement: Measurement) -> None:
+    """Add one line.
+
+    Raises:
+        UserError: the file cannot be written; it is then as it was before.
+    """
+    append_line(path, asdict(measurement), "give another file: --records FILE")
+
+
+def read(path: Path) -> list[Measurement]:
+    """All measurements of a file, oldest first; none if there is no file.
+
+    Raises:
+        UserError: a line is not a measurement; the text gives the line.
+    """
+    return list(_measurements(path)) if path.is_file() else []
+
+
+def cells(measurements: Sequence[Measurement]) -> list[list[str]]:
+    """Header and rows of a table, without columns that have no value."""
+    columns = [
+        ["case", *(found.case for found in measurements)],
+        ["contender", *(f"{found.contender} against {found.baseline}" for found in measurements)],
+        ["bytes", *("" if found.bytes is None else f"{found.bytes:,}" for found in measurements)],
+        ["median ms", *("" if found.median_ms is None else f"{found.median_ms:.2f}" for found in measurements)],
+        ["ratio", *(f"{found.ratio:.2f}" for found in measurements)],
+    ]
+    return [list(row) for row in zip(*(column for column in columns if any(column[1:])), strict=True)]
+
+
+def _measurements(path: Path) -> Iterator[Measurement]:
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            yield build(Measurement, json.loads(line))
+        except (ValueError, UserError) as error:
+            raise UserError(f"{path}, line {number} is not a measurement: {error}; delete that line") from error

@@ -1,0 +1,32 @@
+"""The benchmarks' part of RESULTS.md, from results/bench.jsonl: one table for each benchmark."""
+
+from collections.abc import Sequence
+
+from nibble.bench.records import Measurement, cells
+from nibble.report.tables import markdown
+
+_EXPLAINED = {
+    "size": (
+        "Bytes of a whole bundle, all its files counted: packed integers, scales, what stays in 16 bits, names, "
+        "configuration, tokenizer, model card. **ratio**: four bytes for each parameter of the float model, over these "
+        "bytes. The weights are fresh (bytes depend on shapes alone), the labels 1024 byte pairs of a generated text."
+    )
+}
+
+
+def render(measurements: Sequence[Measurement]) -> str:
+    """A section for each benchmark, in the order of the file; of equal measurements the last one counts."""
+    benches = dict.fromkeys(found.bench for found in measurements)
+    return "\n".join(_section(bench, [found for found in measurements if found.bench == bench]) for bench in benches)
+
+
+def _section(bench: str, measurements: Sequence[Measurement]) -> str:
+    last = {(found.case, found.contender, found.baseline): found for found in measurements}
+    origins = dict.fromkeys(
+        f"- {found.hardware}, CPU threads: {found.threads}; commit {found.commit[:12]}"
+        f"{'+dirty' if found.commit.endswith('+dirty') else ''}; `{found.command}`"
+        for found in last.values()
+    )
+    parts = [f"## Benchmark: {bench}\n", *([f"{_EXPLAINED[bench]}\n"] if bench in _EXPLAINED else [])]
+    header, *rows = cells(list(last.values()))
+    return "\n".join([*parts, markdown(header, rows), *origins, ""])

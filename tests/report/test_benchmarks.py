@@ -1,0 +1,50 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nibble.bench.records import Measurement, append
+from nibble.evaluation import records
+from nibble.evaluation.records import Record
+from nibble.report.__main__ import main
+from nibble.report.benchmarks import render
+
+INT4 = Measurement("size", "conformer_l", "int4", "float32", 7.875, None, 2, "a CPU", "0" * 40, "python -m b", 60)
+RECORD = Record(
+    "e", "c", "dev", "m", 1000, "float", "float", 1, 0.25, 1, 0, 0, 4, (0.0, 0.5), [("a", 1, 4)],
+    4500, 4000, 0.9, 0.01, 2, "float greedy", "a CPU", "0" * 40, "python evaluate.py", "abc",
+)  # fmt: skip
+
+
+def test_a_table_for_each_benchmark_and_the_last_of_equal_measurements() -> None:
+    stale, pruned = replace(INT4, ratio=1.0, bytes=480), replace(INT4, contender="int4_24", ratio=10.5, bytes=45)
+    other = replace(INT4, bench="encoder", case="10 s", bytes=None, median_ms=2.0, commit="1" * 40 + "+dirty")
+    page = render([stale, INT4, other, pruned])
+    assert page.index("## Benchmark: size") < page.index("## Benchmark: encoder")
+    rows = [line for line in page.splitlines() if line.startswith("| conformer_l")]
+    assert rows == [
+        "| conformer_l | int4 against float32 | 60 | 7.88 |",
+        "| conformer_l | int4_24 against float32 | 45 | 10.50 |",
+    ]
+    assert "| 10 s | int4 against float32 | 2.00 | 7.88 |" in page
+    assert page.count("commit 000000000000; `python -m b`") == 1
+    assert "commit 111111111111+dirty" in page
+    assert "all its files counted" in page
+    assert render([]) == ""
+
+
+def test_the_page_follows_the_benchmarks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    records.append(Path("results/records.jsonl"), RECORD)
+    assert main([]) == 0
+    assert main(["--check"]) == 0
+    append(Path("results/bench.jsonl"), INT4)
+    assert main(["--check"]) == 1
+    assert "RESULTS.md is not what results/records.jsonl and results/bench.jsonl say" in capsys.readouterr().err
+    assert main([]) == 0
+    assert main(["--check"]) == 0
+    page = Path("RESULTS.md").read_text()
+    assert page.endswith("\n")
+    assert page.index("## e: dev of c") < page.index("## Benchmark: size")
