@@ -9,9 +9,9 @@ import pytest
 from nibble.config import EvaluateConfig, HardwareConfig, QuantizeConfig, Rounding
 from nibble.errors import UserError
 from nibble.evaluation.evaluate import evaluate_checkpoints
-from nibble.export.checkpoint import load_checkpoint
+from nibble.export.checkpoint import load_checkpoint, run_folder
 from nibble.quant.spec import QuantConfig, Rule, WeightSpec
-from nibble.quantize import quantize_checkpoint, run_folder
+from nibble.quantize import quantize_checkpoint
 
 INT4 = QuantConfig("int4", [Rule(weight=WeightSpec(bits=4))])
 

@@ -15,13 +15,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nibble.config import Config, EvaluateConfig, QuantizeConfig, SensitivityConfig, reject_unknown
+from nibble.config import Config, EvaluateConfig, ExportConfig, QuantizeConfig, SensitivityConfig, reject_unknown
 from nibble.errors import Interrupted, UserError, nearest
 
 SCHEMAS = {
     "train": Config,
     "evaluate": EvaluateConfig,
     "quantize": QuantizeConfig,
+    "export": ExportConfig,
     "sensitivity": SensitivityConfig,
 }
 

@@ -25,7 +25,7 @@ def quantize_checkpoint(options: QuantizeConfig) -> Path:
     from nibble.evaluation.evaluate import choose_device
     from nibble.evaluation.size import Size
     from nibble.export.bundle import check_folder, write_bundle
-    from nibble.export.checkpoint import load_checkpoint
+    from nibble.export.checkpoint import load_checkpoint, run_folder
     from nibble.export.loaded import float_parameters
     from nibble.export.post_training import quantize_without_training
 
@@ -47,12 +47,6 @@ def quantize_checkpoint(options: QuantizeConfig) -> Path:
     print(f"{folder}: {size_bytes:,} bytes in all, {ratio:.2f}× smaller than float32")
     print(f"python evaluate.py checkpoint={folder}")
     return folder
-
-
-def run_folder(checkpoint: Path) -> Path:
-    """The run that a checkpoint file or a bundle lies in."""
-    folder = checkpoint.parent
-    return folder.parent if folder.name == "checkpoints" else folder
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="quantize")

@@ -18,6 +18,7 @@ class Batch:
     texts: list[str]
     duration_s: float  # speech in this batch
     position: tuple[int, int]  # (epoch, index of this batch in the epoch)
+    samples: list[Tensor] | None = None  # (samples,) each, at 16 kHz in [-1, 1]; None unless the loader keeps them
 
     def __len__(self) -> int:
         return len(self.ids)

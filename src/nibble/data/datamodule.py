@@ -43,6 +43,7 @@ class SpeechDataModule(pl.LightningDataModule):
     Attributes:
         position: the (epoch, batch index) at which `train_dataloader()` starts; a part of a checkpoint.
         max_validation_utterances: a bound on the dev set of `val_dataloader()`; None for all of it.
+        keep_samples: whether batches have the samples that their features were made from; needs features on the fly.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class SpeechDataModule(pl.LightningDataModule):
         self.root = root
         self.position: tuple[int, int] = (0, 0)
         self.max_validation_utterances: int | None = None
+        self.keep_samples = False
         self._waveforms = Waveforms(root / "cache")
         self._located: tuple[str, Path] | None = None
         self._cuts: dict[tuple[Path, str], CutSet] = {}
@@ -238,7 +240,9 @@ class SpeechDataModule(pl.LightningDataModule):
         noise = self._noise_of("train" if training else "dev")
         disturbance = Disturbance(noise, self.data.noise, self.data.spec_augment, training)
         return DataLoader(
-            SpeechDataset(self._waveforms, self.tokenizer, self.feature_config, disturbance, self.seed),
+            SpeechDataset(
+                self._waveforms, self.tokenizer, self.feature_config, disturbance, self.seed, self.keep_samples
+            ),
             batch_size=None,
             sampler=sampler,
             num_workers=self.hardware.workers,

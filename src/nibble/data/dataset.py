@@ -39,23 +39,30 @@ class SpeechDataset(Dataset[Batch]):
     """
 
     def __init__(
-        self, waveforms: Waveforms, tokenizer: Tokenizer, features: FeatureConfig, disturbance: Disturbance, seed: int
+        self,
+        waveforms: Waveforms,
+        tokenizer: Tokenizer,
+        features: FeatureConfig,
+        disturbance: Disturbance,
+        seed: int,
+        keep_samples: bool = False,
     ) -> None:
         self.waveforms = waveforms
         self.tokenizer = tokenizer
         self.features = features
         self.disturbance = disturbance
         self.seed = seed
+        self.keep_samples = keep_samples
 
     def __getitem__(self, item: Item) -> Batch:
         epoch, index, cuts = item
         random = np.random.default_rng([self.seed, epoch, index])
         with _one_thread():
-            features = [self._features(cut, random) for cut in cuts]
+            features, samples = zip(*(self._features(cut, random) for cut in cuts), strict=True)
         texts = [cut.supervisions[0].text for cut in cuts]
         labels = [torch.tensor(self.tokenizer.encode(text), dtype=torch.int64) for text in texts]
         return Batch(
-            features=pad_sequence(features, batch_first=True),
+            features=pad_sequence(list(features), batch_first=True),
             feature_lengths=torch.tensor([len(matrix) for matrix in features]),
             labels=pad_sequence(labels, batch_first=True),
             label_lengths=torch.tensor([len(row) for row in labels]),
@@ -63,18 +70,21 @@ class SpeechDataset(Dataset[Batch]):
             texts=texts,
             duration_s=sum(cut.duration for cut in cuts),
             position=(epoch, index),
+            samples=[one for one in samples if one is not None] if self.keep_samples else None,
         )
 
-    def _features(self, cut: MonoCut, random: np.random.Generator) -> torch.Tensor:
-        """(T, F) of one utterance."""
+    def _features(self, cut: MonoCut, random: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(T, F) of one utterance and, unless its features are stored, the samples (samples,) they were made from."""
+        samples = None
         if cut.has_features:
             features = torch.from_numpy(cut.load_features())
         else:
-            features = log_mel(torch.from_numpy(self._with_noise(cut, self._speech(cut), random)), self.features)
+            samples = torch.from_numpy(self._with_noise(cut, self._speech(cut), random))
+            features = log_mel(samples, self.features)
         masks = self.disturbance.spec_augment
         if self.disturbance.training and random.random() < masks.probability:
             features = spec_augment(features, masks, seed=int(random.integers(2**62)))
-        return features
+        return features, samples
 
     def _speech(self, cut: MonoCut) -> Samples:
         """Samples (samples,), at the speed of the cut."""

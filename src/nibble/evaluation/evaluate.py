@@ -1,7 +1,9 @@
 """Recognise a part of a corpus with a trained model, score it, and record the result."""
 
+import resource
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -9,10 +11,9 @@ from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
-from torch import Tensor
 
 from nibble import provenance
-from nibble.config import EvaluateConfig, HardwareConfig, Search, overridden, plain
+from nibble.config import Backend, EvaluateConfig, FeatureStorage, HardwareConfig, Search, overridden, plain
 from nibble.data.batch import Batch
 from nibble.data.datamodule import SpeechDataModule
 from nibble.data.progress import track
@@ -20,19 +21,19 @@ from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
 from nibble.evaluation import records
 from nibble.evaluation.printing import print_results
+from nibble.evaluation.recognisers import Decoder, Network, Recogniser, Sherpa, onnx_network
 from nibble.evaluation.records import Record
 from nibble.evaluation.result import Result, Transcript
 from nibble.evaluation.size import Size, measure_size
 from nibble.evaluation.wer import Score, score
 from nibble.export.bundle import bundle_bytes, export_bundle
 from nibble.export.card import Measured, write_card
-from nibble.export.checkpoint import latest_run, load_checkpoint, quantize
+from nibble.export.checkpoint import bundle_of, latest_run, load_checkpoint, quantize
 from nibble.export.loaded import Loaded, float_parameters
-from nibble.model.decoding import Hypothesis, beam, greedy
+from nibble.export.sherpa import Exported, read_exported
+from nibble.model.decoding import beam, greedy
 from nibble.model.transducer import Transducer
 from nibble.quant.spec import Arithmetic, Precision
-
-Decoder = Callable[[Transducer, Tensor, Tensor], list[Hypothesis]]
 
 
 class Evaluation(NamedTuple):
@@ -52,17 +53,20 @@ def evaluate(
     the loader does it; log-mel features are computed by the loader and are not in it.
     """
     device = next(iter(model.state_dict().values())).device  # a frozen model has no parameters
+    return measure(Network(model, tokenizer, decoder), batches, device)
+
+
+def measure(recognise: Recogniser, batches: Iterable[Batch], device: torch.device) -> Evaluation:
+    """As `evaluate`, of anything that recognises batches."""
     transcripts: list[Transcript] = []
     processing_s = audio_s = 0.0
     for batch in batches:
         inputs = batch.to(device)
         started_s = _now_s(device)
-        with torch.inference_mode():
-            hypotheses = decoder(model, *model.encode(inputs.features, inputs.feature_lengths))
+        recognised = recognise(inputs)
         processing_s += _now_s(device) - started_s
         audio_s += batch.duration_s
-        for id_, text, hypothesis in zip(batch.ids, batch.texts, hypotheses, strict=True):
-            transcripts.append(Transcript(id_, text, tokenizer.decode(hypothesis.ids)))
+        transcripts += map(Transcript, batch.ids, batch.texts, recognised)
     return Evaluation(
         score(*([row[column] for row in transcripts] for column in range(3))),
         transcripts,
@@ -79,7 +83,10 @@ def evaluate_checkpoints(options: EvaluateConfig) -> list[Result]:
     paths = [Path(path) for path in options.checkpoints] or [latest_run(str(options.experiment))]
     results = []
     for path in paths:
-        loaded = load_checkpoint(path)
+        if options.exported:
+            results.append(evaluate_exported(path, options))
+            continue
+        loaded = load_checkpoint(bundle_of(path) if options.backend is Backend.bundle else path)
         if options.quant is not None:
             loaded = quantize(loaded, options.quant)
         results.append(evaluate_loaded(loaded, options))
@@ -89,24 +96,60 @@ def evaluate_checkpoints(options: EvaluateConfig) -> list[Result]:
 def evaluate_loaded(loaded: Loaded, options: EvaluateConfig) -> Result:
     """Evaluate one model on the parts that the options name, and append its record."""
     device = choose_device(options.hardware)
+    recognise = Network(loaded.model.to(device), loaded.tokenizer, _decoder(options))
+    return _evaluate(loaded, recognise, options, measure_size(loaded), device, _backend(loaded, options))
+
+
+def evaluate_exported(folder: Path, options: EvaluateConfig) -> Result:
+    """As `evaluate_loaded`, of a folder that `python -m nibble.export` wrote, with ONNX Runtime or sherpa-onnx.
+
+    With sherpa-onnx its log-mel features, which it computes itself, are within the real-time factor.
+    """
+    if options.hardware.accelerator not in ("cpu", "auto"):
+        raise UserError(f"backend={options.backend.value} runs on the CPU; use hardware=cpu")
+    exported = read_exported(folder)
+    threads = options.hardware.threads or torch.get_num_threads()
+    size = Size(float_parameters(exported.config, exported.tokenizer.size), exported.size_bytes, None)
+    recognise: Recogniser
+    if options.backend is Backend.onnx:
+        recognise = onnx_network(folder, exported.tokenizer, _decoder(options), threads)
+        backend = "onnx"
+    else:
+        beam_width = 1 if options.decoding is Search.greedy else options.beam_width
+        recognise = Sherpa(folder, exported.config.features.mel_bins, beam_width, threads)
+        backend = f"sherpa {recognise.version}"
+    backend = f"{backend} {exported.encoding.value} {_search(options)}"
+    # One by one, as sherpa-onnx does: the scales of quantized activations are those of an utterance.
+    options = replace(options, hardware=replace(options.hardware, max_batch_utterances=1))
+    return _evaluate(exported, recognise, options, size, torch.device("cpu"), backend)
+
+
+def _evaluate(
+    model: Loaded | Exported,
+    recognise: Recogniser,
+    options: EvaluateConfig,
+    size: Size,
+    device: torch.device,
+    backend: str,
+) -> Result:
     if options.hardware.threads:
         torch.set_num_threads(options.hardware.threads)
-    size = measure_size(loaded)
-    config = overridden(loaded.config, options.data)
+    config = overridden(model.config, options.data)
+    features = replace(config.features, storage=FeatureStorage.on_the_fly) if options.exported else config.features
     # On a CPU, loader processes would compete with what is timed.
     hardware = replace(options.hardware, workers=0) if device.type == "cpu" else options.hardware
-    data = SpeechDataModule(config.data, config.features, hardware, config.seed)
-    data.tokenizer = loaded.tokenizer
+    data = SpeechDataModule(config.data, features, hardware, config.seed)
+    data.keep_samples = options.backend is Backend.sherpa
+    data.tokenizer = model.tokenizer
     parts = _parts(data, options)
-    batches = _batches(data, parts, f"{loaded.path.name} on {'+'.join(parts)}", options.max_utterances)
-    decoder = greedy if options.decoding is Search.greedy else partial(beam, width=options.beam_width)
-    measured = evaluate(loaded.model.to(device), loaded.tokenizer, batches, decoder)
+    batches = _batches(data, parts, f"{model.path.name} on {'+'.join(parts)}", options.max_utterances)
+    measured = measure(recognise, batches, device)
     if not measured.score.reference_words:
         raise UserError(f"{'+'.join(parts)} has no reference words, so there is no error rate; give another part=")
-    record = _record(loaded, options, data.corpus_name, parts, measured, size, device)
+    record = _record(model, options, data.corpus_name, parts, measured, size, device, backend)
     if options.records is not None:
         records.append(Path(options.records), record)
-    return Result(record, measured.transcripts, size, options.hardware)
+    return Result(record, measured.transcripts, size, options.hardware, _peak_bytes())
 
 
 def evaluate_run(folder: Path, console: Console | None = None) -> dict[str, Any]:
@@ -194,15 +237,16 @@ def _batches(data: SpeechDataModule, parts: list[str], title: str, limit: int | 
 
 
 def _record(
-    loaded: Loaded,
+    model: Loaded | Exported,
     options: EvaluateConfig,
     corpus: str,
     parts: list[str],
     measured: Evaluation,
     size: Size,
     device: torch.device,
+    backend: str,
 ) -> Record:
-    config, measured_score = loaded.config, measured.score
+    config, measured_score = model.config, measured.score
     how: dict[str, Any] = {"parts": parts, "decoding": options.decoding.value, "max_utterances": options.max_utterances}
     if options.decoding is Search.beam:
         how["beam_width"] = options.beam_width
@@ -212,8 +256,8 @@ def _record(
         part="+".join(parts),
         model=config.model.name,
         parameters=size.parameters,
-        quant=loaded.quant,
-        method=loaded.method,
+        quant=model.quant,
+        method=model.method,
         seed=config.seed,
         wer=measured_score.wer,
         substitutions=measured_score.substitutions,
@@ -227,7 +271,7 @@ def _record(
         ratio=size.ratio,
         rtf=measured.rtf,
         threads=torch.get_num_threads(),
-        backend=_backend(loaded, options),
+        backend=backend,
         hardware=provenance.hardware(device),
         commit=provenance.commit(),
         command=provenance.command(),
@@ -237,12 +281,26 @@ def _record(
 
 def _backend(loaded: Loaded, options: EvaluateConfig) -> str:
     """Arithmetic, kernels and search."""
-    search = "greedy" if options.decoding is Search.greedy else f"beam{options.beam_width}"
+    read = "bundle " if options.backend is Backend.bundle else ""
     if loaded.precision is Precision.float:
-        return f"float {search}"
+        return f"{read}float {_search(options)}"
     if loaded.config.quant.arithmetic is Arithmetic.fake:
-        return f"fake {search}"
-    return f"native {options.hardware.kernels} {search}"
+        return f"{read}fake {_search(options)}"
+    return f"{read}native {options.hardware.kernels} {_search(options)}"
+
+
+def _search(options: EvaluateConfig) -> str:
+    return "greedy" if options.decoding is Search.greedy else f"beam{options.beam_width}"
+
+
+def _decoder(options: EvaluateConfig) -> Decoder:
+    return greedy if options.decoding is Search.greedy else partial(beam, width=options.beam_width)
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process has had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _now_s(device: torch.device) -> float:

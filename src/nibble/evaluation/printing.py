@@ -74,6 +74,8 @@ def _print_result(result: Result, console: Console, worst: int) -> None:
         f"[bold]RTF {record.rtf:.4f}[/] (encoder and search; CPU threads: {record.threads}; {record.hardware})"
         + _budget(record.rtf, result.hardware.max_rtf)
     )
+    peak_mib = result.peak_bytes / 2**20
+    console.print(f"[bold]{peak_mib:.0f} MiB[/] of memory at the most, in the whole process; {record.backend}")
 
 
 def _print_worst(result: Result, console: Console, worst: int) -> None:
@@ -86,11 +88,14 @@ def _print_worst(result: Result, console: Console, worst: int) -> None:
 
 def _print_size(result: Result, console: Console) -> None:
     record, groups = result.record, result.size.sixteen_bit
+    where = "all files" if groups is None else "the bundle"
     console.print(
-        f"[bold]{record.bundle_bytes:,} bytes[/] in the bundle, {record.ratio:.2f}× smaller than "
+        f"[bold]{record.bundle_bytes:,} bytes[/] in {where}, {record.ratio:.2f}× smaller than "
         f"{record.parameters:,} parameters in float32 ({record.float32_bytes:,} bytes)"
         + _budget(record.bundle_bytes, result.hardware.max_bundle_bytes)
     )
+    if groups is None:
+        return
     if not groups:
         console.print("all of it in 32 bits")
         return

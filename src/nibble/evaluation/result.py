@@ -24,3 +24,4 @@ class Result:
     transcripts: list[Transcript]
     size: Size
     hardware: HardwareConfig  # its budget is printed beside the measurement
+    peak_bytes: int  # memory of the whole process at its most

@@ -14,6 +14,7 @@ from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError, nearest
 from nibble.export.bundle import is_bundle, read_bundle
 from nibble.export.loaded import Loaded, check_state, float_model
+from nibble.export.sherpa import is_exported
 from nibble.model.transducer import Transducer
 from nibble.quant.convert import prepare, prune, set_precision
 from nibble.quant.norm_statistics import separate
@@ -31,6 +32,11 @@ def load_checkpoint(path: Path) -> Loaded:
         UserError: nothing there, not a checkpoint, truncated, from another model or another version.
     """
     path = locate(path)
+    if is_exported(path):
+        raise UserError(
+            f"{path} was exported for sherpa-onnx and ONNX Runtime: measure it with python evaluate.py "
+            f"checkpoint={path} backend=sherpa or backend=onnx, or give the checkpoint that it came from"
+        )
     if is_bundle(path):
         return read_bundle(path)
     saved = read_checkpoint(path)
@@ -142,6 +148,27 @@ def locate(path: Path) -> Path:
     siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     hint = f"; in {path.parent} there is: {nearest(path.name, siblings)}" if siblings else ""
     raise UserError(f"{path} does not exist{hint}")
+
+
+def bundle_of(path: Path) -> Path:
+    """The bundle that `path` is, or that the run at `path` has.
+
+    Raises:
+        UserError: there is none.
+    """
+    for folder in (path, path / "bundle"):
+        if is_bundle(folder) and not is_exported(folder):
+            return folder
+    raise UserError(
+        f"{path} is no bundle, and has none in {path / 'bundle'}; write one with python -m nibble.export "
+        f"checkpoint={path} target=bundle"
+    )
+
+
+def run_folder(checkpoint: Path) -> Path:
+    """The run that a checkpoint file or a bundle lies in."""
+    folder = checkpoint.parent
+    return folder.parent if folder.name == "checkpoints" else folder
 
 
 def latest_run(experiment: str, runs: Path = Path("runs")) -> Path:

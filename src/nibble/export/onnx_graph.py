@@ -1,0 +1,74 @@
+"""An ONNX graph in the making: a node for a call, and constants in as few bytes as their values need."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from nibble.errors import UserError
+
+Array = NDArray[Any]
+
+
+class Graph:
+    """Nodes and constants of one ONNX file. Every method returns the name of the tensor it made.
+
+    Names are short and nodes have none: in the file of a small model they would take more bytes than the weights.
+
+    Args:
+        half: whether parameters are stored in 16 bits, with a Cast that ONNX Runtime folds when it loads the file.
+    """
+
+    def __init__(self, half: bool) -> None:
+        self.half = half
+        self.nodes: list[NodeProto] = []
+        self.constants: dict[str, TensorProto] = {}
+        self._named = 0
+
+    def op(self, kind: str, *inputs: str, domain: str = "", name: str | None = None, **attributes: Any) -> str:
+        """A node with one output, called `name` if that is given."""
+        output = name or self.new_name()
+        self.nodes.append(helper.make_node(kind, inputs, [output], domain=domain or None, **attributes))
+        return output
+
+    def ops(self, kind: str, *inputs: str, outputs: int, domain: str = "", **attributes: Any) -> list[str]:
+        """A node with several outputs."""
+        names = [self.new_name() for _ in range(outputs)]
+        self.nodes.append(helper.make_node(kind, inputs, names, domain=domain or None, **attributes))
+        return names
+
+    def new_name(self) -> str:
+        """A name that no other tensor has."""
+        self._named += 1
+        return f"t{self._named}"
+
+    def constant(self, name: str, array: Array) -> str:
+        """An array as it is."""
+        self.constants[name] = numpy_helper.from_array(np.asarray(array, order="C"), name)
+        return name
+
+    def number(self, value: Array | np.generic) -> str:
+        """A scalar or a short array, stored once however often it is used."""
+        array = np.asarray(value)
+        return self.constant(f"{array.dtype}{array.tolist()}".replace(" ", ""), array)
+
+    def ints(self, *values: int) -> str:
+        """An int64 array, as shapes and axes are."""
+        return self.number(np.array(values, dtype=np.int64))
+
+    def parameter(self, name: str, array: Array) -> str:
+        """Floating-point values: 32 bits, or 16 and a Cast.
+
+        Raises:
+            UserError: a value is larger than 16 bits can hold.
+        """
+        if not self.half:
+            return self.constant(name, array.astype(np.float32))
+        with np.errstate(over="ignore"):
+            short = array.astype(np.float16)
+        if not np.isfinite(short).all():
+            raise UserError(
+                f"{name} has values that float16 cannot hold (largest {np.abs(array).max():g}); train again"
+            )
+        return self.op("Cast", self.constant(name, short), to=TensorProto.FLOAT)

@@ -1,0 +1,11 @@
+"""What only an export needs is not installed with the rest."""
+
+from importlib.util import find_spec
+
+from nibble.errors import UserError
+
+
+def need(package: str, purpose: str) -> None:
+    """Raise `UserError` unless `package`, as it is imported, is installed."""
+    if find_spec(package) is None:
+        raise UserError(f"{purpose} needs {package.replace('_', '-')}: pip install -e '.[export]'")
