@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nibble.sensitivity.assignment import best_assignment, least, total
+from nibble.sensitivity.assignment import best_assignment, least, monotone, total
 
 BITS = (2, 4, 8)
 number = st.floats(-1e-3, 1e3, allow_nan=False) | st.floats(0, 1e-6)
@@ -45,3 +45,8 @@ def test_a_tight_budget_goes_where_it_saves_most():
 def test_less_than_the_least_is_refused():
     with pytest.raises(ValueError, match="a budget of 3 is below the least possible cost 4"):
         best_assignment({"a": {2: 0.0, 4: 0.0}}, {"a": {2: 4, 4: 8}}, 3)
+
+
+def test_gains_by_chance_do_not_count():
+    damage = {"a": {2: -0.5, 4: 0.25, 8: -0.125}, "b": {2: 3.0, 4: 1.0, 8: 0.5}}
+    assert monotone(damage) == {"a": {2: 0.25, 4: 0.25, 8: 0.0}, "b": {2: 3.0, 4: 1.0, 8: 0.5}}

@@ -12,7 +12,7 @@ from nibble.errors import UserError
 from nibble.evaluation.evaluate import choose_device
 from nibble.export.checkpoint import load_checkpoint
 from nibble.export.loaded import Loaded
-from nibble.sensitivity.assignment import total
+from nibble.sensitivity.assignment import monotone, total
 from nibble.sensitivity.budget import assign_within, assigned_bytes, average_bits, mixed, weight_counts
 from nibble.sensitivity.damage import Damage, measured_damage
 from nibble.sensitivity.fisher import estimated_damage
@@ -72,10 +72,11 @@ def analyse(options: SensitivityConfig, conf: Path) -> Analysis:
 
 def _assign(found: Analysis, loaded: Loaded, options: SensitivityConfig, file: Path) -> None:
     """Solve for the bits, predict what they cost, and write the rules."""
-    found.assignment = assign_within(loaded, found.damage, options)
+    damage = monotone(found.damage)
+    found.assignment = assign_within(loaded, damage, options)
     quant = mixed(loaded, found.assignment, options.name)
     found.prediction = (
-        f"predicted: {total(found.damage, found.assignment):+.4f} nats a label over float ({options.method.value}), "
+        f"predicted: {total(damage, found.assignment):+.4f} nats a label over float ({options.method.value}), "
         f"{average_bits(found.weights, found.assignment):.2f} bits a weight, "
         f"{assigned_bytes(loaded, found.assignment, options.name):,} bytes in the bundle"
     )

@@ -37,6 +37,19 @@ def best_assignment(damage: Damage, cost: Cost, budget: float) -> dict[str, int]
     return {layer: bits for (layer, bits), chosen in zip(choices, found.x, strict=True) if chosen > 0.5}
 
 
+def monotone(damage: Damage) -> Damage:
+    """Damage that does not fall with fewer bits, and is never below 0.
+
+    On so many utterances coarser rounding may lower the loss by chance; a sum of such gains would not come true.
+    """
+    rising: Damage = {}
+    for layer, widths in damage.items():
+        worst, rising[layer] = 0.0, {}
+        for bits in sorted(widths, reverse=True):
+            worst = rising[layer][bits] = max(worst, widths[bits])
+    return rising
+
+
 def least(cost: Cost) -> float:
     """The cost if every layer takes its cheapest width."""
     return sum(min(widths.values()) for widths in cost.values())

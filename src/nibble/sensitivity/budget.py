@@ -15,6 +15,8 @@ from nibble.sensitivity.assignment import best_assignment, total
 from nibble.sensitivity.damage import Damage, lowered
 from nibble.sensitivity.rules import rules_of
 
+_TRIES = 8  # to fit the layers and their rules into a bundle: 1/128 of the way from the least is given away
+
 
 def assign_within(loaded: Loaded, damage: Damage, options: SensitivityConfig) -> dict[str, int]:
     """Layer -> bits, with the least sum of damages within the budget of `options`.
@@ -74,8 +76,8 @@ def _within_average(counts: Mapping[str, int], damage: Damage, bits: Sequence[in
 def _within_bytes(loaded: Loaded, damage: Damage, options: SensitivityConfig) -> dict[str, int]:
     """As `assign_within`, for all files of the bundle.
 
-    What belongs to no layer (norms, names, tokenizer) takes the same at all bits, but for the rules: they are in the
-    bundle's configuration, and the layers get what the rules leave.
+    What belongs to no layer (norms, names, tokenizer) takes the same at all bits, but for the rules in the bundle's
+    configuration, which are known once bits are assigned: what they leave for the layers is found by bisection.
     """
     target, bits = int(options.target_bytes or 0), options.bits
     cost = layer_bytes(loaded, bits)
@@ -86,14 +88,19 @@ def _within_bytes(loaded: Loaded, damage: Damage, options: SensitivityConfig) ->
             f"target_bytes={target} is not possible with bits={bits}: bundles of this model have {smallest} bytes "
             f"at {min(bits)} bits to {largest} bytes at {max(bits)}"
         )
-    budget = total(cost, fewest) + target - smallest
-    while budget > total(cost, fewest):
+    low = total(cost, fewest)
+    budget = high = low + target - smallest
+    best = fewest
+    for _ in range(_TRIES):
         assignment = best_assignment(damage, cost, budget)
-        excess = assigned_bytes(loaded, assignment, options.name) - target
-        if excess <= 0:
-            return assignment
-        budget = total(cost, assignment) - excess
-    return fewest
+        if assigned_bytes(loaded, assignment, options.name) <= target:
+            best, low = assignment, budget
+        else:
+            high = budget
+        if low == high:
+            break
+        budget = (low + high) / 2
+    return best
 
 
 def _bundle(loaded: Loaded) -> tuple[int, dict[str, int]]:

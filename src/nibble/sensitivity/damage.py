@@ -20,7 +20,7 @@ Damage = dict[str, dict[int, float]]  # layer -> bits -> nats per label
 def measured_damage(loaded: Loaded, bits: Sequence[int], batches: Sequence[Batch]) -> Damage:
     """The loss with one layer at few bits, its activations at 8, and all others in float, minus the loss in float.
 
-    It may be a little below 0: on so many utterances, rounding helps by chance.
+    It may be below 0: on so many utterances, rounding may help by chance.
 
     Args:
         loaded: float weights.
