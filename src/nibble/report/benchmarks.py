@@ -10,7 +10,11 @@ _EXPLAINED = {
         "Bytes of a whole bundle, all its files counted: packed integers, scales, what stays in 16 bits, names, "
         "configuration, tokenizer, model card. **ratio**: four bytes for each parameter of the float model, over these "
         "bytes. The weights are fresh (bytes depend on shapes alone), the labels 1024 byte pairs of a generated text."
-    )
+    ),
+    "together": (
+        "Training time of one run for several precisions, against the sum of a run for each: the median time of a step "
+        "at each precision, times how many such steps the schedules have. **ratio**: contender over baseline."
+    ),
 }
 
 

@@ -1,0 +1,101 @@
+"""Training time of one run for several precisions, against that of a run for each.
+
+Steps of the digits' model are timed at every precision that either goes through, and summed as their schedules say:
+no run is trained to its end. Loading is left out; it is the same for all.
+"""
+
+from collections import Counter
+from statistics import median
+from time import perf_counter
+from typing import NamedTuple
+
+import torch
+from hydra import compose, initialize_config_dir
+
+from nibble import cli, provenance
+from nibble.bench.records import Measurement
+from nibble.config import Config, typed
+from nibble.data.progress import track
+from nibble.export.loaded import float_model
+from nibble.model.loss import transducer_loss
+from nibble.quant.convert import prepare, set_precision
+from nibble.quant.schedule import drawn_at
+from nibble.quant.spec import Phase, Precision, ScheduleConfig
+
+SEPARATE = ("float", "int8", "int4", "int2")
+STEPS, STEPS_TOGETHER = 900, 1200
+UTTERANCES, FRAMES, LABELS, VOCABULARY = 16, 320, 18, 18  # a batch of the digits
+_ROUNDS = 12
+
+
+class State(NamedTuple):
+    """What a step's time depends on."""
+
+    quant: str  # whose rules
+    precision: Precision
+    on_ramp: bool
+
+
+def measure() -> list[Measurement]:
+    """The time of the run for several precisions over the sum of the separate ones."""
+    configs = {quant: _config(f"quant={quant}") for quant in SEPARATE}
+    together = _config("quant=int4", "schedule=together")
+    separate = sum((_steps(config, STEPS) for config in configs.values()), Counter())
+    one = _steps(together, STEPS_TOGETHER)
+    step_ms = _step_ms(configs, sorted({*separate, *one}))
+    separate_ms, together_ms = (sum(n * step_ms[state] for state, n in run.items()) for run in (separate, one))
+    return [
+        Measurement(
+            bench="together",
+            case=f"digits_babble, {together.model.name}",
+            contender=f"{', '.join(together.schedule.together)} in one run of {STEPS_TOGETHER} steps",
+            baseline=f"a run of {STEPS} steps each",
+            ratio=together_ms / separate_ms,
+            median_ms=together_ms,
+            threads=torch.get_num_threads(),
+            hardware=provenance.hardware(torch.device("cpu")),
+            commit=provenance.commit(),
+            command=provenance.command(),
+        )
+    ]
+
+
+def _config(*overrides: str) -> Config:
+    cli.register_schemas()
+    with initialize_config_dir(str(cli.conf_dir()), version_base="1.3"):
+        return typed(compose("train", overrides=["experiment=digits", "run_dir=.", *overrides]))
+
+
+def _steps(config: Config, steps: int) -> Counter[State]:
+    """How many steps of a run are in each state."""
+    schedule = config.schedule if config.quant.rules else ScheduleConfig([Phase(0.0, Precision.float)])
+    states = (drawn_at(schedule, step / steps, step) for step in range(steps))
+    return Counter(State(config.quant.name, precision, blend < 1) for precision, blend in states)
+
+
+def _step_ms(configs: dict[str, Config], states: list[State]) -> dict[State, float]:
+    """Median time of a step in each state, forward, backward and optimizer, measured in turns."""
+    networks = {}
+    for quant, config in configs.items():
+        torch.manual_seed(config.seed)
+        model = float_model(config, VOCABULARY)
+        prepare(model, config.quant)
+        networks[quant] = model, torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    batch = (
+        torch.randn(UTTERANCES, FRAMES, configs["float"].features.mel_bins),
+        torch.full((UTTERANCES,), FRAMES),
+        torch.randint(2, VOCABULARY, (UTTERANCES, LABELS)),
+        torch.full((UTTERANCES,), LABELS),
+    )
+    times_ms: dict[State, list[float]] = {state: [] for state in states}
+    for _ in track(range(_ROUNDS), "timing steps", _ROUNDS):
+        for state in states:
+            model, optimizer = networks[state.quant]
+            set_precision(model, state.precision, 0.5 if state.on_ramp else 1.0)
+            started = perf_counter()
+            logits, _, lengths = model(*batch)
+            transducer_loss(logits, lengths, *batch[2:]).mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            times_ms[state].append(1000 * (perf_counter() - started))
+    return {state: median(times) for state, times in times_ms.items()}
