@@ -7,7 +7,15 @@ from nibble.errors import UserError
 from nibble.export.bundle import write_bundle
 from nibble.export.checkpoint import quantize
 from nibble.sensitivity.assignment import total
-from nibble.sensitivity.budget import assign_within, assigned_bytes, average_bits, layer_bytes, mixed, weight_counts
+from nibble.sensitivity.budget import (
+    assign_within,
+    assigned_bytes,
+    average_bits,
+    check_budget,
+    layer_bytes,
+    mixed,
+    weight_counts,
+)
 
 RULES_BYTES = 700  # what the configuration in a bundle takes for one rule more, at most
 
@@ -60,10 +68,10 @@ def test_the_bundle_fits_target_bytes(loaded, damage):
 
 def test_impossible_budgets_say_what_is_possible(loaded, damage):
     with pytest.raises(UserError, match=r"average_bits=1.5 is not possible with bits=\[2, 4, 8\]: give 2 to 8"):
-        assign_within(loaded, damage, options(average_bits=1.5))
+        check_budget(loaded, options(average_bits=1.5))
     smallest, largest = (assigned_bytes(loaded, dict.fromkeys(damage, bits), "mixed") for bits in (2, 8))
     with pytest.raises(UserError, match=rf"target_bytes=1000 .*{smallest} bytes at 2 bits to {largest} bytes at 8"):
-        assign_within(loaded, damage, options(target_bytes=1000))
+        check_budget(loaded, options(target_bytes=1000))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from nibble.evaluation.evaluate import choose_device
 from nibble.export.checkpoint import load_checkpoint
 from nibble.export.loaded import Loaded
 from nibble.sensitivity.assignment import monotone, total
-from nibble.sensitivity.budget import assign_within, assigned_bytes, average_bits, mixed, weight_counts
+from nibble.sensitivity.budget import assign_within, assigned_bytes, average_bits, check_budget, mixed, weight_counts
 from nibble.sensitivity.damage import Damage, measured_damage
 from nibble.sensitivity.fisher import estimated_damage
 from nibble.sensitivity.picture import draw
@@ -53,6 +53,7 @@ def analyse(options: SensitivityConfig, conf: Path) -> Analysis:
     if budget and rules_file.exists():
         raise UserError(f"{rules_file} exists already; give another name= or output=, or remove it")
     loaded = _float_model(Path(str(options.checkpoint)))
+    check_budget(loaded, options)
     device = choose_device(options.hardware)
     if options.hardware.threads:
         torch.set_num_threads(options.hardware.threads)

@@ -18,12 +18,26 @@ from nibble.sensitivity.rules import rules_of
 _TRIES = 8  # to fit the layers and their rules into a bundle: 1/128 of the way from the least is given away
 
 
-def assign_within(loaded: Loaded, damage: Damage, options: SensitivityConfig) -> dict[str, int]:
-    """Layer -> bits, with the least sum of damages within the budget of `options`.
+def check_budget(loaded: Loaded, options: SensitivityConfig) -> None:
+    """Raise `UserError` if even the fewest bits everywhere are too much; known before anything is measured."""
+    bits, average, target = options.bits, options.average_bits, options.target_bytes
+    if average is not None and average < bits[0]:
+        raise UserError(f"average_bits={average:g} is not possible with bits={bits}: give {bits[0]} to {bits[-1]}")
+    if target is None:
+        return
+    layers = weight_counts(loaded)
+    smallest, largest = (
+        assigned_bytes(loaded, dict.fromkeys(layers, width), options.name) for width in (bits[0], bits[-1])
+    )
+    if target < smallest:
+        raise UserError(
+            f"target_bytes={target} is not possible with bits={bits}: bundles of this model have {smallest} bytes "
+            f"at {bits[0]} bits to {largest} bytes at {bits[-1]}"
+        )
 
-    Raises:
-        UserError: even the fewest bits everywhere are too much.
-    """
+
+def assign_within(loaded: Loaded, damage: Damage, options: SensitivityConfig) -> dict[str, int]:
+    """Layer -> bits, with the least sum of damages within the budget of `options`, which passed `check_budget`."""
     if options.average_bits is not None:
         return _within_average(weight_counts(loaded), damage, options.bits, options.average_bits)
     return _within_bytes(loaded, damage, options)
@@ -67,8 +81,6 @@ def layer_bytes(loaded: Loaded, bits: Sequence[int]) -> dict[str, dict[int, int]
 
 
 def _within_average(counts: Mapping[str, int], damage: Damage, bits: Sequence[int], average: float) -> dict[str, int]:
-    if average < min(bits):
-        raise UserError(f"average_bits={average:g} is not possible with bits={bits}: give {min(bits)} to {max(bits)}")
     cost = {layer: {width: count * width for width in bits} for layer, count in counts.items()}
     return best_assignment(damage, cost, average * sum(counts.values()))
 
@@ -79,17 +91,11 @@ def _within_bytes(loaded: Loaded, damage: Damage, options: SensitivityConfig) ->
     What belongs to no layer (norms, names, tokenizer) takes the same at all bits, but for the rules in the bundle's
     configuration, which are known once bits are assigned: what they leave for the layers is found by bisection.
     """
-    target, bits = int(options.target_bytes or 0), options.bits
-    cost = layer_bytes(loaded, bits)
-    fewest, most = dict.fromkeys(cost, min(bits)), dict.fromkeys(cost, max(bits))
-    smallest, largest = (assigned_bytes(loaded, each, options.name) for each in (fewest, most))
-    if target < smallest:
-        raise UserError(
-            f"target_bytes={target} is not possible with bits={bits}: bundles of this model have {smallest} bytes "
-            f"at {min(bits)} bits to {largest} bytes at {max(bits)}"
-        )
+    target = int(options.target_bytes or 0)
+    cost = layer_bytes(loaded, options.bits)
+    fewest = dict.fromkeys(cost, options.bits[0])
     low = total(cost, fewest)
-    budget = high = low + target - smallest
+    budget = high = low + target - assigned_bytes(loaded, fewest, options.name)
     best = fewest
     for _ in range(_TRIES):
         assignment = best_assignment(damage, cost, budget)
