@@ -49,7 +49,18 @@ def test_measures_prints_and_records(write_run) -> None:
     assert record.float32_bytes == 4 * record.parameters
     assert record.ratio == record.float32_bytes / record.bundle_bytes
     text = shown(lambda console: print_results([result], console))
-    for part in ("WER", "substitutions", "95 %", "in 16 bits", "_scale (", "RTF", "CPU threads: 1", "ref ", "hyp "):
+    for part in (
+        "WER",
+        "substitutions",
+        "95 %",
+        "integers: 9",
+        "in 16 bits",
+        "_scale (",
+        "RTF",
+        "CPU threads: 1",
+        "ref ",
+        "hyp ",
+    ):
         assert part in text
 
 

@@ -5,14 +5,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 
+from nibble.config import ModelConfig
 from nibble.errors import UserError
 from nibble.export.bundle import read_bundle
 from nibble.export.checkpoint import load_checkpoint
-from nibble.quant.convert import freeze, quantized_modules
+from nibble.model.transducer import Transducer
+from nibble.quant.convert import freeze, prepare, quantized_modules
+from nibble.quant.rules import coverage, quantized_share
 from nibble.training.run import check_rules, train
 
-CHOICES = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "quant").glob("*.yaml"))
+CONF = Path(__file__).parents[2] / "conf"
+CHOICES = sorted(path.stem for path in (CONF / "quant").glob("*.yaml"))
 WIDE = [f"model.{part}=128" for part in ("width", "predictor_width", "joiner_width", "subsampling_channels")]
 
 
@@ -35,6 +40,20 @@ def test_three_steps(quant, make_config):
     features, lengths = torch.randn(1, 60, 80), torch.tensor([60])
     (found, _), (expected, _) = bundle.model.encode(features, lengths), trained.model.encode(features, lengths)
     assert (found - expected).norm() < 0.05 * expected.norm(), "biases and norms have 16 bits there"
+
+
+@pytest.mark.parametrize("quant", ["int8", "int4", "mixed48", "int4_24", "int2"])
+def test_nearly_all_of_conformer_l_becomes_integers(quant, make_config):
+    config = make_config(f"quant={quant}")
+    with torch.device("meta"):
+        model = Transducer(conformer_l(), config.features.mel_bins, vocabulary_size=1024)
+    prepare(model, config.quant)
+    assert quantized_share(coverage(model)) >= 0.994
+
+
+def conformer_l() -> ModelConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return ModelConfig(**compose("model/conformer_l").model)
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,8 @@ def _print_size(result: Result, console: Console) -> None:
         console.print("all of it in 32 bits")
         return
     values, tensors = sum(group.values for group in groups), sum(group.tensors for group in groups)
+    if result.size.quantized_share is not None:
+        console.print(f"integers: {100 * result.size.quantized_share:.2f} % of the parameters")
     console.print(f"in 16 bits: {values:,} values in {tensors} tensors")
     for group in groups:
         console.print(f"  {group.values:>9,}  {group.name} ({group.tensors})", highlight=False)

@@ -8,6 +8,8 @@ from nibble.export.bundle import bundle_bytes, export_bundle
 from nibble.export.loaded import Loaded, float_parameters
 from nibble.export.sixteen_bit import Group, sixteen_bit
 from nibble.export.tensors import stored
+from nibble.quant.rules import coverage, quantized_share
+from nibble.quant.spec import Precision
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,8 @@ class Size:
     parameters: int  # of the float transducer, without parts that exist in training only
     bundle_bytes: int  # all files of the bundle
     sixteen_bit: list[Group] | None  # what a bundle holds in float16, most first; none if float; null: no bundle
+
+    quantized_share: float | None = None  # of the parameters, by count; None: not known of this file
 
     @property
     def float32_bytes(self) -> int:
@@ -32,12 +36,13 @@ class Size:
 def measure_size(loaded: Loaded) -> Size:
     """The size of a bundle, or of the bundle that a checkpoint makes."""
     parameters = float_parameters(loaded.config, loaded.tokenizer.size)
+    share = quantized_share(coverage(loaded.model)) if loaded.precision is not Precision.float else 0.0
     if loaded.frozen:
-        return Size(parameters, bundle_bytes(loaded.path), _sixteen_bit(loaded.path))
+        return Size(parameters, bundle_bytes(loaded.path), _sixteen_bit(loaded.path), share)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "bundle"
         written = export_bundle(loaded, folder)
-        return Size(parameters, written, _sixteen_bit(folder))
+        return Size(parameters, written, _sixteen_bit(folder), share)
 
 
 def _sixteen_bit(folder: Path) -> list[Group]:
