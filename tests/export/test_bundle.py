@@ -43,6 +43,7 @@ def test_what_is_read_is_what_was_trained(write_run, tmp_path: Path, quant: str)
             tensor.copy_(tensor.half().float())
     size = save(trained, tmp_path / "bundle")
     read = read_bundle(tmp_path / "bundle")
+    assert len({file.stat().st_mode for file in (tmp_path / "bundle").iterdir()}) == 1, "all may be read by the same"
     assert size == bundle_bytes(tmp_path / "bundle") == sum(f.stat().st_size for f in (tmp_path / "bundle").iterdir())
     assert (read.quant, read.method, read.precision, read.step) == (quant, "qat", Precision.rules, 3)
     assert read.config == trained.config

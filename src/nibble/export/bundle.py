@@ -57,6 +57,7 @@ def write_bundle(folder: Path, model: Transducer, tokenizer: Tokenizer, config: 
         partial.mkdir(parents=True)
         save_file(tensors, partial / "model.safetensors")
         tokenizer.write(partial)
+        shutil.copymode(partial / "tokens.txt", partial / "model.safetensors")  # safetensors hides it from others
         write_description(partial, config, notes)
         write_card(partial, config, notes, tokenizer.size)
         shutil.rmtree(folder, ignore_errors=True)
