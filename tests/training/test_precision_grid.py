@@ -18,6 +18,8 @@ from nibble.training.run import check_rules, train
 
 CONF = Path(__file__).parents[2] / "conf"
 CHOICES = sorted(path.stem for path in (CONF / "quant").glob("*.yaml"))
+# What was found for one model fits that one only.
+SHAPED = {"mixed3": ["model.layers=3", "model.predictor=stateless"]}
 WIDE = [f"model.{part}=128" for part in ("width", "predictor_width", "joiner_width", "subsampling_channels")]
 
 
@@ -25,7 +27,12 @@ WIDE = [f"model.{part}=128" for part in ("width", "predictor_width", "joiner_wid
 def test_three_steps(quant, make_config):
     steps = ["trainer.max_steps=3", "trainer.validate_every_steps=3", "trainer.max_validation_utterances=1"]
     config = make_config(
-        f"quant={quant}", "schedule=from_scratch", "schedule.prune={at: 0, fixed_at: 0.5}", *WIDE, *steps
+        f"quant={quant}",
+        "schedule=from_scratch",
+        "schedule.prune={at: 0, fixed_at: 0.5}",
+        *SHAPED.get(quant, []),
+        *WIDE,
+        *steps,
     )
     record = train(config)
     assert (record["quant"], record["reference_words"] > 0) == (quant, True)
