@@ -99,7 +99,9 @@ def test_the_sign_that_sets_a_full_range_gets_it():
     assert weight.grad[0, 1] == 0
 
 
-@pytest.mark.parametrize("spec", [WeightSpec(4, symmetric=False), WeightSpec(2), WeightSpec(1)], ids=str)
+@pytest.mark.parametrize(
+    "spec", [WeightSpec(4, symmetric=False), WeightSpec(2, scale=WeightScale.mean), WeightSpec(1)], ids=str
+)
 def test_other_scales_follow_what_they_are_computed_from(spec):
     weight = torch.tensor([[0.7, -0.5, 0.1, 0.2]], requires_grad=True)
     torch.manual_seed(0)
