@@ -1,6 +1,7 @@
 """Fixtures that several rooms use."""
 
 import random
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from nibble import cli
-from nibble.config import plain, typed
-from nibble.data.tokenizer import train_tokenizer
+from nibble.config import Config, plain, typed
+from nibble.data.datamodule import SpeechDataModule
+from nibble.data.tokenizer import Tokenizer, train_tokenizer
+from nibble.model.loss import transducer_loss
 from nibble.model.transducer import Transducer
 
 SAMPLE_RATE = 16_000
@@ -89,31 +92,80 @@ def write_run(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory):
     """
 
     def write(quant: str = "float", precision: str = "float", seed: int = 1, blend: float = 1.0) -> Path:
-        cli.register_schemas()
         folder = tmp_path_factory.mktemp(f"{quant}_seed{seed}")
-        overrides = [*TINY_RUN, f"quant={quant}", f"seed={seed}", f"run_dir={folder}", f"data.corpus_dir={tiny_corpus}"]
-        with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-            config = typed(compose("train", overrides=overrides))
+        config = tiny_config(folder, tiny_corpus, f"quant={quant}", f"seed={seed}")
         tokenizer = train_tokenizer(WORDS, config.data.tokens, 0, tiny_corpus / "cache")
         torch.manual_seed(seed)
         model = Transducer(config.model, config.features.mel_bins, tokenizer.size)
         for tensor in model.state_dict().values():  # trained weights are not the initial zeros and ones
             if tensor.is_floating_point():
                 tensor += 0.01 * torch.randn_like(tensor).abs()
-        saved = {
-            "state_dict": {f"model.{name}": tensor for name, tensor in model.state_dict().items()},
-            "nibble": {
-                "config": plain(config),
-                "tokenizer": tokenizer.model,
-                "precision": precision,
-                "blend": blend,
-                "corpus": "tiny",
-                "step": 3,
-            },
-        }
-        saved["state_dict"]["ctc.weight"] = torch.zeros(2)
-        (folder / "checkpoints").mkdir()
-        torch.save(saved, folder / "checkpoints" / "last.ckpt")
+        write_checkpoint(folder, config, tokenizer, model, precision, blend)
         return folder
 
     return write
+
+
+@pytest.fixture(scope="session")
+def fitted_run(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory):
+    """A run folder of a tiny float model that knows dev-tiny by heart, so that it is sure of every label.
+
+    fitted_run("stateless" or "lstm") -> the run folder, made on the first call
+    """
+
+    @cache
+    def fit(predictor: str) -> Path:
+        folder = tmp_path_factory.mktemp(f"fitted_{predictor}")
+        few = ["model.subsampling_channels=8", "model.kernel=7", "model.dropout=0", f"model.predictor={predictor}"]
+        config = tiny_config(folder, tiny_corpus, "model.width=48", *few)
+        data = SpeechDataModule(config.data, config.features, config.hardware, seed=1, root=folder)
+        (batch,) = data.dataloader(["dev-tiny"])
+        torch.manual_seed(1)
+        model = Transducer(config.model, config.features.mel_bins, data.tokenizer.size)
+        ctc = torch.nn.Linear(config.model.width, data.tokenizer.size)  # else it waits with labels, and is sure of none
+        optimizer = torch.optim.Adam([*model.parameters(), *ctc.parameters()])
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.01, total_steps=150)
+        labels, label_lengths = batch.labels, batch.label_lengths
+        for _ in range(150):
+            noisy = batch.features + torch.randn_like(batch.features)
+            logits, encoded, lengths = model(noisy, batch.feature_lengths, labels, label_lengths)
+            log_probs = ctc(encoded).log_softmax(2).transpose(0, 1)
+            loss = transducer_loss(logits, lengths, labels, label_lengths).sum()
+            loss = loss + torch.nn.functional.ctc_loss(log_probs, labels, lengths, label_lengths, reduction="sum")
+            optimizer.zero_grad()
+            (loss / len(batch)).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            optimizer.step()
+            schedule.step()
+        write_checkpoint(folder, config, data.tokenizer, model)
+        return folder
+
+    return fit
+
+
+def tiny_config(folder: Path, corpus: Path, *overrides: str) -> Config:
+    """The configuration of a run in `folder` on `corpus`, as `train.py` composes it."""
+    cli.register_schemas()
+    given = [*TINY_RUN, f"run_dir={folder}", f"data.corpus_dir={corpus}", *overrides]
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        return typed(compose("train", overrides=given))
+
+
+def write_checkpoint(
+    folder: Path, config: Config, tokenizer: Tokenizer, model: Transducer, precision: str = "float", blend: float = 1.0
+) -> None:
+    """Write a model as `train.py` does."""
+    saved = {
+        "state_dict": {f"model.{name}": tensor for name, tensor in model.state_dict().items()},
+        "nibble": {
+            "config": plain(config),
+            "tokenizer": tokenizer.model,
+            "precision": precision,
+            "blend": blend,
+            "corpus": "tiny",
+            "step": 3,
+        },
+    }
+    saved["state_dict"]["ctc.weight"] = torch.zeros(2)
+    (folder / "checkpoints").mkdir()
+    torch.save(saved, folder / "checkpoints" / "last.ckpt")

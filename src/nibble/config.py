@@ -492,11 +492,10 @@ class ExportConfig:
             raise UserError("give checkpoint=RUN: a run folder, a .ckpt file or a bundle")
         if self.labels_per_frame is not None and not 1 <= self.labels_per_frame <= 10:
             raise UserError(f"labels_per_frame={self.labels_per_frame}; give 1 to 10, or null")
-        if self.target is Target.bundle and self.encoding is not None:
-            raise UserError(
-                f"encoding={self.encoding.value} is for target=sherpa: a bundle holds the weights at the bits they "
-                "were trained at; leave encoding= out"
-            )
+        if self.target is Target.bundle:
+            for name in ("encoding", "labels_per_frame"):
+                if (value := getattr(self, name)) is not None:
+                    raise UserError(f"{name}={value} is for target=sherpa; leave it out with target=bundle")
 
 
 # ---- sensitivity ---------------------------------------------------------------------------------------------------

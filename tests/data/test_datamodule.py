@@ -185,6 +185,17 @@ def test_stored_features_equal_those_made_on_the_fly(tiny_corpus: Path, root: Pa
         )
 
 
+def test_samples_are_kept_when_asked_for_as_the_features_hear_them(tiny_corpus: Path, root: Path) -> None:
+    data = make(tiny_corpus, root, noise=NoiseConfig(kind=NoiseKind.babble, dir=str(tiny_corpus)))
+    assert next(iter(data.val_dataloader())).samples is None
+    data.keep_samples = True
+    batch = next(iter(data.val_dataloader()))
+    assert batch.samples is not None
+    assert len(batch.samples) == len(batch)
+    for samples, features, length in zip(batch.samples, batch.features, batch.feature_lengths, strict=True):
+        assert torch.equal(log_mel(samples, FeatureConfig()), features[:length])
+
+
 def test_parts_and_names(tiny_corpus: Path, root: Path) -> None:
     module = make(tiny_corpus, root)
     assert module.corpus_name == tiny_corpus.name

@@ -17,6 +17,7 @@ from nibble.config import ExportConfig, Target, Tokens, typed_export
 
 if TYPE_CHECKING:  # imports torch: not before it is needed
     from nibble.export.loaded import Loaded
+    from nibble.export.parity import LayerParity
 
 CONF = cli.conf_dir()
 _FILE_WIDTH = 140  # of a table that goes to no terminal
@@ -28,36 +29,45 @@ def export(options: ExportConfig) -> Path:
     Raises:
         UserError: the checkpoint, the encoding or the output folder does not allow it; the text says which.
     """
-    from nibble.export.bundle import export_bundle
-    from nibble.export.checkpoint import load_checkpoint, quantize, run_folder
+    from nibble.export.bundle import bundle_bytes
+    from nibble.export.checkpoint import load_checkpoint, quantize
     from nibble.export.loaded import float_parameters
 
     loaded = load_checkpoint(Path(str(options.checkpoint)))
     if options.quant is not None:
         loaded = quantize(loaded, options.quant)
-    run = run_folder(loaded.path)
-    if options.target is Target.bundle:
-        folder = Path(options.output) if options.output else run / "bundle"
-        size_bytes, backend = export_bundle(loaded, folder), "bundle"
-    else:
-        folder, size_bytes = _export_sherpa(options, loaded, run)
-        backend = "sherpa"
+    folder = (_export_bundle if options.target is Target.bundle else _export_sherpa)(options, loaded)
+    size_bytes = bundle_bytes(folder)
     ratio = 4 * float_parameters(loaded.config, loaded.tokenizer.size) / size_bytes
     print(f"{folder}: {size_bytes:,} bytes in all, {ratio:.2f}× smaller than float32")
-    print(f"python evaluate.py checkpoint={folder} backend={backend}")
+    print(f"python evaluate.py checkpoint={folder} backend={options.target.value}")
     return folder
 
 
-def _export_sherpa(options: ExportConfig, loaded: "Loaded", run: Path) -> tuple[Path, int]:
+def _export_bundle(options: ExportConfig, loaded: "Loaded") -> Path:
+    from nibble.export.bundle import export_bundle, read_bundle
+    from nibble.export.checkpoint import run_folder
+    from nibble.export.parity import compare_bundle
+
+    folder = Path(options.output) if options.output else run_folder(loaded.path) / "bundle"
+    export_bundle(loaded, folder)
+    if options.parity:
+        _print_parity(compare_bundle(loaded, read_bundle(folder)), folder)
+    return folder
+
+
+def _export_sherpa(options: ExportConfig, loaded: "Loaded") -> Path:
     from nibble.export.packages import need
 
-    for package in ("onnx", "onnxruntime") if options.parity else ("onnx",):
-        need(package, "target=sherpa" + (" parity=true" if options.parity else ""))
+    need("onnx", "target=sherpa")
+    if options.parity:
+        need("onnxruntime", "parity=true")
+    from nibble.export.checkpoint import run_folder
     from nibble.export.onnx_export import choose_encoding, export_graphs
     from nibble.export.sherpa import check_folder, write_sherpa
 
     encoding = choose_encoding(loaded, options.encoding)
-    folder = Path(options.output) if options.output else run / f"sherpa_{encoding.value}"
+    folder = Path(options.output) if options.output else run_folder(loaded.path) / f"sherpa_{encoding.value}"
     check_folder(folder)
     characters = loaded.config.data.tokens is Tokens.char
     labels_per_frame = options.labels_per_frame or (2 if characters else 1)
@@ -67,16 +77,22 @@ def _export_sherpa(options: ExportConfig, loaded: "Loaded", run: Path) -> tuple[
             f"timestamps are {labels_per_frame} times too late, and right with labels_per_frame=1"
         )
     graphs = export_graphs(loaded, encoding, labels_per_frame)
-    exported = write_sherpa(folder, loaded, {name: graph.model for name, graph in graphs.items()}, encoding)
+    write_sherpa(folder, loaded, {name: graph.model for name, graph in graphs.items()}, encoding)
     if options.parity:
-        from rich.console import Console
+        from nibble.export.onnx_parity import compare_graphs
 
-        from nibble.export.parity import compare_layers, parity_table
+        _print_parity(compare_graphs(loaded, graphs), folder)
+    return folder
 
-        title = f"{folder.name}: each layer with torch's input, against torch"
-        width = None if sys.stdout.isatty() else _FILE_WIDTH
-        Console(highlight=False, width=width).print(parity_table(compare_layers(loaded, graphs), title))
-    return folder, exported.size_bytes
+
+def _print_parity(rows: "list[LayerParity]", folder: Path) -> None:
+    from rich.console import Console
+
+    from nibble.export.parity import parity_table
+
+    width = None if sys.stdout.isatty() else _FILE_WIDTH
+    title = f"{folder.name}: each layer with the input of torch's, against torch"
+    Console(highlight=False, width=width).print(parity_table(rows, title))
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="export")

@@ -1,6 +1,5 @@
 """A trained transducer as three ONNX graphs in one encoding, with the metadata that sherpa-onnx reads."""
 
-import copy
 from typing import NamedTuple
 
 import torch
@@ -8,13 +7,13 @@ from onnx import ModelProto, helper
 
 from nibble.config import Encoding
 from nibble.errors import UserError
+from nibble.export.frozen import frozen_copy
 from nibble.export.loaded import Loaded
 from nibble.export.onnx_trace import Site, expand, stand_in, trace
 from nibble.export.onnx_weights import NIBBLE_BITS
 from nibble.export.sherpa_graphs import EncoderGraph, JoinerGraph, decoder_graph
 from nibble.model.subsampling import MIN_FRAMES
-from nibble.model.transducer import Transducer
-from nibble.quant.convert import freeze, quantized_modules
+from nibble.quant.convert import quantized_modules
 
 _EXAMPLE_FRAMES = 16 * MIN_FRAMES
 
@@ -60,13 +59,6 @@ def export_graphs(loaded: Loaded, encoding: Encoding, labels_per_frame: int = 1)
         helper.set_model_props(model_proto, metadata[name])
         graphs[name] = ExportedGraph(model_proto, sites)
     return graphs
-
-
-def frozen_copy(model: Transducer) -> Transducer:
-    """The model with integer weights, without gradients, on the CPU."""
-    frozen = copy.deepcopy(model).cpu().eval().requires_grad_(False)
-    freeze(frozen)
-    return frozen
 
 
 def choose_encoding(loaded: Loaded, wanted: Encoding | None) -> Encoding:

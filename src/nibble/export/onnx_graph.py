@@ -65,10 +65,17 @@ class Graph:
         """
         if not self.half:
             return self.constant(name, array.astype(np.float32))
-        with np.errstate(over="ignore"):
-            short = array.astype(np.float16)
-        if not np.isfinite(short).all():
-            raise UserError(
-                f"{name} has values that float16 cannot hold (largest {np.abs(array).max():g}); train again"
-            )
-        return self.op("Cast", self.constant(name, short), to=TensorProto.FLOAT)
+        return self.op("Cast", self.constant(name, _in_16_bits(name, array)), to=TensorProto.FLOAT)
+
+    def as_stored(self, name: str, array: Array) -> Array:
+        """Values as `parameter` gives them back, in 32 bits."""
+        return (_in_16_bits(name, array) if self.half else array).astype(np.float32)
+
+
+def _in_16_bits(name: str, array: Array) -> Array:
+    with np.errstate(over="ignore"):
+        short = array.astype(np.float16)
+    if not np.isfinite(short).all():
+        largest = np.abs(array).max()
+        raise UserError(f"{name} has values that float16 cannot hold (largest {largest:g}); train again")
+    return short

@@ -9,6 +9,7 @@ w4a8   codes in 4 bits, w8a8 codes in 8; products of integers:
     Cast, Mul, Add          times s times the weight's scales, plus the bias: ONNX Runtime fuses all of it
 
 The activation's scale is one for all that a call passes in, so for one utterance where utterances come one by one.
+x86 CPUs without VNNI add pairs of products in 16 bits: with codes of 8 bits the sum can overflow, with 4 it can't.
 """
 
 from typing import Any, NamedTuple

@@ -18,8 +18,9 @@ from onnx import ModelProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from nibble.config import Encoding
+from nibble.export.frozen import LAYERS
 from nibble.export.onnx_graph import Graph
-from nibble.export.onnx_layers import LAYERS, add_layer
+from nibble.export.onnx_layers import add_layer
 from nibble.export.onnx_products import MICROSOFT
 
 OPSET = 17

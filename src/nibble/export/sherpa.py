@@ -132,9 +132,7 @@ def read_exported(folder: Path) -> Exported:
     for name in _CHECKED:
         if _checksum(folder / name) != said.sha256.get(name):
             size = (folder / name).stat().st_size
-            raise UserError(
-                f"{folder / name} is damaged or was changed ({size} bytes); copy the folder again, or {_AGAIN}"
-            )
+            raise UserError(f"{folder / name} is damaged or was changed ({size} bytes); copy it again, or {_AGAIN}")
     return Exported(
         path=folder,
         config=said.config,

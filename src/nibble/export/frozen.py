@@ -1,0 +1,19 @@
+"""A model as exports see it: integer weights, and the layers that have any."""
+
+import copy
+
+from torch import nn
+
+from nibble.model.padding import MaskedBatchNorm
+from nibble.model.transducer import Transducer
+from nibble.quant.convert import freeze
+from nibble.quant.modules import QUANTIZED_TYPES
+
+LAYERS: tuple[type[nn.Module], ...] = (*QUANTIZED_TYPES, MaskedBatchNorm)
+
+
+def frozen_copy(model: Transducer) -> Transducer:
+    """The model with integer weights, without gradients, on the CPU."""
+    frozen = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+    freeze(frozen)
+    return frozen

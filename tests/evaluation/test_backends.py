@@ -1,0 +1,100 @@
+"""One measurement, whatever computes."""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from nibble.config import Backend, EvaluateConfig, HardwareConfig, Search
+from nibble.errors import UserError
+from nibble.evaluation.evaluate import evaluate_checkpoints
+from nibble.evaluation.records import read
+from nibble.export.bundle import export_bundle
+from nibble.export.checkpoint import load_checkpoint, quantize
+from nibble.quant.spec import ActivationSpec, QuantConfig, Rule, WeightSpec
+
+CPU = HardwareConfig(threads=1, workers=0)
+INT4 = QuantConfig("int4", [Rule(weight=WeightSpec(bits=4), activation=ActivationSpec())])
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def exported_run(fitted_run, tmp_path_factory: pytest.TempPathFactory):
+    pytest.importorskip("onnx", reason="onnx is not installed: pip install -e '.[export]'")
+    from nibble.config import ExportConfig
+    from nibble.export.__main__ import export
+
+    @cache
+    def make() -> Path:
+        output = tmp_path_factory.mktemp("exported") / "sherpa"
+        return export(ExportConfig(str(fitted_run("stateless")), quant=INT4, output=str(output)))
+
+    return make
+
+
+def measure(path: Path, backend: Backend, **values: object):
+    options = EvaluateConfig(checkpoint=str(path), backend=backend, hardware=CPU, **values)  # type: ignore[arg-type]
+    return evaluate_checkpoints(options)[0]
+
+
+@pytest.mark.parametrize(
+    ("backend", "package", "decoding", "name"),
+    [
+        (Backend.onnx, "onnxruntime", Search.greedy, "onnx w4a8 greedy"),
+        (Backend.onnx, "onnxruntime", Search.beam, "onnx w4a8 beam8"),
+        (Backend.sherpa, "sherpa_onnx", Search.greedy, "sherpa {version} w4a8 greedy"),
+        (Backend.sherpa, "sherpa_onnx", Search.beam, "sherpa {version} w4a8 beam8"),
+    ],
+)
+def test_an_export_has_the_record_of_its_checkpoint(
+    exported_run, fitted_run, backend: Backend, package: str, decoding: Search, name: str
+) -> None:
+    module = pytest.importorskip(package, reason=f"{package} is not installed: pip install -e '.[export]'")
+    folder = exported_run()
+    result = measure(folder, backend, decoding=decoding)
+    (record,) = read(Path("results/records.jsonl"))
+    torch_record = measure(fitted_run("stateless"), Backend.torch, decoding=decoding, quant=INT4, records=None).record
+    assert record == result.record
+    assert record.backend == name.format(version=module.__version__)
+    assert record.utterance_errors == torch_record.utterance_errors
+    assert record.wer < 0.2
+    for field in ("experiment", "corpus", "part", "model", "parameters", "quant", "method", "seed", "reference_words"):
+        assert getattr(record, field) == getattr(torch_record, field)
+    assert record.bundle_bytes == sum(file.stat().st_size for file in folder.iterdir())
+    assert record.rtf > 0
+    assert record.threads == 1
+    assert 2**26 < result.peak_bytes < 2**36
+
+
+def test_the_bundle_of_a_run(fitted_run) -> None:
+    run = fitted_run("stateless")
+    with pytest.raises(UserError, match=r"is no bundle, and has none in .*; write one with python -m nibble.export"):
+        measure(run, Backend.bundle)
+    loaded = quantize(load_checkpoint(run), INT4)
+    size = export_bundle(loaded, run / "bundle")
+    record = measure(run, Backend.bundle, records=None).record
+    assert record.backend == "bundle native reference greedy"
+    assert record.bundle_bytes == size
+    again = measure(run / "bundle", Backend.bundle, records=None).record
+    assert again.utterance_errors == record.utterance_errors
+
+
+@pytest.mark.parametrize("values", [{"quant": INT4, "checkpoint": "folder"}, {"experiment": "digits"}])
+def test_an_export_is_measured_as_it_is(values: dict[str, object]) -> None:
+    with pytest.raises(UserError, match="backend=onnx measures an exported folder as it is"):
+        EvaluateConfig(backend=Backend.onnx, hardware=CPU, **values)  # type: ignore[arg-type]
+
+
+def test_exports_run_on_the_cpu(tmp_path: Path) -> None:
+    options = EvaluateConfig(checkpoint="x", backend=Backend.sherpa, hardware=HardwareConfig(accelerator="gpu"))
+    with pytest.raises(UserError, match="backend=sherpa runs on the CPU; use hardware=cpu"):
+        evaluate_checkpoints(options)
+
+
+def test_a_checkpoint_is_no_export(fitted_run) -> None:
+    with pytest.raises(UserError, match=r"is no exported folder: it has no nibble.json"):
+        measure(fitted_run("stateless"), Backend.onnx)

@@ -1,0 +1,44 @@
+"""Exported folders, each made once."""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from nibble.config import Encoding
+from nibble.export.checkpoint import load_checkpoint, quantize
+from nibble.export.loaded import Loaded
+from nibble.quant.spec import ActivationSpec, QuantConfig, Rule, WeightSpec
+
+INTEGERS = {bits: [Rule(weight=WeightSpec(bits), activation=ActivationSpec())] for bits in (4, 8)}
+BITS = {Encoding.float: None, Encoding.w8a8: 8, Encoding.w4a8: 4, Encoding.w4: 4}
+
+
+@pytest.fixture(scope="session")
+def fitted(fitted_run):
+    """fitted(predictor, bits) -> the model that knows dev-tiny by heart, rounded to so many bits; None: in float."""
+
+    @cache
+    def load(predictor: str, bits: int | None) -> Loaded:
+        loaded = load_checkpoint(fitted_run(predictor))
+        return loaded if bits is None else quantize(loaded, QuantConfig(f"int{bits}", INTEGERS[bits]))
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def exported(fitted, tmp_path_factory: pytest.TempPathFactory):
+    """exported(predictor, encoding) -> the model and the three graphs, and their folder. Treat them as read-only."""
+    pytest.importorskip("onnx", reason="onnx is not installed: pip install -e '.[export]'")
+    from nibble.export.onnx_export import export_graphs
+    from nibble.export.sherpa import write_sherpa
+
+    @cache
+    def export(predictor: str, encoding: Encoding):
+        loaded = fitted(predictor, BITS[encoding])
+        graphs = export_graphs(loaded, encoding, labels_per_frame=2)
+        folder: Path = tmp_path_factory.mktemp(f"{predictor}_{encoding}") / "sherpa"
+        write_sherpa(folder, loaded, {name: graph.model for name, graph in graphs.items()}, encoding)
+        return loaded, graphs, folder
+
+    return export
