@@ -82,6 +82,27 @@ def test_the_difference_is_to_the_float_run_of_the_same_model_search_and_seeds()
     assert int4.difference(systems([replace(FLOAT, utterance_errors=[("z", 0, 4)])])[0]) is None
 
 
+def test_exports_are_compared_with_exports_and_leave_the_readme_as_it_is() -> None:
+    exported = [
+        replace(FLOAT, backend="onnx float greedy", bundle_bytes=4700),
+        replace(INT4, backend="onnx w4a8 greedy", bundle_bytes=600),
+        replace(INT4, backend="sherpa 2.0.1 w4a8 greedy", bundle_bytes=600),
+    ]
+    rows = systems([FLOAT, INT4, *exported])
+    compared = {
+        row.last.backend: base.last.backend if (base := baseline(row, rows)) else None
+        for row in rows
+        if row.last.quant == "int4"
+    }
+    assert compared == {
+        "native reference greedy": "float greedy",
+        "onnx w4a8 greedy": "onnx float greedy",
+        "sherpa 2.0.1 w4a8 greedy": None,
+    }
+    assert summary([FLOAT, INT4, *exported]) == summary([FLOAT, INT4])
+    assert "int4, trained (sherpa 2.0.1 w4a8 greedy)" in render(exported)
+
+
 def test_the_page_has_a_table_for_each_part_and_share() -> None:
     page = render([FLOAT, INT4, replace(FLOAT, part="test-digits"), replace(FLOAT, reference_words=2)])
     assert page.count("## digits: dev-digits of digits") == 2

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 from nibble.evaluation.records import Record
-from nibble.report.tables import System, markdown, percent, points, systems
+from nibble.report.tables import System, engine, markdown, percent, points, systems
 
 _COLUMNS = ("weights", "WER % trained", "WER % not trained", "trained minus float, points", "bytes", "smaller", "RTF")
 # Methods in the order of their rows, and what a cell says of each.
@@ -45,9 +45,9 @@ def precisions(records: Sequence[Record]) -> list[Precision]:
 
 
 def summary(records: Sequence[Record]) -> str:
-    """A Markdown table for each experiment, part and model, for the README."""
+    """A Markdown table for each experiment, part and model, for the README; exports stand in RESULTS.md alone."""
     groups: dict[tuple[str, str, str, str], list[Record]] = {}
-    for record in records:
+    for record in (record for record in records if engine(record) == "torch"):
         groups.setdefault((record.experiment, record.corpus, record.part, record.model), []).append(record)
     return "\n".join(_section(*key, groups[key]) for key in sorted(groups))
 

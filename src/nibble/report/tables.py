@@ -72,11 +72,11 @@ def systems(records: Iterable[Record]) -> list[System]:
 
 
 def baseline(system: System, among: Sequence[System]) -> System | None:
-    """The float system that `system` is compared with: same model, same search; None for float itself."""
+    """The float system that `system` is compared with: same model, engine and search; None for float itself."""
     if system.last.method == "float":
         return None
     for other in among:
-        same = other.last.model == system.last.model and _search(other) == _search(system)
+        same = all(of(other.last) == of(system.last) for of in (_model, engine, _search))
         if other.last.method == "float" and same:
             return other
     return None
@@ -107,6 +107,16 @@ def _order(system: System) -> tuple[str, int, str, str]:
     return last.model, -last.bundle_bytes, last.method, last.backend
 
 
-def _search(system: System) -> str:
+def engine(record: Record) -> str:
+    """torch, onnx or sherpa: the first word of the backend, where it is not torch's arithmetic."""
+    first = record.backend.split()[0]
+    return first if first in ("onnx", "sherpa") else "torch"
+
+
+def _model(record: Record) -> str:
+    return record.model
+
+
+def _search(record: Record) -> str:
     """greedy, beam8 ...: the last word of the backend."""
-    return system.last.backend.split()[-1]
+    return record.backend.split()[-1]
