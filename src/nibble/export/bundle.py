@@ -7,20 +7,18 @@ tokens.txt         "symbol id" a line, as sherpa-onnx reads it
 README.md          for people: what the model is worth, how large it is, and where it comes from: `nibble.export.card`
 """
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nibble.config import Config
 from nibble.data.tokenizer import Tokenizer
-from nibble.errors import UserError
 from nibble.export.card import CARD, write_card
 from nibble.export.description import CHECKED, read_description, write_description
+from nibble.export.folder import check_replaceable, folder_bytes, written_whole
 from nibble.export.loaded import Loaded
 from nibble.export.tensors import read_model, tensors_of
 from nibble.model.transducer import Transducer
@@ -50,22 +48,13 @@ def write_bundle(folder: Path, model: Transducer, tokenizer: Tokenizer, config: 
         UserError: the folder holds something else, the disk is full, or writing is not allowed there.
     """
     check_folder(folder)
-    folder = folder.absolute()
-    partial = folder.parent / f".{folder.name}.{os.getpid()}.partial"
     tensors = tensors_of(model, config, tokenizer.size, Precision(notes["precision"]))
-    try:
-        partial.mkdir(parents=True)
+    with written_whole(folder, "bundle") as partial:
         save_file(tensors, partial / "model.safetensors")
         tokenizer.write(partial)
         shutil.copymode(partial / "tokens.txt", partial / "model.safetensors")  # safetensors hides it from others
         write_description(partial, config, notes)
         write_card(partial, config, notes, tokenizer.size)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"the bundle {folder} cannot be written: {error}; free space or give another folder") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return bundle_bytes(folder)
 
 
@@ -85,14 +74,7 @@ def read_bundle(folder: Path) -> Loaded:
 
 def check_folder(folder: Path) -> None:
     """Raise `UserError` unless a bundle may be written to `folder`: it is new, empty, or holds a bundle alone."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; give an empty or new folder")
-    others = sorted({file.name for file in folder.iterdir()} - _FILES) if folder.exists() else []
-    if others:
-        raise UserError(
-            f"{folder} holds other files than a bundle, such as {others[0]}, and would be replaced; "
-            "give an empty or new folder"
-        )
+    check_replaceable(folder, _FILES, "a bundle")
 
 
 def is_bundle(folder: Path) -> bool:
@@ -102,7 +84,7 @@ def is_bundle(folder: Path) -> bool:
 
 def bundle_bytes(folder: Path) -> int:
     """Size of all files of a bundle."""
-    return sum(file.stat().st_size for file in folder.iterdir())
+    return folder_bytes(folder)
 
 
 def stored_tensors(folder: Path) -> dict[str, Tensor]:

@@ -87,7 +87,7 @@ def quantize(loaded: Loaded, quant: QuantConfig) -> Loaded:
     config = replace(loaded.config, quant=replace(quant, low_rank=quant.low_rank or factors))
     if not quant.rules and config.quant.low_rank == factors:
         return replace(loaded, config=config)
-    model = float_model(replace(config, quant=loaded.config.quant), loaded.tokenizer.size)
+    model = float_model(loaded.config, loaded.tokenizer.size)
     state = loaded.model.state_dict()
     model.load_state_dict({name: state[name] for name in model.state_dict()})  # without what only quantization uses
     prepare(model, config.quant)

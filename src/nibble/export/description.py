@@ -21,6 +21,7 @@ from typing import Any
 
 from nibble.config import Config, plain
 from nibble.errors import UserError, nearest
+from nibble.export.folder import checksum
 from nibble.quant.spec import Precision
 from nibble.schema import build
 
@@ -48,7 +49,7 @@ class Description:
 def write_description(folder: Path, config: Config, notes: Mapping[str, Any]) -> None:
     """Write config.json into `folder`, where the files that it names stand already."""
     said = {"format": _FORMAT, "version": _VERSION, **notes, "config": plain(config)}
-    checksums = {_NAME: _own_checksum(said)} | {name: _checksum(folder / name) for name in CHECKED}
+    checksums = {_NAME: _own_checksum(said)} | {name: checksum(folder / name) for name in CHECKED}
     (folder / _NAME).write_text(json.dumps({**said, "sha256": checksums}, indent=1) + "\n", encoding="utf-8")
 
 
@@ -107,7 +108,7 @@ def _check_files(folder: Path, checksums: Mapping[str, str], said: Mapping[str, 
                 f"{folder / _NAME}: {name[:60]!r} is no file of a bundle; nearest: {nearest(name[:60], files)}"
             )
     for name in files:
-        found = _own_checksum(said) if name == _NAME else _checksum(folder / name)
+        found = _own_checksum(said) if name == _NAME else checksum(folder / name)
         if found != checksums.get(name):
             size = (folder / name).stat().st_size
             raise UserError(f"{folder / name} is damaged or was changed ({size} bytes); copy the bundle again")
@@ -116,8 +117,3 @@ def _check_files(folder: Path, checksums: Mapping[str, str], said: Mapping[str, 
 def _own_checksum(said: Mapping[str, Any]) -> str:
     others = {name: value for name, value in said.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(others, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _checksum(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

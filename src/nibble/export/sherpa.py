@@ -8,10 +8,7 @@ nibble.json                               {"format": "nibble sherpa", "version":
                                            "config": every option of the run, "sha256": of each other file}
 """
 
-import hashlib
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +17,7 @@ from typing import TYPE_CHECKING
 from nibble.config import Config, Encoding, plain
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
+from nibble.export.folder import check_replaceable, checksum, folder_bytes, written_whole
 from nibble.export.loaded import Loaded, quant_name
 from nibble.quant.spec import Precision
 from nibble.schema import build
@@ -71,7 +69,7 @@ class Exported:
     @property
     def size_bytes(self) -> int:
         """Of all files."""
-        return sum(file.stat().st_size for file in self.path.iterdir())
+        return folder_bytes(self.path)
 
 
 def write_sherpa(folder: Path, loaded: Loaded, graphs: "Mapping[str, ModelProto]", encoding: Encoding) -> Exported:
@@ -83,10 +81,7 @@ def write_sherpa(folder: Path, loaded: Loaded, graphs: "Mapping[str, ModelProto]
         UserError: the folder holds something else, the disk is full, or writing is not allowed there.
     """
     check_folder(folder)
-    folder = folder.absolute()
-    partial = folder.parent / f".{folder.name}.{os.getpid()}.partial"
-    try:
-        partial.mkdir(parents=True)
+    with written_whole(folder, "export") as partial:
         for name, graph in graphs.items():
             (partial / f"{name}.onnx").write_bytes(graph.SerializeToString())
         loaded.tokenizer.write(partial)
@@ -96,15 +91,9 @@ def write_sherpa(folder: Path, loaded: Loaded, graphs: "Mapping[str, ModelProto]
             "encoding": encoding.value,
             **loaded.notes,
             "config": plain(loaded.config),
-            "sha256": {name: _checksum(partial / name) for name in _CHECKED},
+            "sha256": {name: checksum(partial / name) for name in _CHECKED},
         }
         (partial / _NAME).write_text(json.dumps(said) + "\n", encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-    except OSError as error:
-        raise UserError(f"the export {folder} cannot be written: {error}; free space or give another folder") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return read_exported(folder)
 
 
@@ -130,7 +119,7 @@ def read_exported(folder: Path) -> Exported:
             f"{_VERSION}; {_AGAIN}"
         )
     for name in _CHECKED:
-        if _checksum(folder / name) != said.sha256.get(name):
+        if checksum(folder / name) != said.sha256.get(name):
             size = (folder / name).stat().st_size
             raise UserError(f"{folder / name} is damaged or was changed ({size} bytes); copy it again, or {_AGAIN}")
     return Exported(
@@ -152,16 +141,4 @@ def is_exported(folder: Path) -> bool:
 
 def check_folder(folder: Path) -> None:
     """Raise `UserError` unless an export may be written to `folder`: it is new, empty, or holds an export alone."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; give an empty or new folder")
-    others = sorted({file.name for file in folder.iterdir()} - {*_CHECKED, _NAME}) if folder.exists() else []
-    if others:
-        raise UserError(
-            f"{folder} holds other files than an export, such as {others[0]}, and would be replaced; "
-            "give an empty or new folder"
-        )
-
-
-def _checksum(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+    check_replaceable(folder, {*_CHECKED, _NAME}, "an export")

@@ -9,7 +9,6 @@ Reading compares names, types and shapes in the file's header with those of the 
 which until then has no storage. So no configuration makes it take more memory than the file has weights.
 """
 
-import copy
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from nibble.config import Config
 from nibble.errors import UserError
+from nibble.export.frozen import frozen_copy
 from nibble.export.loaded import compare, float_model
 from nibble.model.transducer import Transducer
 from nibble.quant.convert import freeze, prepare, quantized_modules, set_precision
@@ -65,8 +65,7 @@ def tensors_of(model: Transducer, config: Config, vocabulary_size: int, precisio
             names = float_model(config, vocabulary_size).state_dict()
         state = model.state_dict()
         return {name: state[name].detach().cpu().contiguous() for name in names}
-    frozen = copy.deepcopy(model).cpu()
-    freeze(frozen)
+    frozen = frozen_copy(model)
     state = frozen.state_dict()
     packed = {name: pack(_given_back(name, state), *how) for name, how in _packed_codes(frozen).items()}
     return {name: packed[name] if name in packed else _half(name, tensor) for name, tensor in state.items()}
