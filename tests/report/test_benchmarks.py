@@ -19,6 +19,7 @@ RECORD = Record(
 def test_a_table_for_each_benchmark_and_the_last_of_equal_measurements() -> None:
     stale, pruned = replace(INT4, ratio=1.0, bytes=480), replace(INT4, contender="int4_24", ratio=10.5, bytes=45)
     other = replace(INT4, bench="encoder", case="10 s", bytes=None, median_ms=2.0, commit="1" * 40 + "+dirty")
+    other = replace(other, clock="cpu", wall_ms=3.0, rounds=5)
     page = render([stale, INT4, other, pruned])
     assert page.index("## Benchmark: size") < page.index("## Benchmark: encoder")
     rows = [line for line in page.splitlines() if line.startswith("| conformer_l")]
@@ -26,9 +27,9 @@ def test_a_table_for_each_benchmark_and_the_last_of_equal_measurements() -> None
         "| conformer_l | int4 against float32 | 60 | 7.88 |",
         "| conformer_l | int4_24 against float32 | 45 | 10.50 |",
     ]
-    assert "| 10 s | int4 against float32 | 2.00 | 7.88 |" in page
+    assert "| 10 s | int4 against float32 | 2.00 | 3.00 | 7.88 |" in page
+    assert "CPU threads: 2; ratio: median of 5 rounds, CPU time; commit 111111111111+dirty" in page
     assert page.count("commit 000000000000; `python -m b`") == 1
-    assert "commit 111111111111+dirty" in page
     assert "all its files counted" in page
     assert render([]) == ""
 

@@ -19,12 +19,15 @@ class Measurement:
     contender: str  # int4
     baseline: str  # float32
     ratio: float  # of bytes: baseline / contender; of time: contender / baseline
-    median_ms: float | None  # of the contender; null where nothing is timed
+    median_ms: float | None  # of the contender, on the clock that the ratio is of; null where nothing is timed
     threads: int  # CPU threads
     hardware: str
     commit: str
     command: str
     bytes: int | None = None  # of the contender, on disk
+    clock: str | None = None  # what the ratio is of: cpu (time of all threads of the process) or wall
+    wall_ms: float | None = None  # median time until the contender returned
+    rounds: int | None = None  # in each of which every contender had its turn
 
 
 def append(path: Path, measurement: Measurement) -> None:
@@ -52,6 +55,7 @@ def cells(measurements: Sequence[Measurement]) -> list[list[str]]:
         ["contender", *(f"{found.contender} against {found.baseline}" for found in measurements)],
         ["bytes", *("" if found.bytes is None else f"{found.bytes:,}" for found in measurements)],
         ["median ms", *("" if found.median_ms is None else f"{found.median_ms:.2f}" for found in measurements)],
+        ["wall ms", *("" if found.wall_ms is None else f"{found.wall_ms:.2f}" for found in measurements)],
         ["ratio", *(f"{found.ratio:.2f}" for found in measurements)],
     ]
     return [list(row) for row in zip(*(column for column in columns if any(column[1:])), strict=True)]

@@ -27,10 +27,17 @@ def render(measurements: Sequence[Measurement]) -> str:
 def _section(bench: str, measurements: Sequence[Measurement]) -> str:
     last = {(found.case, found.contender, found.baseline): found for found in measurements}
     origins = dict.fromkeys(
-        f"- {found.hardware}, CPU threads: {found.threads}; commit {found.commit[:12]}"
+        f"- {found.hardware}, CPU threads: {found.threads}{_rounds(found)}; commit {found.commit[:12]}"
         f"{'+dirty' if found.commit.endswith('+dirty') else ''}; `{found.command}`"
         for found in last.values()
     )
     parts = [f"## Benchmark: {bench}\n", *([f"{_EXPLAINED[bench]}\n"] if bench in _EXPLAINED else [])]
     header, *rows = cells(list(last.values()))
     return "\n".join([*parts, markdown(header, rows), *origins, ""])
+
+
+def _rounds(found: Measurement) -> str:
+    if found.rounds is None:
+        return ""
+    clock = "CPU time" if found.clock == "cpu" else "wall time"
+    return f"; ratio: median of {found.rounds} rounds, {clock}"
