@@ -1,28 +1,40 @@
-"""The integer operators: schema and shape function of each, in torch's namespace "nibble".
+"""The integer operators: schema, shape function and gradient of each, in torch's namespace "nibble".
 
-    nibble::int_matmul(x int8 (M, K), weight int8 (N, K)) -> int32 (M, N)
-    nibble::int_conv2d(x int8 (B, C, H, W), weight int8 (N, C/groups, kh, kw), ...) -> int32 (B, N, H', W')
+    int_matmul(x int8 (M, K), weight int8 (N, K)) -> int32 (M, N)
+    int_conv2d(x int8 (B, C, H, W), weight int8 (N, C/groups, kh, kw), ...) -> int32 (B, N, H', W')
+    quantize_rows(x (..., K)) -> codes int8 (..., K), scale float32 (..., 1)
+    linear_w8a8(codes, scale, weight int8 (N, K), weight_scale (N,), bias (N,)) -> float32 (M, N)
+    linear_w4a8(codes, scale, packed uint8 (N, ceil(K/2)), weight_scale (N,), bias (N,)) -> float32 (M, N)
+    linear_w4a16(x (M, K), packed uint8 (N, ceil(K/2)), weight_scale (N,), bias (N,)) -> (M, N) of x's type
 
-Both are exact. `nibble.kernels.reference` implements them for every device; a faster implementation registers for its
-device type and must return the same integers. Results have no gradient: `nibble.quant.products` gives the
-straight-through one.
+`nibble.kernels.reference` and `reference_linear` implement them for every device. A faster implementation registers for
+its device type; its codes, scales and int32 sums must be the same integers. Tensors may be of any layout.
+
+A product of codes has a gradient for its bias alone: codes have none and scales are held constant, as everywhere in
+`nibble.quant`, whose `products` gives the straight-through one. `linear_w4a16` has one for x too.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from nibble.kernels import reference
+from nibble.kernels import reference, reference_linear
 
-torch.library.define("nibble::int_matmul", "(Tensor x, Tensor weight) -> Tensor")
-torch.library.define(
-    "nibble::int_conv2d",
-    "(Tensor x, Tensor weight, int[2] stride, int[2] padding, int[2] dilation, int groups) -> Tensor",
-)
-# "default" serves every device type that nothing else is registered for.
-torch.library.impl("nibble::int_matmul", "default", reference.int_matmul)
-torch.library.impl("nibble::int_conv2d", "default", reference.int_conv2d)
+_SCHEMAS = {
+    "int_matmul": "(Tensor x, Tensor weight) -> Tensor",
+    "int_conv2d": "(Tensor x, Tensor weight, int[2] stride, int[2] padding, int[2] dilation, int groups) -> Tensor",
+    "quantize_rows": "(Tensor x) -> (Tensor codes, Tensor scale)",
+    "linear_w8a8": "(Tensor codes, Tensor scale, Tensor weight, Tensor weight_scale, Tensor? bias) -> Tensor",
+    "linear_w4a8": "(Tensor codes, Tensor scale, Tensor packed, Tensor weight_scale, Tensor? bias) -> Tensor",
+    "linear_w4a16": "(Tensor x, Tensor packed, Tensor weight_scale, Tensor? bias) -> Tensor",
+}
+for _name, _schema in _SCHEMAS.items():
+    torch.library.define(f"nibble::{_name}", _schema)
+    # "default" serves every device type that nothing else is registered for.
+    _of = reference if _name.startswith("int_") else reference_linear
+    torch.library.impl(f"nibble::{_name}", "default", getattr(_of, _name))
 
 
 @torch.library.register_fake("nibble::int_matmul")
@@ -38,6 +50,67 @@ def _int_conv2d_shape(
     reference.check_conv2d(x, weight, groups)
     height, width = reference.conv_size(x, weight, stride, padding, dilation)
     return x.new_empty((x.shape[0], height, width, weight.shape[0]), dtype=torch.int32).permute(0, 3, 1, 2)
+
+
+@torch.library.register_fake("nibble::quantize_rows")
+def _quantize_rows_shape(x: Tensor) -> tuple[Tensor, Tensor]:
+    reference_linear.check_quantize_rows(x)
+    scale = x.new_empty((*x.shape[:-1], 1), dtype=torch.float32)
+    return x.new_empty(x.shape, dtype=torch.int8), scale
+
+
+@torch.library.register_fake("nibble::linear_w8a8")
+def _linear_w8a8_shape(
+    codes: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None
+) -> Tensor:
+    reference_linear.check_linear_w8a8(codes, scale, weight, weight_scale, bias)
+    return scale.new_empty((codes.shape[0], weight.shape[0]))
+
+
+@torch.library.register_fake("nibble::linear_w4a8")
+def _linear_w4a8_shape(
+    codes: Tensor, scale: Tensor, packed: Tensor, weight_scale: Tensor, bias: Tensor | None
+) -> Tensor:
+    reference_linear.check_linear_w4a8(codes, scale, packed, weight_scale, bias)
+    return scale.new_empty((codes.shape[0], packed.shape[0]))
+
+
+@torch.library.register_fake("nibble::linear_w4a16")
+def _linear_w4a16_shape(x: Tensor, packed: Tensor, weight_scale: Tensor, bias: Tensor | None) -> Tensor:
+    reference_linear.check_linear_w4a16(x, packed, weight_scale, bias)
+    return x.new_empty((x.shape[0], packed.shape[0]))
+
+
+def _bias_gradient(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    return None, None, None, None, gradient.sum(0) if ctx.needs_input_grad[4] else None
+
+
+def _keep_nothing(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    del ctx, inputs, output
+
+
+for _name in ("linear_w8a8", "linear_w4a8"):
+    torch.library.register_autograd(f"nibble::{_name}", _bias_gradient, setup_context=_keep_nothing)
+
+
+def _keep_weight(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    del output
+    x, packed, weight_scale, _ = inputs
+    ctx.save_for_backward(packed, weight_scale)
+    ctx.terms = x.shape[1]
+
+
+def _linear_w4a16_gradient(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    dx = db = None
+    if ctx.needs_input_grad[0]:
+        packed, weight_scale = ctx.saved_tensors
+        dx = (gradient.float() @ reference_linear.values(packed, weight_scale, ctx.terms)).to(gradient.dtype)
+    if ctx.needs_input_grad[3]:
+        db = gradient.float().sum(0)
+    return dx, None, None, db
+
+
+torch.library.register_autograd("nibble::linear_w4a16", _linear_w4a16_gradient, setup_context=_keep_weight)
 
 
 def int_matmul(x: Tensor, weight: Tensor) -> Tensor:
@@ -63,3 +136,55 @@ def int_conv2d(
         RuntimeError: a tensor is not int8, or the sizes do not fit.
     """
     return torch.ops.nibble.int_conv2d.default(x, weight, stride, padding, dilation, groups)
+
+
+def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes and scales, one a row: x (..., K), a float of 16 or 32 bits -> int8 (..., K), float32 (..., 1).
+
+    The narrow range: s = max|x| / 127, 1 for a row of zeros; q = x / s in float32, rounded half to even. The codes are
+    contiguous. A row with NaN or infinity gets a scale of NaN or infinity, and codes that mean nothing.
+
+    Raises:
+        RuntimeError: x is of another type.
+    """
+    return torch.ops.nibble.quantize_rows.default(x)
+
+
+def linear_w8a8(codes: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None) -> Tensor:
+    """(codes weight^T) scale weight_scale + bias, from left to right: float32 (M, N).
+
+    Args:
+        codes: int8 (M, K).
+        scale: float32 (M, 1).
+        weight: int8 (N, K).
+        weight_scale: float32 (N,).
+        bias: float32 (N,) or None.
+
+    Raises:
+        RuntimeError: types or sizes do not fit.
+    """
+    return torch.ops.nibble.linear_w8a8.default(codes, scale, weight, weight_scale, bias)
+
+
+def linear_w4a8(codes: Tensor, scale: Tensor, packed: Tensor, weight_scale: Tensor, bias: Tensor | None) -> Tensor:
+    """As `linear_w8a8`, with packed uint8 (N, ceil(K / 2)) of `nibble.kernels.nibbles`: two codes a byte.
+
+    Raises:
+        RuntimeError: types or sizes do not fit.
+    """
+    return torch.ops.nibble.linear_w4a8.default(codes, scale, packed, weight_scale, bias)
+
+
+def linear_w4a16(x: Tensor, packed: Tensor, weight_scale: Tensor, bias: Tensor | None) -> Tensor:
+    """x w~^T + bias, accumulated in float32: (M, N) of x's type, where w~ = codes x weight_scale.
+
+    Args:
+        x: float16, bfloat16 or float32 (M, K).
+        packed: uint8 (N, ceil(K / 2)), as `linear_w4a8` takes it.
+        weight_scale: float32 (N,).
+        bias: float32 (N,) or None.
+
+    Raises:
+        RuntimeError: types or sizes do not fit.
+    """
+    return torch.ops.nibble.linear_w4a16.default(x, packed, weight_scale, bias)

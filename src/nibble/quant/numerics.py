@@ -1,10 +1,11 @@
-"""The only place where anything is rounded: training, freezing, packing, export and the reference use these equations.
+"""What becomes of a value: training, freezing, packing and export use these equations.
 
     s  = max|x| over the reduced dimensions / Q          Q = 2^(b-1) - 1
     q  = clamp(round_half_even(x / s), lowest, highest)
     x~ = q s
 
 Signed; zero is always representable, but for weights of 1 bit (q = sign x, s = mean|x|). A slice of zeros has scale 1.
+The second equation stands in `nibble.kernels.rounding`, the only place where anything is rounded to a code.
 Asymmetric weights have a zero point z, and q = clamp(round(x / s) + z, lowest, highest) - z, which fits int8, so that a
 product needs no correction. `WeightSpec.scale` and `learned` give other s.
 
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from nibble.errors import UserError
+from nibble.kernels.rounding import round_half_even, to_codes, without_zeros
 from nibble.quant.spec import (
     ActivationGranularity,
     ActivationSpec,
@@ -65,7 +67,7 @@ def quantize(x: Tensor, scale: Tensor, bits: int, range_: Range) -> Tensor:
     """q: the codes of x, in x's floating type."""
     if bits == 1:
         return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
-    return torch.div(x, scale).round_().clamp_(*code_bounds(bits, range_))
+    return to_codes(x, scale, *code_bounds(bits, range_))
 
 
 def dequantize(codes: Tensor, scale: Tensor) -> Tensor:
@@ -114,8 +116,8 @@ def quantize_weight(weight: Tensor, spec: WeightSpec, name: str, log_scale: Tens
     if spec.symmetric:
         return Integers(quantize(slices, scale, spec.bits, spec.range).to(torch.int8).view(weight.shape), scale)
     lowest, highest = code_bounds(spec.bits, Range.full)
-    zero = (lowest - slices.amin(dims, keepdim=True).clamp_(max=0).div_(scale)).round_().clamp_(lowest, highest)
-    codes = torch.div(slices, scale).round_().add_(zero).clamp_(lowest, highest).sub_(zero)
+    zero = round_half_even(lowest - slices.amin(dims, keepdim=True).clamp_(max=0).div_(scale)).clamp_(lowest, highest)
+    codes = round_half_even(torch.div(slices, scale)).add_(zero).clamp_(lowest, highest).sub_(zero)
     return Integers(codes.to(torch.int8).view(weight.shape), scale, zero.to(torch.int8))
 
 
@@ -198,11 +200,6 @@ def activation_dims(spec: ActivationSpec, dim: int) -> tuple[int, ...]:
 def compute_type(x: Tensor) -> torch.dtype:
     """The type scales and codes are computed in: float32, or float64 for float64."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
-def without_zeros(scale: Tensor) -> Tensor:
-    """Scales with 1 in place of 0: a slice of zeros is represented exactly by any scale."""
-    return scale.masked_fill_(scale == 0, 1.0)
 
 
 def all_finite(scale: Tensor) -> bool:

@@ -1,0 +1,26 @@
+"""The only place where anything is rounded to a code: `nibble.quant.numerics` and the operators' reference call it.
+
+    q = clamp(round_half_even(x / s), lowest, highest)
+
+An operator that is compiled rounds for itself, and is tested to give the same bits.
+"""
+
+import torch
+from torch import Tensor
+
+HIGHEST_INT8 = 127  # of the narrow range
+
+
+def to_codes(x: Tensor, scale: Tensor, lowest: int, highest: int) -> Tensor:
+    """q: the codes of x (...) with scales that broadcast, in x's floating type."""
+    return round_half_even(torch.div(x, scale)).clamp_(lowest, highest)
+
+
+def round_half_even(x: Tensor) -> Tensor:
+    """x rounded to the nearest integers, in place; the even one of two that are as near."""
+    return x.round_()
+
+
+def without_zeros(scale: Tensor) -> Tensor:
+    """Scales with 1 in place of 0, in place: a slice of zeros is represented exactly by any scale."""
+    return scale.masked_fill_(scale == 0, 1.0)
