@@ -1,10 +1,10 @@
-"""Tensors here are small: a second thread only waits."""
+"""Tensors here are small: a second thread only waits. For a module, so that its fixtures count in the same order."""
 
 import pytest
 import torch
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def one_thread():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

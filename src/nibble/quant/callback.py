@@ -46,7 +46,7 @@ class QuantizationCallback(pl.Callback):
         self.log_every_steps = log_every_steps
         self.precision = Precision.float
         self.blend = 1.0
-        self._norms_frozen = False
+        self._norms_frozen = self._scales_frozen = False
         self._model: nn.Module | None = None
 
     def setup(self, _trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -124,8 +124,9 @@ class QuantizationCallback(pl.Callback):
         # Lightning puts all modules in training mode before an epoch, so batch norms are set at each step.
         if phase.freeze_norms or self._norms_frozen:
             freeze_norms(self._prepared(), phase.freeze_norms)
-        freeze_scales(self._prepared(), phase.freeze_scales)
-        self._norms_frozen = phase.freeze_norms
+        if phase.freeze_scales != self._scales_frozen:
+            freeze_scales(self._prepared(), phase.freeze_scales)
+        self._norms_frozen, self._scales_frozen = phase.freeze_norms, phase.freeze_scales
 
     def _prepared(self) -> nn.Module:
         assert self._model is not None, "Lightning calls setup first"

@@ -1,10 +1,10 @@
 """What a phase of the schedule can hold still while the weights go on: statistics of batch norms, and scales."""
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from nibble.errors import UserError
 from nibble.quant.convert import quantized_modules
+from nibble.quant.norm_statistics import batch_norms
 from nibble.quant.spec import QuantConfig, ScheduleConfig
 
 
@@ -16,7 +16,7 @@ def check_freezing(model: nn.Module, quant: QuantConfig, schedule: ScheduleConfi
     )
     for number, phase in enumerate(schedule.phases):
         where = f"schedule.phases[{number}], at {phase.at:g}"
-        if phase.freeze_norms and not _norms(model):
+        if phase.freeze_norms and not batch_norms(model):
             raise UserError(f"{where}: freeze_norms=true, but the model has no batch norm; leave freeze_norms out")
         if phase.freeze_scales and not has_scales:
             raise UserError(
@@ -31,7 +31,7 @@ def freeze_norms(model: nn.Module, frozen: bool) -> None:
 
     Gain and bias go on learning. The modes last until the next `model.train()`.
     """
-    for norm in _norms(model):
+    for norm in batch_norms(model):
         norm.train(model.training and not frozen)
 
 
@@ -50,8 +50,3 @@ def drop_scale_gradients(model: nn.Module) -> None:
         for name in layer.weight_names:
             if (log_scale := layer._parameters.get(f"{name}_log_scale")) is not None:
                 log_scale.grad = None
-
-
-def _norms(model: nn.Module) -> list[_BatchNorm]:
-    """Batch norms that have statistics to keep."""
-    return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.running_mean is not None]

@@ -3,7 +3,7 @@
 Coarser weights give activations of another mean and variance; averaged over precisions they would suit none.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -15,7 +15,7 @@ _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 def separate(model: nn.Module, precisions: Iterable[Precision]) -> None:
     """Give each batch norm statistics for each of `precisions`, as buffers `running_mean_int8` and so on, in place."""
-    for norm in _norms(model):
+    for norm in batch_norms(model):
         for precision in precisions:
             for name in _STATISTICS:
                 norm.register_buffer(f"{name}_{precision.value}", norm.get_buffer(name).clone())
@@ -26,7 +26,7 @@ def select(model: nn.Module, precision: Precision) -> None:
 
     A precision that was never trained starts from the statistics in use until now.
     """
-    for norm in _norms(model):
+    for norm in batch_norms(model):
         if f"running_mean_{precision.value}" not in norm._buffers:
             continue
         untrained = not norm.get_buffer(f"num_batches_tracked_{precision.value}")
@@ -39,10 +39,11 @@ def select(model: nn.Module, precision: Precision) -> None:
 
 def settle(model: nn.Module) -> None:
     """Keep the statistics in use alone: the model stays at its precision."""
-    for norm in _norms(model):
+    for norm in batch_norms(model):
         for name in [name for name in norm._buffers if name.startswith(tuple(f"{own}_" for own in _STATISTICS))]:
             delattr(norm, name)
 
 
-def _norms(model: nn.Module) -> Iterator[_BatchNorm]:
-    return (module for module in model.modules() if isinstance(module, _BatchNorm) and module.running_mean is not None)
+def batch_norms(model: nn.Module) -> list[_BatchNorm]:
+    """Batch norms that have statistics to keep."""
+    return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.running_mean is not None]
