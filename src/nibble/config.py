@@ -178,7 +178,7 @@ class DistillConfig:
     # auto: self if a rule has weights of less than 4 bits and the schedule goes from float down to them, else none
     teacher: str = "auto"
     encoder_weight: float = 0.0  # of the squared difference of encoder outputs, in variances of the teacher's
-    posterior_weight: float = 1.0  # of the divergence of the label distributions, per lattice node, in nats
+    posterior_weight: float = 1.0  # of the divergence of the label distributions along alignments, in nats per label
 
     def __post_init__(self) -> None:
         for name in ("encoder_weight", "posterior_weight"):
