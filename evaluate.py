@@ -22,12 +22,12 @@ def main(config: DictConfig) -> None:
     """Compose, evaluate, print."""
     from rich.console import Console
 
-    from nibble.config import typed_evaluation
+    from nibble.config import EvaluateConfig, typed_as
     from nibble.evaluation.evaluate import evaluate_checkpoints
     from nibble.evaluation.printing import print_results
 
     def task(composed: DictConfig) -> None:
-        options = typed_evaluation(composed)
+        options = typed_as(EvaluateConfig, composed)
         print_results(evaluate_checkpoints(options), Console(highlight=False), worst=options.worst)
 
     cli.report_errors(task, config)

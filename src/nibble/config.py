@@ -7,13 +7,15 @@ The quantization options are defined in `nibble.quant.spec`, because that room c
 import re
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from nibble.errors import UserError, nearest
 from nibble.quant.spec import QuantConfig, ScheduleConfig
 from nibble.schema import build
+
+Schema = TypeVar("Schema")
 
 # ---- data ----------------------------------------------------------------------------------------------------------
 
@@ -552,55 +554,24 @@ class SensitivityConfig:
 
 
 def typed(config: DictConfig) -> Config:
-    """The composed configuration as dataclasses, every cross-check done.
+    """The composed configuration of a training run as dataclasses, every cross-check done.
 
     Raises:
         UserError: a value is missing or contradicts another; the text names the option.
     """
-    run = _object(config)
-    if not isinstance(run, Config):
-        raise UserError(f"not a training configuration: {type(run).__name__}")
-    return run
+    return typed_as(Config, config)
 
 
-def typed_evaluation(config: DictConfig) -> EvaluateConfig:
-    """As `typed`, for `evaluate.py`."""
-    options = _object(config)
-    if not isinstance(options, EvaluateConfig):
-        raise UserError(f"not an evaluation configuration: {type(options).__name__}")
-    return options
-
-
-def typed_quantization(config: DictConfig) -> QuantizeConfig:
-    """As `typed`, for `python -m nibble.quantize`."""
-    options = _object(config)
-    if not isinstance(options, QuantizeConfig):
-        raise UserError(f"not a configuration of nibble.quantize: {type(options).__name__}")
-    return options
-
-
-def typed_export(config: DictConfig) -> ExportConfig:
-    """As `typed`, for `python -m nibble.export`."""
-    options = _object(config)
-    if not isinstance(options, ExportConfig):
-        raise UserError(f"not a configuration of nibble.export: {type(options).__name__}")
-    return options
-
-
-def typed_sensitivity(config: DictConfig) -> SensitivityConfig:
-    """As `typed`, for `python -m nibble.sensitivity`."""
-    options = _object(config)
-    if not isinstance(options, SensitivityConfig):
-        raise UserError(f"not a sensitivity configuration: {type(options).__name__}")
-    return options
-
-
-def _object(config: DictConfig) -> Any:
+def typed_as(schema: type[Schema], config: DictConfig) -> Schema:
+    """As `typed`, for the configuration of any command."""
     reject_unknown(config)
     missing = OmegaConf.missing_keys(config)
     if missing:
         raise UserError(f"no value for {', '.join(sorted(missing))}")
-    return OmegaConf.to_object(config)
+    options = OmegaConf.to_object(config)
+    if not isinstance(options, schema):
+        raise UserError(f"not a {schema.__name__}: {type(options).__name__}")
+    return options
 
 
 def reject_unknown(config: DictConfig, prefix: str = "") -> None:

@@ -11,7 +11,7 @@ import hydra
 from omegaconf import DictConfig
 
 from nibble import cli
-from nibble.config import QuantizeConfig, typed_quantization
+from nibble.config import QuantizeConfig, typed_as
 
 CONF = cli.conf_dir()
 
@@ -52,7 +52,7 @@ def quantize_checkpoint(options: QuantizeConfig) -> Path:
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="quantize")
 def main(config: DictConfig) -> None:
     """Compose, quantize, print."""
-    cli.report_errors(lambda composed: quantize_checkpoint(typed_quantization(composed)), config)
+    cli.report_errors(lambda composed: quantize_checkpoint(typed_as(QuantizeConfig, composed)), config)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import hydra
 from omegaconf import DictConfig
 
 from nibble import cli
-from nibble.config import ExportConfig, Target, Tokens, typed_export
+from nibble.config import ExportConfig, Target, Tokens, typed_as
 
 if TYPE_CHECKING:  # imports torch: not before it is needed
     from nibble.export.loaded import Loaded
@@ -98,7 +98,7 @@ def _print_parity(rows: "list[LayerParity]", folder: Path) -> None:
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="export")
 def main(config: DictConfig) -> None:
     """Compose, export, print."""
-    cli.report_errors(lambda composed: export(typed_export(composed)), config)
+    cli.report_errors(lambda composed: export(typed_as(ExportConfig, composed)), config)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice, takewhile
 from typing import NamedTuple
 
 import torch
 
-from nibble.config import HardwareConfig, QuantizeConfig, Rounding, SpecAugmentConfig, overridden
+from nibble.config import HardwareConfig, QuantizeConfig, Rounding, overridden
 from nibble.data.batch import Batch
-from nibble.data.datamodule import SpeechDataModule
 from nibble.data.progress import track
+from nibble.data.undisturbed import first_utterances, undisturbed
 from nibble.errors import UserError
 from nibble.export.checkpoint import quantize
 from nibble.export.loaded import Loaded
@@ -72,20 +71,14 @@ def quantize_without_training(loaded: Loaded, options: QuantizeConfig, device: t
 def calibration_batches(loaded: Loaded, options: QuantizeConfig) -> list[Batch]:
     """Utterances drawn from the training speech, one a batch, so that no padding is calibrated on.
 
-    They are neither masked nor changed in speed; noise is what the model was trained in, so it stays.
-
     Raises:
         UserError: the speech is not there.
     """
-    config = overridden(loaded.config, options.data)
-    speech = replace(config.data, speed_perturbation=False, spec_augment=SpecAugmentConfig())
-    one_by_one = HardwareConfig(max_batch_utterances=1, workers=0)
-    data = SpeechDataModule(speech, config.features, one_by_one, options.seed)
-    data.tokenizer = loaded.tokenizer
+    config = replace(overridden(loaded.config, options.data), seed=options.seed)
+    data = undisturbed(config, loaded.tokenizer, HardwareConfig(max_batch_utterances=1, workers=0))
+    count = options.calibration_utterances
     try:
-        first_epoch = takewhile(lambda batch: batch.position[0] == 0, data.train_dataloader())
-        drawn = islice(first_epoch, options.calibration_utterances)
-        return list(track(drawn, "reading speech", options.calibration_utterances))
+        return list(track(first_utterances(data, count), "reading speech", count))
     except UserError as error:
         raise UserError(
             f"{error}. Calibration needs the speech that the model was trained on: say where it is with "

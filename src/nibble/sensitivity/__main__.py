@@ -18,12 +18,12 @@ def main(config: DictConfig) -> None:
     """Compose, analyse, print."""
     from rich.console import Console
 
-    from nibble.config import typed_sensitivity
+    from nibble.config import SensitivityConfig, typed_as
     from nibble.sensitivity.analysis import analyse
     from nibble.sensitivity.printing import print_analysis
 
     def task(composed: DictConfig) -> None:
-        print_analysis(analyse(typed_sensitivity(composed), CONF), Console(highlight=False))
+        print_analysis(analyse(typed_as(SensitivityConfig, composed), CONF), Console(highlight=False))
 
     cli.report_errors(task, config)
 
