@@ -179,7 +179,7 @@ class DistillConfig:
     # precisions, its float branch at each step; a float checkpoint, run or bundle of the same labels;
     # auto: self if a rule has weights of less than 4 bits and the schedule goes from float down to them, else none
     teacher: str = "auto"
-    encoder_weight: float = 0.0  # of the squared difference of encoder outputs, in variances of the teacher's
+    encoder_weight: float = 1.0  # of the squared difference of encoder outputs, in variances of the teacher's
     posterior_weight: float = 1.0  # of the divergence of the label distributions along alignments, in nats per label
 
     def __post_init__(self) -> None:
