@@ -1,5 +1,6 @@
 """Fixtures that several rooms use."""
 
+import os
 import random
 from functools import cache
 from pathlib import Path
@@ -8,6 +9,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+
+# Before Triton is imported, which Lightning does: without a GPU its kernels run in its interpreter.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 from hydra import compose, initialize_config_dir
 
 from nibble import cli

@@ -145,8 +145,22 @@ def test_packed_rows_are_those_of_a_bundle(rows, terms, seed):
         assert torch.equal(pack(row, 4), its_bytes)
 
 
+def test_what_makes_rows_and_their_codes():
+    x, weight, bias = draw(5, 67), draw(67), draw(67, seed=1)
+    for found, made in (
+        (ops.silu_quantize_rows(x), F.silu(x)),
+        (ops.norm_quantize_rows(x, weight, bias, 1e-3), F.layer_norm(x, (67,), weight, bias, 1e-3)),
+        (ops.silu_quantize_rows(x.half()), F.silu(x.half().float())),
+    ):
+        expected = ops.quantize_rows(made)
+        assert torch.equal(found[0], expected[0])
+        assert torch.equal(found[1], expected[1])
+
+
 CALLS = {
     "quantize_rows": lambda rows, terms, _: (draw(rows, terms),),
+    "silu_quantize_rows": lambda rows, terms, _: (draw(rows, terms),),
+    "norm_quantize_rows": lambda rows, terms, _: (draw(rows, terms), draw(terms), draw(terms), 1e-5),
     "linear_w8a8": lambda rows, terms, bias: (
         *(codes(rows, terms), draw(rows, 1), codes(6, terms), draw(6)),
         draw(6).requires_grad_() if bias else None,
@@ -204,6 +218,9 @@ def test_compiles_as_one_graph(name):
         (lambda: ops.quantize_rows(codes(2, 3)), "torch.int8; give float16"),
         (lambda: ops.quantize_rows(draw(2, 3).double()), "torch.float64; give float16"),
         (lambda: ops.quantize_rows(torch.tensor(1.0)), "a scalar has no rows"),
+        (lambda: ops.silu_quantize_rows(codes(2, 3)), "torch.int8; give float16"),
+        (lambda: ops.norm_quantize_rows(draw(2, 3), draw(4), draw(3), 1e-5), r"weight is .*give torch.float32 \(3,\)"),
+        (lambda: ops.norm_quantize_rows(draw(2, 3), draw(3), draw(3).half(), 1e-5), "bias is torch.float16"),
         (lambda: ops.linear_w8a8(draw(2, 3), *unit(2, 4)[:1], codes(4, 3), unit(2, 4)[1], None), "torch.float32"),
         (lambda: ops.linear_w8a8(codes(2, 3), unit(2, 4)[0], codes(4, 5), unit(2, 4)[1], None), r"\(2, 3\) and \(4, 5"),
         (lambda: ops.linear_w8a8(codes(2, 3), torch.ones(2), codes(4, 3), torch.ones(4), None), r"give .* \(2, 1\)"),

@@ -3,12 +3,14 @@
     int_matmul(x int8 (M, K), weight int8 (N, K)) -> int32 (M, N)
     int_conv2d(x int8 (B, C, H, W), weight int8 (N, C/groups, kh, kw), ...) -> int32 (B, N, H', W')
     quantize_rows(x (..., K)) -> codes int8 (..., K), scale float32 (..., 1)
+    silu_quantize_rows(x (..., K)), norm_quantize_rows(x (..., K), weight (K,), bias (K,), eps) -> as quantize_rows
     linear_w8a8(codes, scale, weight int8 (N, K), weight_scale (N,), bias (N,)) -> float32 (M, N)
     linear_w4a8(codes, scale, packed uint8 (N, ceil(K/2)), weight_scale (N,), bias (N,)) -> float32 (M, N)
     linear_w4a16(x (M, K), packed uint8 (N, ceil(K/2)), weight_scale (N,), bias (N,)) -> (M, N) of x's type
 
-`nibble.kernels.reference` and `reference_linear` implement them for every device. A faster implementation registers for
-its device type; its codes, scales and int32 sums must be the same integers. Tensors may be of any layout.
+`nibble.kernels.reference`, `reference_linear` and `reference_fused` implement them for every device. A faster
+implementation registers for its device type; its codes, scales and int32 sums must be the same integers. Tensors may be
+of any layout.
 
 A product of codes has a gradient for its bias alone: codes have none and scales are held constant, as everywhere in
 `nibble.quant`, whose `products` gives the straight-through one. `linear_w4a16` has one for x too.
@@ -20,12 +22,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nibble.kernels import reference, reference_linear
+from nibble.kernels import reference, reference_fused, reference_linear
 
 _SCHEMAS = {
     "int_matmul": "(Tensor x, Tensor weight) -> Tensor",
     "int_conv2d": "(Tensor x, Tensor weight, int[2] stride, int[2] padding, int[2] dilation, int groups) -> Tensor",
     "quantize_rows": "(Tensor x) -> (Tensor codes, Tensor scale)",
+    "silu_quantize_rows": "(Tensor x) -> (Tensor codes, Tensor scale)",
+    "norm_quantize_rows": "(Tensor x, Tensor weight, Tensor bias, float eps) -> (Tensor codes, Tensor scale)",
     "linear_w8a8": "(Tensor codes, Tensor scale, Tensor weight, Tensor weight_scale, Tensor? bias) -> Tensor",
     "linear_w4a8": "(Tensor codes, Tensor scale, Tensor packed, Tensor weight_scale, Tensor? bias) -> Tensor",
     "linear_w4a16": "(Tensor x, Tensor packed, Tensor weight_scale, Tensor? bias) -> Tensor",
@@ -33,7 +37,7 @@ _SCHEMAS = {
 for _name, _schema in _SCHEMAS.items():
     torch.library.define(f"nibble::{_name}", _schema)
     # "default" serves every device type that nothing else is registered for.
-    _of = reference if _name.startswith("int_") else reference_linear
+    _of = next(room for room in (reference, reference_linear, reference_fused) if hasattr(room, _name))
     torch.library.impl(f"nibble::{_name}", "default", getattr(_of, _name))
 
 
@@ -57,6 +61,18 @@ def _quantize_rows_shape(x: Tensor) -> tuple[Tensor, Tensor]:
     reference_linear.check_quantize_rows(x)
     scale = x.new_empty((*x.shape[:-1], 1), dtype=torch.float32)
     return x.new_empty(x.shape, dtype=torch.int8), scale
+
+
+@torch.library.register_fake("nibble::silu_quantize_rows")
+def _silu_quantize_rows_shape(x: Tensor) -> tuple[Tensor, Tensor]:
+    return _quantize_rows_shape(x)
+
+
+@torch.library.register_fake("nibble::norm_quantize_rows")
+def _norm_quantize_rows_shape(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    del eps
+    reference_fused.check_norm_quantize_rows(x, weight, bias)
+    return _quantize_rows_shape(x)
 
 
 @torch.library.register_fake("nibble::linear_w8a8")
@@ -148,6 +164,30 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
         RuntimeError: x is of another type.
     """
     return torch.ops.nibble.quantize_rows.default(x)
+
+
+def silu_quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """`quantize_rows` of SiLU(x) in float32, in one pass: x (..., K) -> int8 (..., K), float32 (..., 1).
+
+    Raises:
+        RuntimeError: x is of another type than `quantize_rows` takes.
+    """
+    return torch.ops.nibble.silu_quantize_rows.default(x)
+
+
+def norm_quantize_rows(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """`quantize_rows` of a layer norm in float32, in one pass: x (..., K) -> int8 (..., K), float32 (..., 1).
+
+    Args:
+        x: as `quantize_rows` takes it.
+        weight: float32 (K,).
+        bias: float32 (K,).
+        eps: added to the variance.
+
+    Raises:
+        RuntimeError: types or sizes do not fit.
+    """
+    return torch.ops.nibble.norm_quantize_rows.default(x, weight, bias, eps)
 
 
 def linear_w8a8(codes: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None) -> Tensor:

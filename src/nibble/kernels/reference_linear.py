@@ -97,12 +97,13 @@ def _check_packed(name: str, x: Tensor, packed: Tensor) -> None:
 def _check_floats(
     name: str, rows: int, outputs: int, scale: Tensor | None, weight_scale: Tensor, bias: Tensor | None
 ) -> None:
-    _check_float(f"{name}: scale", scale, (rows, 1))
-    _check_float(f"{name}: weight_scale", weight_scale, (outputs,))
-    _check_float(f"{name}: bias", bias, (outputs,))
+    check_float(f"{name}: scale", scale, (rows, 1))
+    check_float(f"{name}: weight_scale", weight_scale, (outputs,))
+    check_float(f"{name}: bias", bias, (outputs,))
 
 
-def _check_float(what: str, tensor: Tensor | None, shape: tuple[int, ...]) -> None:
+def check_float(what: str, tensor: Tensor | None, shape: tuple[int, ...]) -> None:
+    """Raise RuntimeError unless a tensor that is given is float32 of this shape."""
     if tensor is not None:
         torch._check(
             tensor.dtype == torch.float32 and tuple(tensor.shape) == shape,
