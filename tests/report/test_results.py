@@ -5,6 +5,7 @@ import pytest
 
 from nibble.evaluation.records import Record, append
 from nibble.report.__main__ import BEGIN, END, main
+from nibble.report.gains import gains
 from nibble.report.precisions import summary
 from nibble.report.results import render
 from nibble.report.tables import baseline, markdown, percent, points, systems
@@ -170,3 +171,20 @@ def test_the_tables_of_the_readme_follow_the_records(tmp_path: Path, capsys: pyt
     readme.write_text(text.replace("50.00", "5.00"))
     assert main([*paths, "--check"]) == 1
     assert "README.md is not what" in capsys.readouterr().err
+
+
+def test_what_each_way_gains_over_a_simpler_one() -> None:
+    rounded = replace(INT4, method="ptq", utterance_errors=[("a", 2, 2), ("b", 1, 2)], wer=0.75)
+    taught = replace(INT4, method="distilled", config_hash="ghi", utterance_errors=[("a", 0, 2), ("b", 0, 2)], wer=0.0)
+    exported = replace(taught, backend="onnx w4a8 greedy")
+    table = gains(systems([FLOAT, rounded, INT4, taught, exported])).splitlines()
+    cells = [cell.strip() for cell in table[2].split("|")[1:-1]]
+    assert len(table) == 3
+    assert cells[:3] == ["conformer_xs", "int4", ""]  # nothing was rounded by GPTQ
+    assert cells[3].startswith("−25.00 (")
+    assert cells[4].startswith("−50.00 (")
+    assert cells[5] == ""
+    assert table[0] + "\n" in render([FLOAT, rounded, INT4])
+    assert gains(systems([FLOAT, INT4])) == ""
+    assert gains(systems([replace(FLOAT, config_hash="def"), rounded, INT4])) == ""  # phases of one run
+    assert "minus WER of the other" not in render([FLOAT, INT4])

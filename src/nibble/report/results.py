@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from nibble.evaluation.records import Record
+from nibble.report.gains import gains
 from nibble.report.tables import System, baseline, markdown, percent, points, systems
 
 _HEADER = (
@@ -61,6 +62,7 @@ def _section(experiment: str, corpus: str, part: str, words: int, records: Seque
             f"## {experiment}: {part} of {corpus}\n",
             f"{words:,} words in {utterances:,} utterances.\n",
             markdown(_HEADER, (_row(system, rows) for system in rows)),
+            *([f"WER of one minus WER of the other, points:\n\n{found}"] if (found := gains(rows)) else []),
             "<details><summary>Each seed: figure, hardware, commit, command</summary>\n",
             *_origins(rows),
             "\n</details>\n",

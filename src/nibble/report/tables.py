@@ -38,13 +38,18 @@ class System:
         """Seeds measured."""
         return [record.seed for record in self.records]
 
+    def is_phase_of_run_of(self, other: "System") -> bool:
+        """Whether both were trained, one after the other, in one run."""
+        untrained = {"ptq", "gptq"} & {self.last.method, other.last.method}
+        return not untrained and self.last.config_hash == other.last.config_hash
+
     def difference(self, other: "System") -> tuple[float, float, float] | None:
         """WER of this minus WER of `other` on the same utterances, over the seeds both have: (value, low, high).
 
         None if they have no seed in common, were not measured on the same utterances, or are phases of one run (then
         they have one configuration, and the later one has trained longer).
         """
-        if self.last.config_hash == other.last.config_hash:
+        if self.is_phase_of_run_of(other):
             return None
         common = set(self.seeds) & set(other.seeds)
         pairs = [
