@@ -1,6 +1,8 @@
 """Train a Conformer-Transducer at the precision of your choice.
 
-python train.py quant=int4 model=conformer_l data=librispeech hardware=h200
+python train.py experiment=demo                  float -> int8 -> int4 on a laptop
+python train.py quant=int4 model=conformer_l data=librispeech optimizer=adamw_noam hardware=gpu
+python train.py -m quant=float,int4 seed=1,2,3 experiment=digits
 python train.py resume=runs/default/2026-01-31_12-00-00_int4_seed1
 """
 

@@ -1,5 +1,6 @@
 """Every file under conf/ composes, and a slip on the command line ends in one line that helps."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from nibble import cli
 from nibble.config import from_plain, plain, typed
 from nibble.errors import UserError
+from nibble.evaluation.records import read
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
@@ -30,6 +32,26 @@ def composed(*overrides: str):
 def test_every_choice_composes_and_survives_a_round_trip(choice):
     config = typed(composed(choice))
     assert from_plain(plain(config)) == config
+
+
+@pytest.mark.parametrize("command", cli.SCHEMAS)
+def test_every_command_composes(command):
+    cli.register_schemas()
+    cli.check_command_line(CONF, command, [])
+
+
+def test_every_file_at_the_top_is_of_a_command():
+    assert sorted(cli.SCHEMAS) == sorted(path.stem for path in CONF.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("experiment/*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_begins_with_its_command_and_what_it_costs(path):
+    lines = path.read_text().partition("defaults:")[0].splitlines()
+    assert lines[1].startswith(f"# python train.py experiment={path.stem}")
+    assert re.search(r"^# Hardware.*Cost", " ".join(lines[2:]))
+    ran_here = path.stem in {record.experiment for record in read(ROOT / "results" / "records.jsonl")}
+    assert ran_here != any(line.startswith("# Not run here.") for line in lines)
+    assert typed(composed(f"experiment={path.stem}")).name == path.stem
 
 
 def test_groups_stand_in_the_order_data_flows():

@@ -27,7 +27,9 @@ MAY_IMPORT = {
     "report": BASE | {"bench", "features", "model", "kernels", "quant", "data", "export", "evaluation", "transcribe"},
     "transcribe": BASE | {"features", "model", "data", "export"},
     "quantize": BASE | {"export", "evaluation", "cli"},
-    "cli": BASE | {"training.resume"},
+    "options": set(),
+    "help": {"options"},
+    "cli": BASE | {"help", "training.resume"},
 }
 
 

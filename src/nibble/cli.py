@@ -1,13 +1,16 @@
 """What the commands that Hydra composes share: a check of the command line, and errors without a traceback."""
 
+import io
 import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, suppress
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -17,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nibble.config import Config, EvaluateConfig, ExportConfig, QuantizeConfig, SensitivityConfig, reject_unknown
 from nibble.errors import Interrupted, UserError, nearest
+from nibble.help import help_text
 
 SCHEMAS = {
     "train": Config,
@@ -100,7 +104,8 @@ def run(config_dir: Path, config_name: str, main: Callable[[], Any]) -> None:
     """Run a Hydra `main`; a `UserError` is printed in one paragraph and ends the process with 1."""
     quieten()
     register_schemas()
-    overrides = [word for word in sys.argv[1:] if not word.startswith("-")]
+    given = get_args(sys.argv[1:])  # as Hydra will read it
+    overrides = list(given.overrides)
     try:
         if not (config_dir / f"{config_name}.yaml").is_file():
             raise UserError(
@@ -108,11 +113,33 @@ def run(config_dir: Path, config_name: str, main: Callable[[], Any]) -> None:
             )
         if config_name == "train":
             sys.argv += resume_arguments(overrides)
-        if not any(word in ("--help", "-h", "--hydra-help", "--shell-completion", "-sc") for word in sys.argv):
-            check_command_line(config_dir, config_name, overrides)
-        main()
+        if given.help:
+            show_help(config_dir, config_name, overrides, str(sys.modules[main.__module__].__doc__))
+        elif given.shell_completion:
+            complete(main, overrides)
+        else:
+            if not given.hydra_help:
+                check_command_line(config_dir, config_name, overrides)
+            main()
     except UserError as error:
         sys.exit(f"error: {error}")
+
+
+def show_help(config_dir: Path, config_name: str, overrides: Sequence[str], about: str) -> None:
+    """Print what can be typed, with the options as `overrides` set them."""
+    check_command_line(config_dir, config_name, overrides)
+    with initialize_config_dir(str(config_dir), version_base="1.3"):
+        composed = compose(config_name, overrides=list(overrides), return_hydra_config=True)
+    print(help_text(about, config_dir, config_name, composed, SCHEMAS[config_name]))
+
+
+def complete(main: Callable[[], Any], overrides: Sequence[str]) -> None:
+    """Hydra's tab completion. A line that cannot be completed yet is no error to show in the middle of typing it."""
+    if any(word.startswith("query=") for word in overrides):
+        with redirect_stderr(io.StringIO()), suppress(SystemExit):
+            main()
+    else:
+        main()
 
 
 def resume_arguments(overrides: Sequence[str]) -> list[str]:

@@ -43,8 +43,8 @@ class SpecAugmentConfig:
     time_masks: int = 0  # 0 for none
     max_time_share: float = 0.15  # longest single time mask, as a share of the utterance
     max_time_frames: int = 40  # longest single time mask
-    frequency_masks: int = 0
-    max_frequency_bins: int = 27
+    frequency_masks: int = 0  # 0 for none
+    max_frequency_bins: int = 27  # widest single frequency mask
     probability: float = 1.0  # share of utterances masked
 
 
@@ -61,7 +61,7 @@ class NoiseConfig:
     """Additive noise at a signal-to-noise ratio drawn uniformly between two bounds, per utterance."""
 
     kind: NoiseKind = NoiseKind.none
-    dir: str | None = None
+    dir: str | None = None  # where the noise lies
     train_parts: list[str] | None = None  # babble: parts of `dir` for training; null: all beginning with train
     dev_parts: list[str] | None = None  # babble: parts of `dir` for dev and test; null: all beginning with dev
     talkers: int = 4  # babble: voices at once
@@ -112,7 +112,7 @@ class FeatureStorage(StrEnum):
 class FeatureConfig:
     """`features=`: log-mel filterbanks as sherpa-onnx computes them."""
 
-    mel_bins: int = 80
+    mel_bins: int = 80  # F, bands between 20 Hz and 7.6 kHz
     storage: FeatureStorage = FeatureStorage.on_the_fly
 
 
@@ -130,18 +130,18 @@ class Predictor(StrEnum):
 class ModelConfig:
     """`model=`: a Conformer-Transducer (Gulati et al., 2020)."""
 
-    name: str = MISSING
-    width: int = MISSING  # D
-    layers: int = MISSING
-    heads: int = MISSING
-    feed_forward_multiplier: int = 4
+    name: str = MISSING  # in records
+    width: int = MISSING  # D, of the encoder
+    layers: int = MISSING  # Conformer blocks
+    heads: int = MISSING  # of attention; they divide the width
+    feed_forward_multiplier: int = 4  # inner width of the feed-forward modules, in widths
     subsampling_channels: int | None = None  # of the two strided convolutions; null: model.width, as the paper
     kernel: int = 31  # of the depthwise convolution, in frames of 40 ms
-    dropout: float = 0.1
+    dropout: float = 0.1  # share of the outputs of each residual module
     predictor: Predictor = Predictor.lstm
-    predictor_width: int = MISSING
+    predictor_width: int = MISSING  # of its output
     context: int = 2  # stateless: labels seen
-    joiner_width: int = MISSING
+    joiner_width: int = MISSING  # where encoder and predictor are added
 
     def __post_init__(self) -> None:
         for name in ("width", "layers", "heads", "kernel", "predictor_width", "joiner_width"):
@@ -170,7 +170,7 @@ class LossConfig:
 
 @dataclass
 class DistillConfig:
-    """`distill.`: a float teacher whose encoder and lattice a quantized model learns to match (training only).
+    """`distill`: a float teacher whose encoder and lattice a quantized model learns to match (training only).
 
     The teacher hears the same batches; phases in float have none.
     """
@@ -208,10 +208,10 @@ class OptimizerConfig:
     """`optimizer=`: AdamW."""
 
     learning_rate: float = MISSING  # at the end of warm-up
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
-    weight_decay: float = 0.01
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.98])  # decay of the two moments
+    weight_decay: float = 0.01  # of matrices; decoupled from the gradient
     schedule: LearningRateSchedule = LearningRateSchedule.cosine
-    warmup_steps: int = MISSING
+    warmup_steps: int = MISSING  # from 0 to the learning rate, linearly
 
 
 # ---- hardware ------------------------------------------------------------------------------------------------------
@@ -222,15 +222,15 @@ class HardwareConfig:
     """`hardware=`: where it runs, what fits there, and what a deployment there may cost."""
 
     accelerator: str = "cpu"  # as Lightning: cpu, gpu, auto
-    devices: int = 1
-    nodes: int = 1
+    devices: int = 1  # on each machine; -1: all GPUs
+    nodes: int = 1  # machines
     strategy: str = "auto"  # as Lightning: auto, ddp, fsdp
     precision: str = "32-true"  # of the float parts, as Lightning: 32-true, bf16-mixed
     threads: int | None = None  # CPU threads; null: torch's choice
     kernels: str = "reference"  # which implementation of nibble.kernels.ops
-    compile: bool = False
+    compile: bool = False  # has no effect so far
     batch_duration_s: float = 60.0  # speech in a batch, per device
-    max_batch_utterances: int | None = None
+    max_batch_utterances: int | None = None  # null: as many as batch_duration_s holds
     buckets: int = 10  # of similar duration
     workers: int = 1  # loader processes
     max_bundle_bytes: int | None = None  # budget, printed beside the measurement
@@ -251,11 +251,11 @@ class WandbMode(StrEnum):
 class LoggerConfig:
     """`logger=`: where curves go. Several at once are fine."""
 
-    csv: bool = True
-    wandb: bool = False
-    tensorboard: bool = False
+    csv: bool = True  # csv/metrics.csv in the run folder
+    wandb: bool = False  # Weights & Biases
+    tensorboard: bool = False  # needs pip install -e .[tensorboard]
     wandb_mode: WandbMode = WandbMode.offline
-    wandb_project: str = "nibble"
+    wandb_project: str = "nibble"  # made on first use
 
 
 # ---- trainer -------------------------------------------------------------------------------------------------------
@@ -265,7 +265,7 @@ class LoggerConfig:
 class TrainerConfig:
     """`trainer=`: how long, how often, and what is kept."""
 
-    max_epochs: int = 20
+    max_epochs: int = 20  # times over the training speech
     max_steps: int | None = None  # optimizer steps; overrides max_epochs
     accumulate: int = 1  # batches a step
     gradient_clip: float = 5.0  # largest gradient norm
@@ -274,7 +274,7 @@ class TrainerConfig:
     checkpoint_every_steps: int | None = None  # null: at each validation
     early_stop_patience: int | None = None  # validations without a better WER; null: never
     max_validation_utterances: int | None = None  # null: the whole dev part
-    log_every_steps: int = 10
+    log_every_steps: int = 10  # losses, learning rate and speed
     log_layers_every_steps: int = 100  # quantization statistics of each layer; 0: never
     profile: bool = False  # debug: print where time goes
 
@@ -287,8 +287,8 @@ class Config:
     """One training run."""
 
     name: str = "default"  # of the experiment; a part of the run folder and of the record
-    seed: int = 1
-    run_dir: str = MISSING
+    seed: int = 1  # of weights, order and augmentation
+    run_dir: str = MISSING  # Hydra sets it: give hydra.run.dir=DIR instead
     resume: str | None = None  # a run folder or checkpoint to go on from, exactly
     init_from: str | None = None  # a checkpoint to take the weights from
     records: str | None = "results/records.jsonl"  # where the evaluation at the end is added; null: nowhere
@@ -358,7 +358,7 @@ class EvaluateConfig:
     part: Any = None  # dev, test, or names of parts; one or a list; null: dev
     quant: QuantConfig | None = None  # quantize float checkpoints without training; null: as trained
     decoding: Search = Search.greedy
-    beam_width: int = 8
+    beam_width: int = 8  # decoding=beam: hypotheses at once
     max_utterances: int | None = None  # null: all
     worst: int = 5  # utterances with most errors to show
     records: str | None = "results/records.jsonl"  # a line is added there for each model; null: nowhere

@@ -114,8 +114,8 @@ class ActivationSpec:
 class Sparsity:
     """N:M pruning: of each `of` successive weights along K, the `keep` largest magnitudes stay."""
 
-    keep: int = 2
-    of: int = 4
+    keep: int = 2  # weights that stay
+    of: int = 4  # successive weights along K
 
     def __post_init__(self) -> None:
         if not 1 <= self.keep < self.of <= 16:
@@ -130,10 +130,10 @@ class Rule:
     No spec at all means: leave these modules in float.
     """
 
-    match: str = "**"
-    weight: WeightSpec | None = None
-    activation: ActivationSpec | None = None
-    sparsity: Sparsity | None = None
+    match: str = "**"  # `*` stays within a part of a dotted name, `**` crosses dots
+    weight: WeightSpec | None = None  # null: float weights
+    activation: ActivationSpec | None = None  # null: float activations
+    sparsity: Sparsity | None = None  # null: dense
 
     def __post_init__(self) -> None:
         if self.sparsity is not None and self.weight is not None and self.weight.bits == 1:
@@ -182,9 +182,9 @@ class Phase:
     `ramp` is the fraction of training over which the weight moves linearly from float to quantized.
     """
 
-    at: float = 0.0
+    at: float = 0.0  # fraction of training
     precision: Precision = Precision.rules
-    ramp: float = 0.0
+    ramp: float = 0.0  # fraction of training, from `at` on
     together: list[Precision] = field(default_factory=list)  # each step draws one of them; `precision` is the result's
     freeze_norms: bool = False  # batch norms keep their running statistics, and normalise with them
     freeze_scales: bool = False  # learned weight scales and static activation scales stay as they are
@@ -215,7 +215,7 @@ class LowRank:
     parameters, r (N + K) < N K: any share below 1/2 does.
     """
 
-    match: str
+    match: str  # as in rules
     share: float = 0.5  # r / min(N, K)
 
     def __post_init__(self) -> None:
@@ -227,7 +227,7 @@ class LowRank:
 class QuantConfig:
     """`quant=`: which modules get how many bits, and with which arithmetic."""
 
-    name: str = "float"
+    name: str = "float"  # in records
     rules: list[Rule] = field(default_factory=list)  # none: weights stay in float
     arithmetic: Arithmetic = Arithmetic.native
     low_rank: list[LowRank] = field(default_factory=list)  # applied first; rules match `<layer>.first` and `.second`
@@ -252,7 +252,7 @@ class PruneSchedule:
 class ScheduleConfig:
     """`schedule=`: when. Phases in order; the first starts at 0."""
 
-    phases: list[Phase] = field(default_factory=lambda: [Phase()])
+    phases: list[Phase] = field(default_factory=lambda: [Phase()])  # in order
     prune: PruneSchedule = field(default_factory=PruneSchedule)
 
     def __post_init__(self) -> None:
