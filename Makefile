@@ -1,5 +1,6 @@
 # make demo     the main job on the embedded corpus: float -> int8 -> int4, one table, one transcription
 # make test     all tests
+# make kernels  compiles the optional kernels; says why when it cannot
 # make check    ruff, format, types
 # make results  RESULTS.md from results/*.jsonl
 # make clean    removes .venv, runs and generated data
@@ -7,7 +8,7 @@
 PYTHON ?= $(shell command -v python3.12 >/dev/null 2>&1 && python3.12 -V >/dev/null 2>&1 && echo python3.12 || echo python3)
 BIN := .venv/bin
 
-.PHONY: demo test check results clean setup
+.PHONY: demo test kernels check results clean setup
 setup: .venv/ready
 
 # pip's own progress shows; about five gigabytes the first time, since torch brings its CUDA libraries.
@@ -22,8 +23,11 @@ demo: .venv/ready
 	$(BIN)/python train.py experiment=demo
 	$(BIN)/python -m nibble.report.demo
 
-test: .venv/ready
+test: kernels
 	$(BIN)/python -m pytest
+
+kernels: .venv/ready
+	$(BIN)/python -m nibble.kernels.build
 
 check: .venv/ready
 	$(BIN)/ruff check .

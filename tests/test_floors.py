@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "features": BASE,
     "model": BASE,
     "kernels": {"errors"},
+    "info": {"errors", "provenance", "kernels"},
     "quant": {"errors", "kernels"},
     "data": BASE | {"features", "model.subsampling"},  # how many frames an utterance becomes
     "export": BASE | {"cli", "schema", "provenance", "features", "model", "kernels", "quant", "data"},

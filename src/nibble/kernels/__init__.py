@@ -1,1 +1,1 @@
-"""The integer operators, one schema each."""
+"""The integer operators, one schema each, and their implementations."""

@@ -22,9 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nibble.kernels import reference, reference_fused, reference_linear
+from nibble.kernels import implementations, reference, reference_fused, reference_linear
 
-_SCHEMAS = {
+SCHEMAS = {
     "int_matmul": "(Tensor x, Tensor weight) -> Tensor",
     "int_conv2d": "(Tensor x, Tensor weight, int[2] stride, int[2] padding, int[2] dilation, int groups) -> Tensor",
     "quantize_rows": "(Tensor x) -> (Tensor codes, Tensor scale)",
@@ -34,7 +34,7 @@ _SCHEMAS = {
     "linear_w4a8": "(Tensor codes, Tensor scale, Tensor packed, Tensor weight_scale, Tensor? bias) -> Tensor",
     "linear_w4a16": "(Tensor x, Tensor packed, Tensor weight_scale, Tensor? bias) -> Tensor",
 }
-for _name, _schema in _SCHEMAS.items():
+for _name, _schema in SCHEMAS.items():
     torch.library.define(f"nibble::{_name}", _schema)
     # "default" serves every device type that nothing else is registered for.
     _of = next(room for room in (reference, reference_linear, reference_fused) if hasattr(room, _name))
@@ -228,3 +228,6 @@ def linear_w4a16(x: Tensor, packed: Tensor, weight_scale: Tensor, bias: Tensor |
         RuntimeError: types or sizes do not fit.
     """
     return torch.ops.nibble.linear_w4a16.default(x, packed, weight_scale, bias)
+
+
+implementations.load()

@@ -61,10 +61,8 @@ def check_quantize_rows(x: Tensor) -> None:
 
 def check_linear_w8a8(codes: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None) -> None:
     """Raise RuntimeError unless types and sizes fit."""
-    torch._check(
-        codes.dtype == torch.int8 and weight.dtype == torch.int8,
-        lambda: f"linear_w8a8: types {codes.dtype} and {weight.dtype}; both must be torch.int8",
-    )
+    torch._check(codes.dtype == torch.int8, lambda: f"linear_w8a8: codes are {codes.dtype}, not torch.int8")
+    torch._check(weight.dtype == torch.int8, lambda: f"linear_w8a8: weight is {weight.dtype}, not torch.int8")
     torch._check(
         codes.dim() == 2 and weight.dim() == 2 and codes.shape[1] == weight.shape[1],
         lambda: f"linear_w8a8: sizes {tuple(codes.shape)} and {tuple(weight.shape)}; give (M, K) and (N, K)",

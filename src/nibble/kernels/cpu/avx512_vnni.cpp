@@ -1,0 +1,323 @@
+// AVX-512 VNNI: vpdpbusd multiplies unsigned by signed bytes and adds groups of four to 32-bit lanes.
+//
+// The unsigned factor is the weight, moved up by an offset: a nibble is stored as code + 8, an int8 becomes code + 128.
+// So   sum x (w + offset) = sum x w + offset sum x,   and the second term is taken off at the end, once per row of x.
+//
+// Of a packed row, the low halves of 64 bytes are the codes 0, 2, ... 126, the high halves 1, 3, ... 127. So x is
+// arranged in chunks of 128, the even terms before the odd ones; the last chunk may be shorter. Terms beyond K are zeros.
+//
+// Few rows: lanes run along K, and weights are read where they lie. More rows: sixteen lanes hold sixteen outputs, whose
+// weights are transposed once into a panel of bytes, and every four terms of x are broadcast.
+#include "paths.h"
+
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <utility>
+
+namespace nibble {
+namespace {
+
+constexpr int64_t kLanes = 16;
+constexpr int64_t kFewRows = 16;   // up to which no panel is made
+constexpr int64_t kDotRows = 4;    // of a tile of the first kind: 4 x 4 sums in registers
+constexpr int64_t kPanelRows = 6;  // of a tile of the second kind: 6 x 4 vectors of sums
+constexpr int64_t kVectors = 4;    // of outputs in a panel
+constexpr int64_t kBlock = kVectors * kLanes;
+
+template <int N>
+using Count = std::integral_constant<int, N>;
+
+// f(0), ... f(n - 1), with constants.
+template <int N, class F>
+[[gnu::always_inline]] inline void each(F&& f) {
+  [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) { (f(Count<I>{}), ...); }
+  (std::make_integer_sequence<int, N>{});
+}
+#define EACH(i) [&](auto i) __attribute__((always_inline))
+
+// As assembly, because GCC 12 copies and spills the sums around the intrinsic, at half the speed.
+[[gnu::always_inline]] inline void dot(__m512i& sums, __m512i weight, __m512i x) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(weight), "v"(x));
+}
+[[gnu::always_inline]] inline void dot_broadcast(__m512i& sums, __m512i weight, const uint8_t* x) {
+  asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sums) : "v"(weight), "m"(*reinterpret_cast<const uint32_t*>(x)));
+}
+
+__m512i low_halves(__m512i bytes) { return _mm512_and_si512(bytes, _mm512_set1_epi8(15)); }
+__m512i high_halves(__m512i bytes) { return low_halves(_mm512_srli_epi16(bytes, 4)); }
+__m512i moved_up(__m512i bytes) { return _mm512_xor_si512(bytes, _mm512_set1_epi8(-128)); }
+
+// The even bytes of a, then those of b.
+__m512i every_other(__m512i a, __m512i b) {
+  return _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi16_epi8(a)), _mm512_cvtepi16_epi8(b), 1);
+}
+
+__mmask64 first_bytes(int64_t count) { return count >= 64 ? ~__mmask64{0} : (__mmask64{1} << count) - 1; }
+__mmask16 first_lanes(int64_t count) { return count >= 16 ? 0xffff : (1u << count) - 1; }
+
+// Bytes from the even to the odd terms of the chunk that starts at term k.
+int64_t half_bytes(const Product& p, int64_t k) { return std::min<int64_t>(64, (p.terms - k + 7) / 8 * 4); }
+
+// Of an arranged row: loads of 64 bytes may start anywhere in its K terms.
+int64_t row_bytes(const Product& p) { return (p.terms + 127) / 64 * 64 + 64; }
+
+// After the rows: offset x sum of each row.
+const int32_t* corrections(const Product& p, const uint8_t* arranged) {
+  return reinterpret_cast<const int32_t*>(arranged + p.rows * row_bytes(p));
+}
+
+int64_t arranged_bytes(const Product& p) { return p.rows * (row_bytes(p) + 4); }
+
+void arrange(const Product& p, uint8_t* arranged, int64_t first, int64_t last) {
+  const __m512i ones = _mm512_set1_epi8(1);
+  auto* correction = const_cast<int32_t*>(corrections(p, arranged));
+  for (int64_t row = first; row < last; ++row) {
+    const int8_t* x = p.x + row * p.terms;
+    uint8_t* out = arranged + row * row_bytes(p);
+    __m512i sum = _mm512_setzero_si512();
+    for (int64_t k = 0; k < p.terms; k += 128) {
+      const int64_t left = p.terms - k;
+      const __m512i a = _mm512_maskz_loadu_epi8(first_bytes(left), x + k);
+      const __m512i b = _mm512_maskz_loadu_epi8(left > 64 ? first_bytes(left - 64) : 0, x + k + 64);
+      sum = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sum, ones, a), ones, b);
+      if (p.packed) {
+        _mm512_storeu_si512(out + k, every_other(a, b));
+        _mm512_storeu_si512(out + k + half_bytes(p, k), every_other(_mm512_srli_epi16(a, 8), _mm512_srli_epi16(b, 8)));
+      } else {
+        _mm512_storeu_si512(out + k, a);
+        _mm512_storeu_si512(out + k + 64, b);
+      }
+    }
+    correction[row] = _mm512_reduce_add_epi32(sum) * (p.packed ? 8 : 128);
+  }
+}
+
+// What is done with 16 sums of one row, for outputs n, n + 1, ...
+[[gnu::always_inline]] inline void finish(const Product& p, __m512i sums, int32_t correction, int64_t row, int64_t n,
+                                          __mmask16 lanes) {
+  sums = _mm512_sub_epi32(sums, _mm512_set1_epi32(correction));
+  const int64_t at = row * p.outputs + n;
+  if (p.sums) {
+    _mm512_mask_storeu_epi32(p.sums + at, lanes, sums);
+    return;
+  }
+  __m512 out = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_set1_ps(p.scale[row]));
+  out = _mm512_mul_ps(out, _mm512_maskz_loadu_ps(lanes, p.weight_scale + n));
+  if (p.bias) out = _mm512_add_ps(out, _mm512_maskz_loadu_ps(lanes, p.bias + n));
+  _mm512_mask_storeu_ps(p.out + at, lanes, out);
+}
+
+// ---- few rows ----
+
+// Four vectors -> one, whose four lanes of 128 bits each hold partial sums of the four.
+__m512i partial_sums(__m512i a, __m512i b, __m512i c, __m512i d) {
+  const __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+  const __m512i cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+  return _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+}
+
+// Four of these -> the sixteen sums.
+__m512i whole_sums(__m512i a, __m512i b, __m512i c, __m512i d) {
+  const __m512i ab = _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
+  const __m512i cd = _mm512_add_epi32(_mm512_shuffle_i32x4(c, d, 0x88), _mm512_shuffle_i32x4(c, d, 0xdd));
+  return _mm512_add_epi32(_mm512_shuffle_i32x4(ab, cd, 0x88), _mm512_shuffle_i32x4(ab, cd, 0xdd));
+}
+
+// Sixteen outputs of kRows rows, four at a time.
+template <int kTileRows, bool kPacked>
+void dot_tile(const Product& p, const uint8_t* arranged, int64_t row, int64_t first, int64_t last) {
+  const int64_t stride = row_bytes(p), bytes = p.weight_bytes();
+  const uint8_t* x = arranged + row * stride;
+  for (int64_t n = first; n < last; n += kLanes) {
+    __m512i partial[kTileRows][4];
+    for (int quarter = 0; quarter < 4; ++quarter) {
+      __m512i sums[kTileRows][4];
+      each<kTileRows>(EACH(m) { each<4>(EACH(i) { sums[m][i] = _mm512_setzero_si512(); }); });
+      const uint8_t* weight[4];
+      // Beyond the last output its row is read again, and not stored.
+      each<4>(EACH(i) { weight[i] = p.weight + std::min(n + quarter * 4 + i, last - 1) * bytes; });
+      const auto chunk = [&](int64_t at, int64_t half, __mmask64 mask) __attribute__((always_inline)) {
+        each<4>(EACH(i) {
+          const __m512i held = _mm512_maskz_loadu_epi8(mask, weight[i] + at);
+          if constexpr (kPacked) {
+            const __m512i low = low_halves(held), high = high_halves(held);
+            each<kTileRows>(EACH(m) {
+              dot(sums[m][i], low, _mm512_loadu_si512(x + m * stride + 2 * at));
+              dot(sums[m][i], high, _mm512_loadu_si512(x + m * stride + 2 * at + half));
+            });
+          } else {
+            const __m512i up = moved_up(held);
+            each<kTileRows>(EACH(m) { dot(sums[m][i], up, _mm512_loadu_si512(x + m * stride + at)); });
+          }
+        });
+      };
+      int64_t at = 0;
+      for (; at + 64 <= bytes; at += 64) chunk(at, 64, ~__mmask64{0});
+      if (at < bytes) chunk(at, half_bytes(p, 2 * at), first_bytes(bytes - at));
+      each<kTileRows>(EACH(m) {
+        partial[m][quarter] = partial_sums(sums[m][0], sums[m][1], sums[m][2], sums[m][3]);
+      });
+    }
+    each<kTileRows>(EACH(m) {
+      const __m512i sums = whole_sums(partial[m][0], partial[m][1], partial[m][2], partial[m][3]);
+      finish(p, sums, corrections(p, arranged)[row + m], row + m, n, first_lanes(last - n));
+    });
+  }
+}
+
+// ---- more rows ----
+
+// 16 x 16 transposed: lane j of vector i goes to lane i of vector j.
+void transpose(__m512i (&v)[16]) {
+  __m512i t[16];
+  for (int i = 0; i < 16; i += 4) {
+    const __m512i a = _mm512_unpacklo_epi32(v[i], v[i + 1]), b = _mm512_unpackhi_epi32(v[i], v[i + 1]);
+    const __m512i c = _mm512_unpacklo_epi32(v[i + 2], v[i + 3]), d = _mm512_unpackhi_epi32(v[i + 2], v[i + 3]);
+    t[i] = _mm512_unpacklo_epi64(a, c), t[i + 1] = _mm512_unpackhi_epi64(a, c);
+    t[i + 2] = _mm512_unpacklo_epi64(b, d), t[i + 3] = _mm512_unpackhi_epi64(b, d);
+  }
+  for (int j = 0; j < 4; ++j) {
+    const __m512i a = _mm512_shuffle_i32x4(t[j], t[4 + j], 0x44), b = _mm512_shuffle_i32x4(t[j], t[4 + j], 0xee);
+    const __m512i c = _mm512_shuffle_i32x4(t[8 + j], t[12 + j], 0x44);
+    const __m512i d = _mm512_shuffle_i32x4(t[8 + j], t[12 + j], 0xee);
+    v[j] = _mm512_shuffle_i32x4(a, c, 0x88), v[4 + j] = _mm512_shuffle_i32x4(a, c, 0xdd);
+    v[8 + j] = _mm512_shuffle_i32x4(b, d, 0x88), v[12 + j] = _mm512_shuffle_i32x4(b, d, 0xdd);
+  }
+}
+
+// Groups of four terms of an arranged row.
+int64_t groups(const Product& p) {
+  if (!p.packed) return (p.terms + 3) / 4;
+  const int64_t whole = p.terms / 128 * 128;
+  return (whole + 2 * (whole < p.terms ? half_bytes(p, whole) : 0)) / 4;
+}
+
+// The weights of outputs n ... n + 16 vectors - 1 as panel[group][vector][lane][term]; beyond `last` a row is zeros.
+void pack_panel(const Product& p, int64_t n, int64_t last, int64_t vectors, uint8_t* panel) {
+  const int64_t bytes = p.weight_bytes();
+  for (int64_t vector = 0; vector < vectors; ++vector) {
+    for (int64_t at = 0; at < bytes; at += 64) {
+      const __mmask64 mask = first_bytes(bytes - at);
+      __m512i v[16];
+      for (int i = 0; i < 16; ++i) {
+        const int64_t output = n + vector * kLanes + i;
+        v[i] = output < last ? _mm512_maskz_loadu_epi8(mask, p.weight + output * bytes + at) : _mm512_setzero_si512();
+      }
+      transpose(v);
+      const int64_t count = std::min<int64_t>(16, (bytes - at + 3) / 4);
+      if (p.packed) {
+        uint8_t* low = panel + (at / 2 * vectors + vector) * 64;
+        uint8_t* high = low + half_bytes(p, 2 * at) / 4 * vectors * 64;
+        for (int i = 0; i < count; ++i) {
+          _mm512_store_si512(low + i * vectors * 64, low_halves(v[i]));
+          _mm512_store_si512(high + i * vectors * 64, high_halves(v[i]));
+        }
+      } else {
+        for (int i = 0; i < count; ++i)
+          _mm512_store_si512(panel + ((at / 4 + i) * vectors + vector) * 64, moved_up(v[i]));
+      }
+    }
+  }
+}
+
+template <int kTileRows, int kTileVectors>
+void panel_tile(const Product& p, const uint8_t* arranged, const uint8_t* panel, int64_t row, int64_t n, int64_t last) {
+  const int64_t stride = row_bytes(p), count = groups(p);
+  const uint8_t* x = arranged + row * stride;
+  __m512i sums[kTileRows][kTileVectors];
+  each<kTileRows>(EACH(m) { each<kTileVectors>(EACH(v) { sums[m][v] = _mm512_setzero_si512(); }); });
+  for (int64_t group = 0; group < count; ++group, panel += kTileVectors * 64, x += 4) {
+    __m512i weight[kTileVectors];
+    each<kTileVectors>(EACH(v) { weight[v] = _mm512_load_si512(panel + v * 64); });
+    each<kTileRows>(EACH(m) {
+      each<kTileVectors>(EACH(v) { dot_broadcast(sums[m][v], weight[v], x + m * stride); });
+    });
+  }
+  each<kTileRows>(EACH(m) {
+    each<kTileVectors>(EACH(v) {
+      const int64_t output = n + v * kLanes;
+      finish(p, sums[m][v], corrections(p, arranged)[row + m], row + m, output, first_lanes(last - output));
+    });
+  });
+}
+
+template <int kTileVectors>
+void panel_rows(const Product& p, const uint8_t* arranged, const uint8_t* panel, int64_t row, int64_t last_row,
+                int64_t n, int64_t last) {
+  for (; row + kPanelRows <= last_row; row += kPanelRows)
+    panel_tile<kPanelRows, kTileVectors>(p, arranged, panel, row, n, last);
+  each<kPanelRows>(EACH(m) {
+    if constexpr (m > 0)
+      if (last_row - row == m) panel_tile<m, kTileVectors>(p, arranged, panel, row, n, last);
+  });
+}
+
+void panel_product(const Product& p, const uint8_t* arranged, int64_t first_row, int64_t last_row, int64_t first,
+                   int64_t last) {
+  const std::unique_ptr<void, decltype(&std::free)> held(
+      std::aligned_alloc(64, static_cast<size_t>(groups(p) * kBlock * 4)), &std::free);
+  auto* panel = static_cast<uint8_t*>(held.get());
+  for (int64_t n = first, vectors = 0; n < last; n += vectors * kLanes) {
+    // Even panels: 9 vectors are 3 + 3 + 3.
+    const int64_t left = (last - n + kLanes - 1) / kLanes, panels = (left + kVectors - 1) / kVectors;
+    vectors = (left + panels - 1) / panels;
+    pack_panel(p, n, last, vectors, panel);
+    each<kVectors>(EACH(i) {
+      if (vectors == i + 1) panel_rows<i + 1>(p, arranged, panel, first_row, last_row, n, last);
+    });
+  }
+}
+
+template <bool kPacked>
+void dot_product(const Product& p, const uint8_t* arranged, int64_t first_row, int64_t last_row, int64_t first,
+                 int64_t last) {
+  for (int64_t n = first; n < last; n += kBlock) {
+    const int64_t end = std::min(n + kBlock, last);
+    int64_t row = first_row;
+    for (; row + kDotRows <= last_row; row += kDotRows) dot_tile<kDotRows, kPacked>(p, arranged, row, n, end);
+    each<kDotRows>(EACH(m) {
+      if constexpr (m > 0)
+        if (last_row - row == m) dot_tile<m, kPacked>(p, arranged, row, n, end);
+    });
+  }
+}
+
+void product(const Product& p, const uint8_t* arranged, int64_t first_row, int64_t last_row, int64_t first,
+             int64_t last) {
+  const auto chosen = last_row - first_row > kFewRows ? panel_product : p.packed ? dot_product<true> : dot_product<false>;
+  chosen(p, arranged, first_row, last_row, first, last);
+}
+
+void quantize_rows(const float* x, int64_t rows, int64_t terms, int8_t* codes, float* scale) {
+  const __m512 no_sign = _mm512_castsi512_ps(_mm512_set1_epi32(0x7fffffff));
+  for (int64_t row = 0; row < rows; ++row, x += terms, codes += terms) {
+    __m512i largest = _mm512_setzero_si512();
+    // As integers: of floats without sign, NaN is above infinity, which is above all numbers.
+    for (int64_t k = 0; k < terms; k += 16) {
+      const __m512 part = _mm512_and_ps(_mm512_maskz_loadu_ps(first_lanes(terms - k), x + k), no_sign);
+      largest = _mm512_max_epi32(largest, _mm512_castps_si512(part));
+    }
+    const int32_t bits = _mm512_reduce_max_epi32(largest);
+    float step = _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(bits))) / 127.0f;
+    if (step == 0.0f) step = 1.0f;
+    scale[row] = step;
+    const __m512 divisor = _mm512_set1_ps(step);
+    for (int64_t k = 0; k < terms; k += 16) {
+      const __mmask16 lanes = first_lanes(terms - k);
+      // The conversion rounds half to even.
+      const __m512i code = _mm512_cvtps_epi32(_mm512_div_ps(_mm512_maskz_loadu_ps(lanes, x + k), divisor));
+      const __m512i clamped =
+          _mm512_max_epi32(_mm512_min_epi32(code, _mm512_set1_epi32(127)), _mm512_set1_epi32(-127));
+      _mm_mask_storeu_epi8(codes + k, lanes, _mm512_cvtepi32_epi8(clamped));
+    }
+  }
+}
+
+}  // namespace
+
+const Path avx512_vnni = {"avx512_vnni", quantize_rows, arranged_bytes, arrange, product, kBlock};
+
+}  // namespace nibble

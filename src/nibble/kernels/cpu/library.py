@@ -1,0 +1,78 @@
+"""The compiled library: whether it is there and fits, and which of its paths runs."""
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from nibble.errors import UserError
+from nibble.kernels.cpu.build import LIBRARY, compiler, sources, units
+
+OPERATORS = ("quantize_rows", "linear_w8a8", "linear_w4a8", "int_matmul")
+CURE = "make kernels"
+
+_loaded: list[ctypes.CDLL] = []
+
+
+def built() -> bool:
+    """Whether there is a library, of whatever sources."""
+    return LIBRARY.is_file()
+
+
+def missing() -> str | None:
+    """Why the library cannot serve here, with the cure; None if it can."""
+    if built():
+        return None if _built_from() == sources() else f"{LIBRARY.name} was built from other sources; {CURE}"
+    try:
+        units(), compiler()
+    except UserError as error:
+        return str(error)
+    return f"not built; {CURE}"
+
+
+def load() -> None:
+    """Register the operators for CPU tensors.
+
+    Raises:
+        UserError: the library is missing, was built from other sources, or torch is older than 2.10.
+    """
+    if _loaded:
+        return
+    if (reason := missing()) is not None:
+        raise UserError(f"CPU kernels: {reason}")
+    try:
+        torch.ops.load_library(LIBRARY)
+    except OSError as error:
+        raise UserError(f"CPU kernels: {LIBRARY.name} cannot be loaded: {error}; {CURE}") from error
+    _loaded.append(ctypes.CDLL(str(LIBRARY)))
+
+
+def paths() -> list[str]:
+    """The paths that this machine can run, fastest first; the first is in use."""
+    if not _loaded:
+        return []
+    name = _loaded[0].nibble_cpu_path
+    name.restype = ctypes.c_char_p
+    found: list[str] = []
+    while (path := name(len(found))) is not None:
+        found.append(path.decode())
+    return found
+
+
+@contextmanager
+def forced(path: str) -> Iterator[None]:
+    """Inside, another path than the fastest is used, by all threads."""
+    if not _loaded or _loaded[0].nibble_cpu_force(path.encode()):
+        raise UserError(f"the path {path} cannot run here; give one of {', '.join(paths())}")
+    try:
+        yield
+    finally:
+        _loaded[0].nibble_cpu_force(None)
+
+
+def _built_from() -> str:
+    """The digest of the sources that the library was built from."""
+    content = LIBRARY.read_bytes()
+    start = content.find(b"nibble sources ") + len(b"nibble sources ")
+    return content[start : start + 16].decode(errors="replace")

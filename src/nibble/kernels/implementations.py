@@ -1,0 +1,85 @@
+"""Which implementations of the operators there are beside the reference, and which of them run here.
+
+Without NIBBLE_KERNELS each that is built is loaded, and the dispatcher picks by device. NIBBLE_KERNELS=reference loads
+none; any other name loads that one alone, and it is an error if it cannot run.
+"""
+
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nibble.errors import UserError
+from nibble.kernels.cpu import library as cpu
+
+VARIABLE = "NIBBLE_KERNELS"
+REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """One set of compiled operators."""
+
+    name: str  # of NIBBLE_KERNELS
+    device: str  # the type of device whose tensors it serves
+    operators: tuple[str, ...]
+    built: Callable[[], bool]
+    missing: Callable[[], str | None]  # why it cannot run here, with the cure; None if it can
+    load: Callable[[], None]  # registers the operators, or raises UserError
+    variant: Callable[[], str]  # what of it runs here, once loaded
+
+
+IMPLEMENTATIONS = (
+    Implementation(
+        name="cpu",
+        device="cpu",
+        operators=cpu.OPERATORS,
+        built=cpu.built,
+        missing=cpu.missing,
+        load=cpu.load,
+        variant=lambda: cpu.paths()[0],
+    ),
+)
+
+
+def wanted() -> tuple[Implementation, ...]:
+    """The implementations that NIBBLE_KERNELS allows.
+
+    Raises:
+        UserError: it names none.
+    """
+    chosen = os.environ.get(VARIABLE)
+    if chosen is None:
+        return IMPLEMENTATIONS
+    names = [REFERENCE, *(implementation.name for implementation in IMPLEMENTATIONS)]
+    if chosen not in names:
+        raise UserError(
+            f"{VARIABLE}={chosen} is none; give one of {', '.join(names)}, "
+            "or leave it out for the fastest that is built"
+        )
+    return tuple(implementation for implementation in IMPLEMENTATIONS if implementation.name == chosen)
+
+
+def load() -> None:
+    """Load what is wanted and built; what is built and cannot be loaded is warned of.
+
+    Raises:
+        UserError: what NIBBLE_KERNELS names cannot run here.
+    """
+    for implementation in wanted():
+        try:
+            if VARIABLE in os.environ or implementation.built():
+                implementation.load()
+        except UserError as error:
+            if VARIABLE in os.environ:
+                raise UserError(f"{VARIABLE}={implementation.name}: {error}") from error
+            warnings.warn(f"{error}; the reference runs in its place", RuntimeWarning, stacklevel=2)
+
+
+def used_by(operator: str, device: str) -> str:
+    """The implementation that runs an operator on tensors of a type of device: `reference`, or `cpu (avx2)`."""
+    for implementation in wanted():
+        serves = implementation.device == device and operator in implementation.operators
+        if serves and implementation.missing() is None:
+            return f"{implementation.name} ({implementation.variant()})"
+    return REFERENCE

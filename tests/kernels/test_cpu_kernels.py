@@ -1,0 +1,178 @@
+"""The compiled CPU kernels: each path against the reference, bit for bit, and how they are found."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from nibble.errors import UserError
+from nibble.kernels import implementations, ops, reference, reference_linear
+from nibble.kernels.cpu import build, library
+from nibble.kernels.nibbles import pack_rows
+
+PATHS = library.paths()
+needs_library = pytest.mark.skipif(not PATHS, reason=f"the CPU kernels are not loaded: {library.missing()}")
+every_path = pytest.mark.parametrize("path", PATHS)
+ROWS = st.one_of(st.integers(0, 24), st.sampled_from([64, 241, 1000]))
+TERMS = st.one_of(st.integers(0, 24), st.integers(25, 300))
+OUTPUTS = st.one_of(st.integers(0, 24), st.integers(25, 140))
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def codes(*shape: int, bits: int = 8, seed: int = 0) -> Tensor:
+    half = 2 ** (bits - 1)
+    return torch.randint(-half, half, shape, dtype=torch.int8, generator=torch.Generator().manual_seed(seed))
+
+
+def poison(*sizes_bytes: int) -> None:
+    """Leave memory of these sizes to the allocator that is full of NaN, so that what is not written shows."""
+    for size_bytes in sizes_bytes:
+        torch.full((size_bytes // 4 + 1,), float("nan"))
+
+
+@needs_library
+@every_path
+@settings(deadline=None, max_examples=60)
+@given(rows=ROWS, terms=TERMS, outputs=OUTPUTS, seed=st.integers(0, 1000), bias=st.booleans())
+@example(rows=0, terms=5, outputs=5, seed=0, bias=True)
+@example(rows=1, terms=0, outputs=5, seed=0, bias=True)
+@example(rows=1, terms=1, outputs=1, seed=0, bias=False)
+@example(rows=17, terms=2049, outputs=65, seed=0, bias=True)
+@example(rows=1000, terms=127, outputs=33, seed=0, bias=True)
+def test_products_are_those_of_the_reference(path, rows, terms, outputs, seed, bias):
+    x, scale, weight_scale = codes(rows, terms, seed=seed), draw(rows, 1, seed=seed), draw(outputs, seed=seed)
+    shift = draw(outputs, seed=seed + 1) if bias else None
+    small, large = codes(outputs, terms, bits=4, seed=seed), codes(outputs, terms, seed=seed)
+    packed = pack_rows(small)
+    if terms % 2:
+        packed[:, -1] |= 0xA0  # the last half byte of an odd row means nothing
+    poison(4 * rows * outputs, rows * (terms + 256))
+    with library.forced(path):
+        found = (
+            ops.int_matmul(x, large),
+            ops.linear_w8a8(x, scale, large, weight_scale, shift),
+            ops.linear_w4a8(x, scale, packed, weight_scale, shift),
+        )
+    assert torch.equal(found[0], reference.int_matmul(x, large))
+    assert torch.equal(found[1], reference_linear.linear_w8a8(x, scale, large, weight_scale, shift))
+    assert torch.equal(found[2], reference_linear.linear_w4a8(x, scale, packed, weight_scale, shift))
+
+
+@needs_library
+@every_path
+@pytest.mark.parametrize("rows", [3, 40])
+def test_products_at_the_extremes(path, rows):
+    """The largest sums of both signs, beyond what 16 bits and a float32 hold."""
+    for x_code, code in ((-128, -128), (-128, 127), (127, -128)):
+        x = torch.full((rows, 70_001), x_code, dtype=torch.int8)
+        weight = torch.full((5, 70_001), code, dtype=torch.int8)
+        with library.forced(path):
+            assert (ops.int_matmul(x, weight) == x_code * code * 70_001).all()
+
+
+@needs_library
+@every_path
+@settings(deadline=None, max_examples=60)
+@given(rows=st.integers(0, 40), terms=TERMS, seed=st.integers(0, 1000))
+def test_rows_are_quantized_as_by_the_reference(path, rows, terms, seed):
+    x = draw(rows, terms, seed=seed) * 10 ** (8 * draw(rows, 1, seed=seed + 1))
+    x[::5] = 0
+    # Halves of a step, where rounding decides.
+    x[1::5] = torch.randint(-254, 255, x[1::5].shape).div(2)
+    poison(rows * terms, 4 * rows)
+    with library.forced(path):
+        found = ops.quantize_rows(x)
+    for each, expected in zip(found, reference_linear.quantize_rows(x), strict=True):
+        assert torch.equal(each, expected)
+
+
+@needs_library
+@every_path
+@pytest.mark.parametrize("bad", [float("nan"), -float("nan"), float("inf"), -float("inf")])
+def test_a_bad_row_has_a_bad_scale(path, bad):
+    for place in range(37):
+        x = draw(2, 37)
+        x[1, place] = bad
+        with library.forced(path):
+            scale = ops.quantize_rows(x)[1]
+        assert scale.isfinite().flatten().tolist() == [True, False]
+
+
+@needs_library
+def test_threads_share_a_product():
+    x, weight = codes(1000, 520), codes(200, 520, bits=4)
+    scale, weight_scale = draw(1000, 1), draw(200)
+    expected = reference_linear.linear_w8a8(x, scale, weight, weight_scale, None)
+    torch.set_num_threads(2)
+    assert torch.equal(ops.linear_w8a8(x, scale, weight, weight_scale, None), expected)
+    assert torch.equal(ops.linear_w4a8(x, scale, pack_rows(weight), weight_scale, None), expected)
+    floats = draw(1000, 520)
+    for each, of_one in zip(ops.quantize_rows(floats), reference_linear.quantize_rows(floats), strict=True):
+        assert torch.equal(each, of_one)
+
+
+@needs_library
+def test_a_path_that_cannot_run_is_refused():
+    with pytest.raises(UserError, match=r"the path mmx cannot run here; give one of .*portable"), library.forced("mmx"):
+        pass
+
+
+def info(**environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "nibble.info"]
+    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+
+
+def test_info_lists_what_each_operator_uses():
+    done = info(NIBBLE_KERNELS="reference")
+    assert done.returncode == 0, done.stderr
+    for operator in ops.SCHEMAS:
+        assert any(operator in line and "reference" in line for line in done.stdout.splitlines())
+
+
+def test_a_wrong_choice_is_an_error():
+    done = info(NIBBLE_KERNELS="gpu")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "error: NIBBLE_KERNELS=gpu is none; give one of reference, cpu, or leave it out for the fastest that is built\n"
+    )
+
+
+def test_a_choice_that_is_not_built_is_an_error(monkeypatch, tmp_path):
+    monkeypatch.setattr(library, "LIBRARY", tmp_path / "none.so")
+    monkeypatch.setattr(library, "_loaded", [])
+    monkeypatch.setenv(implementations.VARIABLE, "cpu")
+    with pytest.raises(
+        UserError, match=r"NIBBLE_KERNELS=cpu: CPU kernels: (not built; make kernels|no C\+\+ compiler)"
+    ):
+        implementations.load()
+
+
+def test_a_library_of_other_sources_is_warned_of_and_not_used(monkeypatch, tmp_path):
+    stale = tmp_path / "libnibble_cpu.so"
+    stale.write_bytes(b"... nibble sources 0123456789abcdef ...")
+    monkeypatch.setattr(library, "LIBRARY", stale)
+    monkeypatch.setattr(library, "_loaded", [])
+    monkeypatch.delenv(implementations.VARIABLE, raising=False)
+    with pytest.warns(RuntimeWarning, match="built from other sources; make kernels; the reference runs in its place"):
+        implementations.load()
+    assert implementations.used_by("linear_w8a8", "cpu") == "reference"
+
+
+@pytest.mark.parametrize(
+    ("cxx", "message"),
+    [("no-such-compiler", "no C\\+\\+ compiler no-such-compiler; install"), ("false", "false failed: .*g\\+\\+ 12")],
+)
+def test_building_says_what_is_missing(monkeypatch, tmp_path, cxx, message):
+    monkeypatch.setenv("CXX", cxx)
+    monkeypatch.setattr(build, "LIBRARY", tmp_path / "lib.so")
+    with pytest.raises(UserError, match=message):
+        build.build()
+    assert not list(tmp_path.iterdir())
