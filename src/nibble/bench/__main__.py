@@ -1,5 +1,6 @@
 """python -m nibble.bench size: measure, print a table, and add the measurements to results/bench.jsonl.
 
+encoder   time of the encoder of conformer_l on one thread, ours and others', in torch and ONNX Runtime; five minutes
 size      bytes of the bundles of conformer_xs, s, m and l at int4 and int4_24, against float32; about a minute
 together  training time of one run for several precisions, against a run for each; about a minute
 """
@@ -12,11 +13,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from nibble.bench import size, together
+from nibble.bench import encoder, size, together
 from nibble.bench.records import Measurement, append, cells
 from nibble.errors import UserError
 
-BENCHES: dict[str, Callable[[], list[Measurement]]] = {"size": size.measure, "together": together.measure}
+BENCHES: dict[str, Callable[[], list[Measurement]]] = {
+    "encoder": encoder.measure,
+    "size": size.measure,
+    "together": together.measure,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,0 +1,61 @@
+"""A float ONNX file quantized by ONNX Runtime's own tools, called as its users would for speed."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+BLOCK = 128  # weights along K that share a scale, in MatMulNBits
+
+
+def prepared(float_file: Path) -> Path:
+    """The file with constants folded: the tools quantize a product only if its weight stands in the file as it is."""
+    out = float_file.with_name(f"{float_file.stem}_prepared.onnx")
+    with _quiet():
+        quant_pre_process(str(float_file), str(out), skip_symbolic_shape=True, skip_onnx_shape=True)
+    return out
+
+
+def int8_dynamic(prepared_file: Path) -> Path:
+    """Products on int8 weights with a scale a channel; activations in uint8, quantized as they come.
+
+    Convolutions stay in float: the tool's ConvInteger takes several times as long as the float convolution.
+    """
+    out = prepared_file.with_name("int8_dynamic.onnx")
+    with _quiet():
+        quantize_dynamic(
+            str(prepared_file),
+            str(out),
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+        )
+    return out
+
+
+def four_bits(prepared_file: Path) -> Path:
+    """Products by MatMulNBits: weights of 4 bits, activations in int8 inside (accuracy level 4, the fastest)."""
+    out = prepared_file.with_name("four_bits.onnx")
+    with _quiet():
+        quantizer = MatMulNBitsQuantizer(
+            onnx.load(str(prepared_file)), block_size=BLOCK, is_symmetric=True, accuracy_level=4
+        )
+        quantizer.process()
+        quantizer.model.save_model_to_file(str(out))
+    return out
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The tools log every node that they pass over."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,32 @@
+"""The encoder's contenders are all there, run, and stand in the file as the issue's targets want them."""
+
+import pytest
+
+from nibble.bench import encoder
+from nibble.errors import UserError
+from nibble.export import packages
+
+
+def test_every_pair_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("onnx", "onnxruntime", "onnx_ir"):
+        pytest.importorskip(package, reason=f"{package} is not installed: pip install -e '.[export,bench]'")
+    found = encoder.measure("conformer_xxs", duration_s=1, rounds=1)
+    assert [(one.contender, one.baseline) for one in found] == encoder.PAIRS
+    assert {(one.bench, one.case, one.threads, one.clock, one.rounds) for one in found} == {
+        ("encoder", "conformer_xxs, 1 s", 1, "cpu", 1)
+    }
+    sizes = {one.contender: one.bytes for one in found}
+    assert sizes[encoder.W4A8] < sizes[encoder.W8A8] < sizes[encoder.ORT] / 2
+    assert sizes[encoder.W4A8] < sizes[encoder.ORT_INT8] < sizes[encoder.ORT]
+    assert sizes[encoder.ORT_INT4] < sizes[encoder.ORT_INT8]  # so the tools found the products
+    assert {name for name, size in sizes.items() if size is None} == {
+        encoder.TORCH_CONV1D,
+        encoder.TORCH_INT8,
+        encoder.OURS,
+    }
+
+
+def test_without_the_tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "find_spec", lambda package: None if package == "onnx_ir" else package)
+    with pytest.raises(UserError, match=r"bench encoder needs onnx-ir: pip install -e '.\[bench\]'"):
+        encoder.measure()
