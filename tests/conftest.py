@@ -116,13 +116,16 @@ def write_run(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory):
 def fitted_run(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory):
     """A run folder of a tiny float model that knows dev-tiny by heart, so that it is sure of every label.
 
-    fitted_run("stateless" or "lstm") -> the run folder, made on the first call
+    fitted_run("stateless" or "lstm") -> the run folder, made on the first call; with a number of frames, of a model
+    that streams in chunks of so many
     """
 
     @cache
-    def fit(predictor: str) -> Path:
+    def fit(predictor: str, chunk: int | None = None) -> Path:
         folder = tmp_path_factory.mktemp(f"fitted_{predictor}")
         few = ["model.subsampling_channels=8", "model.kernel=7", "model.dropout=0", f"model.predictor={predictor}"]
+        if chunk is not None:
+            few += [f"model.chunk_frames={chunk}", "model.left_chunks=2"]
         config = tiny_config(folder, tiny_corpus, "model.width=48", *few)
         data = SpeechDataModule(config.data, config.features, config.hardware, seed=1, root=folder)
         (batch,) = data.dataloader(["dev-tiny"])

@@ -145,3 +145,10 @@ def test_no_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_clip_shorter_than_a_frame(bundle: Path, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "click.wav", torch.zeros(40).numpy(), 16_000)
     assert transcribe.main([f"model={bundle}", str(tmp_path / "click.wav")]) == 0
+
+
+def test_a_model_that_streams(fitted_run, tiny_corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chapter = tiny_corpus / "LibriSpeech" / "dev-tiny" / "11" / "1"
+    name, text = (chapter / "11-1.trans.txt").read_text().splitlines()[0].split(" ", 1)
+    assert transcribe.main([f"model={fitted_run('stateless', 8)}", str(chapter / f"{name}.flac")]) == 0
+    assert capsys.readouterr().out == f"{text}\n"

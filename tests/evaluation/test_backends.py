@@ -29,9 +29,9 @@ def exported_run(fitted_run, tmp_path_factory: pytest.TempPathFactory):
     from nibble.export.__main__ import export
 
     @cache
-    def make() -> Path:
+    def make(chunk: int | None = None) -> Path:
         output = tmp_path_factory.mktemp("exported") / "sherpa"
-        return export(ExportConfig(str(fitted_run("stateless")), quant=INT4, output=str(output)))
+        return export(ExportConfig(str(fitted_run("stateless", chunk)), quant=INT4, output=str(output)))
 
     return make
 
@@ -68,6 +68,18 @@ def test_an_export_has_the_record_of_its_checkpoint(
     assert record.rtf > 0
     assert record.threads == 1
     assert 2**26 < result.peak_bytes < 2**36
+
+
+@pytest.mark.parametrize("decoding", list(Search))
+def test_a_model_that_streams_is_measured_alike_by_all(exported_run, fitted_run, decoding: Search) -> None:
+    for package in ("onnxruntime", "sherpa_onnx"):
+        pytest.importorskip(package, reason=f"{package} is not installed: pip install -e '.[export]'")
+    run = fitted_run("stateless", 8)
+    expected = measure(run, Backend.torch, decoding=decoding, quant=INT4, records=None).record
+    assert expected.wer < 0.2
+    for backend in (Backend.onnx, Backend.sherpa):
+        record = measure(exported_run(8), backend, decoding=decoding, records=None).record
+        assert record.utterance_errors == expected.utterance_errors
 
 
 def test_the_bundle_of_a_run(fitted_run) -> None:

@@ -29,9 +29,12 @@ def from_conf(name: str) -> ModelConfig:
         ("conformer_s", 10.3, 0.02),
         ("conformer_m", 30.7, 0.02),
         ("conformer_l", 118.8, 0.02),
+        ("conformer_stream_xs", 1.0, 0.15),
+        ("conformer_stream_s", 9.7, 0.02),
+        ("conformer_stream_l", 117.0, 0.02),
     ],
 )
-def test_sizes_are_those_of_the_paper(name: str, millions: float, tolerance: float) -> None:
+def test_sizes_are_those_of_the_paper_and_of_the_files(name: str, millions: float, tolerance: float) -> None:
     with torch.device("meta"):
         model = Transducer(from_conf(name), mel_bins=80, vocabulary_size=1024)
     count = sum(parameter.numel() for parameter in model.parameters())

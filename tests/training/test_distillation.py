@@ -257,6 +257,8 @@ def test_a_teacher_that_does_not_fit_is_refused_with_both_values(make_config, wr
     teacher = find_teacher(make_config("quant=int2", f"distill.teacher={run}", "distill.encoder_weight=0"))
     with pytest.raises(UserError, match="mel bins 80 there and 40 here"):
         find_teacher(make_config("quant=int2", f"distill.teacher={run}", "features.mel_bins=40", "model.width=32"))
+    with pytest.raises(UserError, match=r"frames a chunk None there and 16 here; use the same model\.chunk_frames"):
+        find_teacher(make_config("quant=int2", f"distill.teacher={run}", "model.chunk_frames=16", "model.width=32"))
     with pytest.raises(UserError, match="is at int4; give a float run"):
         find_teacher(make_config("quant=int2", f"distill.teacher={write_run('int4', 'rules')}", "model.width=32"))
     labels = load_checkpoint(run).tokenizer

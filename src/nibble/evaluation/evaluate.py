@@ -116,7 +116,7 @@ def evaluate_exported(folder: Path, options: EvaluateConfig) -> Result:
         backend = "onnx"
     else:
         beam_width = 1 if options.decoding is Search.greedy else options.beam_width
-        recognise = Sherpa(folder, exported.config.features.mel_bins, beam_width, threads)
+        recognise = Sherpa(exported, beam_width, threads)
         backend = f"sherpa {recognise.version}"
     backend = f"{backend} {exported.encoding.value} {_search(options)}"
     # One by one, as sherpa-onnx does: the scales of quantized activations are those of an utterance.

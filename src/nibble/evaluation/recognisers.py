@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Protocol, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from nibble.data.batch import Batch
 from nibble.data.tokenizer import WORD_START, Tokenizer
 from nibble.export.packages import need
-from nibble.features import SAMPLE_RATE
+from nibble.export.sherpa import Exported
+from nibble.features import SAMPLE_RATE, SHIFT_SAMPLES, frame_count
+from nibble.model.chunks import chunk_count, feature_frames
 from nibble.model.decoding import Hypothesis
 from nibble.model.transducer import Transducer
 
@@ -62,8 +65,8 @@ class Sherpa:
     """sherpa-onnx on an exported folder: from samples to text without anything of this project.
 
     Args:
-        folder: of `nibble.export.sherpa`.
-        mel_bins: F.
+        exported: the folder. A model that streams hears it as it would from a microphone: the utterance, then silence
+            until its last chunk is full.
         beam_width: of its modified beam search; 1: greedy search, which emits at most one label a frame.
         threads: of each product.
 
@@ -71,17 +74,19 @@ class Sherpa:
         UserError: sherpa-onnx is not installed.
     """
 
-    def __init__(self, folder: Path, mel_bins: int, beam_width: int, threads: int) -> None:
+    def __init__(self, exported: Exported, beam_width: int, threads: int) -> None:
         need("sherpa_onnx", "backend=sherpa")
         import sherpa_onnx
 
         self.version = str(sherpa_onnx.__version__)
-        self._recogniser = sherpa_onnx.OfflineRecognizer.from_transducer(
-            *(str(folder / f"{name}.onnx") for name in ("encoder", "decoder", "joiner")),
-            tokens=str(folder / "tokens.txt"),
+        self._chunk = exported.config.model.chunk_frames
+        kind = sherpa_onnx.OfflineRecognizer if self._chunk is None else sherpa_onnx.OnlineRecognizer
+        self._recogniser = kind.from_transducer(
+            **{name: str(exported.path / f"{name}.onnx") for name in ("encoder", "decoder", "joiner")},
+            tokens=str(exported.path / "tokens.txt"),
             num_threads=threads,
             sample_rate=SAMPLE_RATE,
-            feature_dim=mel_bins,
+            feature_dim=exported.config.features.mel_bins,
             decoding_method="greedy_search" if beam_width == 1 else "modified_beam_search",
             max_active_paths=beam_width,
         )
@@ -89,10 +94,26 @@ class Sherpa:
     def __call__(self, batch: Batch) -> list[str]:
         """The text of each utterance; they go through the network one by one."""
         assert batch.samples is not None, "the loader keeps samples"
-        texts = []
-        for samples in batch.samples:
-            stream = self._recogniser.create_stream()
+        return ["".join(self._tokens(samples)).replace(WORD_START, " ").strip() for samples in batch.samples]
+
+    def _tokens(self, samples: Tensor) -> list[str]:
+        """Of one utterance, (samples,)."""
+        stream = self._recogniser.create_stream()
+        if self._chunk is None:
             stream.accept_waveform(SAMPLE_RATE, samples.numpy())
             self._recogniser.decode_stream(stream)
-            texts.append("".join(stream.result.tokens).replace(WORD_START, " ").strip())
-        return texts
+            return list(stream.result.tokens)
+        stream.accept_waveform(SAMPLE_RATE, with_silence(samples, self._chunk).numpy())
+        stream.input_finished()
+        while self._recogniser.is_ready(stream):
+            self._recogniser.decode_stream(stream)
+        return list(self._recogniser.tokens(stream))
+
+
+def with_silence(samples: Tensor, chunk: int) -> Tensor:
+    """Samples (samples,) with as much silence after them as sherpa-onnx needs to recognise the last chunk.
+
+    It waits for one frame more than the chunk takes.
+    """
+    frames = feature_frames(chunk_count(frame_count(len(samples)), chunk), chunk) + 1
+    return F.pad(samples, (0, max(0, frames * SHIFT_SAMPLES - len(samples))))

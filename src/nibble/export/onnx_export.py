@@ -11,8 +11,11 @@ from nibble.export.frozen import frozen_copy
 from nibble.export.loaded import Loaded
 from nibble.export.onnx_trace import Site, expand, stand_in, trace
 from nibble.export.onnx_weights import NIBBLE_BITS
-from nibble.export.sherpa_graphs import EncoderGraph, JoinerGraph, decoder_graph
-from nibble.model.subsampling import MIN_FRAMES
+from nibble.export.sherpa_graphs import EncoderGraph, JoinerGraph, StreamingEncoderGraph, decoder_graph
+from nibble.model.chunks import LOOK_AHEAD, feature_frames
+from nibble.model.streaming import StreamingEncoder
+from nibble.model.subsampling import FACTOR, MIN_FRAMES
+from nibble.model.transducer import Transducer
 from nibble.quant.convert import quantized_modules
 
 _EXAMPLE_FRAMES = 16 * MIN_FRAMES
@@ -28,37 +31,58 @@ class ExportedGraph(NamedTuple):
 def export_graphs(loaded: Loaded, encoding: Encoding, labels_per_frame: int = 1) -> dict[str, ExportedGraph]:
     """`encoder`, `decoder` and `joiner` of a model at the precision it is at; the integers are those of its bundle."""
     model = frozen_copy(loaded.model)
-    mel_bins, width = loaded.config.features.mel_bins, loaded.config.model.joiner_width
+    width = loaded.config.model.joiner_width
     decoder = decoder_graph(model)
     layers = stand_in(model)
-    example = torch.randn(2, _EXAMPLE_FRAMES, mel_bins, generator=torch.Generator().manual_seed(0))
     traced = {
-        "encoder": trace(
-            EncoderGraph(model, labels_per_frame).eval(),
-            {"x": example, "x_lens": torch.tensor([_EXAMPLE_FRAMES, _EXAMPLE_FRAMES - 9])},
-            ["encoder_out", "encoder_out_lens"],
-            {"x": ["N", "T"], "x_lens": ["N"], "encoder_out": ["N", "T'"], "encoder_out_lens": ["N"]},
-        ),
+        "encoder": _trace_encoder(model, loaded.config.features.mel_bins, labels_per_frame),
         "decoder": trace(
             decoder.eval(),
             {"y": torch.zeros(2, decoder.context, dtype=torch.long)},
             ["decoder_out"],
-            {"y": ["N"], "decoder_out": ["N"]},
+            {"y": {0: "N"}, "decoder_out": {0: "N"}},
         ),
         "joiner": trace(
             JoinerGraph(model.joiner).eval(),
             {"encoder_out": torch.zeros(2, width), "decoder_out": torch.zeros(2, width)},
             ["logit"],
-            {"encoder_out": ["N"], "decoder_out": ["N"], "logit": ["N"]},
+            {"encoder_out": {0: "N"}, "decoder_out": {0: "N"}, "logit": {0: "N"}},
         ),
     }
-    metadata = _metadata(loaded, decoder.context, encoding)
+    metadata = _metadata(loaded, model, decoder.context, encoding)
     graphs = {}
     for name, graph in traced.items():
         model_proto, sites = expand(graph, layers, encoding)
         helper.set_model_props(model_proto, metadata[name])
         graphs[name] = ExportedGraph(model_proto, sites)
     return graphs
+
+
+def _trace_encoder(model: Transducer, mel_bins: int, labels_per_frame: int) -> ModelProto:
+    encoder, random = model.encoder, torch.Generator().manual_seed(0)
+    if not isinstance(encoder, StreamingEncoder):
+        return trace(
+            EncoderGraph(model, labels_per_frame).eval(),
+            {
+                "x": torch.randn(2, _EXAMPLE_FRAMES, mel_bins, generator=random),
+                "x_lens": torch.tensor([_EXAMPLE_FRAMES, _EXAMPLE_FRAMES - 9]),
+            },
+            ["encoder_out", "encoder_out_lens"],
+            {"x": {0: "N", 1: "T"}, "x_lens": {0: "N"}, "encoder_out": {0: "N", 1: "T'"}, "encoder_out_lens": {0: "N"}},
+        )
+    attention, convolution = (torch.zeros(shape) for shape in _cache_shapes(encoder, batch=2))
+    return trace(
+        StreamingEncoderGraph(encoder, model.joiner, labels_per_frame).eval(),
+        {
+            "x": torch.randn(2, feature_frames(1, encoder.chunk), mel_bins, generator=random),
+            "cached_attn": attention,
+            "cached_conv": convolution,
+            "processed_lens": torch.tensor([0, FACTOR * encoder.chunk]),
+        },
+        ["encoder_out", "new_cached_attn", "new_cached_conv"],
+        {name: {0: "N"} for name in ("x", "processed_lens", "encoder_out")}
+        | {name: {2: "N"} for name in ("cached_attn", "cached_conv", "new_cached_attn", "new_cached_conv")},
+    )
 
 
 def choose_encoding(loaded: Loaded, wanted: Encoding | None) -> Encoding:
@@ -85,11 +109,35 @@ def choose_encoding(loaded: Loaded, wanted: Encoding | None) -> Encoding:
     return wanted or (Encoding.w4a8 if fits else Encoding.w8a8)
 
 
-def _metadata(loaded: Loaded, context: int, encoding: Encoding) -> dict[str, dict[str, str]]:
-    """What sherpa-onnx reads: it ends the process where context_size or vocab_size is missing."""
+def _metadata(loaded: Loaded, model: Transducer, context: int, encoding: Encoding) -> dict[str, dict[str, str]]:
+    """What sherpa-onnx reads: it ends the process where what it needs of this is missing."""
     about = {"version": "1", "model_author": "nibble", "comment": f"{loaded.config.model.name} {encoding.value}"}
+    streaming = _streaming_metadata(model.encoder) if isinstance(model.encoder, StreamingEncoder) else {}
     return {
-        "encoder": {"model_type": "conformer", **about},
+        "encoder": {"model_type": "conformer", **streaming, **about},
         "decoder": {"context_size": str(context), "vocab_size": str(loaded.tokenizer.size), **about},
         "joiner": {"joiner_dim": str(loaded.config.model.joiner_width), **about},
     }
+
+
+def _streaming_metadata(encoder: StreamingEncoder) -> dict[str, str]:
+    """What sherpa-onnx feeds, and what caches it makes: (layers, left_context, N, encoder_dim), and
+    (layers, cnn_module_kernel - 1, N, encoder_dim).
+    """
+    (layers, left, _, width), (_, convolution, _, _) = _cache_shapes(encoder, batch=1)
+    values = {
+        "num_encoder_layers": layers,
+        "T": feature_frames(1, encoder.chunk),
+        "decode_chunk_len": FACTOR * encoder.chunk,
+        "left_context": left,
+        "encoder_dim": width,
+        "cnn_module_kernel": convolution + 1,
+        "pad_length": LOOK_AHEAD,
+    }
+    return {name: str(value) for name, value in values.items()}
+
+
+def _cache_shapes(encoder: StreamingEncoder, batch: int) -> tuple[tuple[int, int, int, int], tuple[int, int, int, int]]:
+    """Of cached_attn and cached_conv."""
+    layers, width = len(encoder.blocks), 2 * encoder.width
+    return (layers, encoder.left, batch, width), (layers, (encoder.kernel - 1) // 2, batch, width)

@@ -8,7 +8,8 @@ w4a8   codes in 4 bits, w8a8 codes in 8; products of integers:
     MatMulInteger           (q - z) . codes, in int32
     Cast, Mul, Add          times s times the weight's scales, plus the bias: ONNX Runtime fuses all of it
 
-The activation's scale is one for all that a call passes in, so for one utterance where utterances come one by one.
+The activation's scale is one for all that a call passes in, so for one utterance where utterances come one by one, and
+for one chunk of a model that streams.
 x86 CPUs without VNNI add pairs of products in 16 bits: with codes of 8 bits the sum can overflow, with 4 it can't.
 """
 

@@ -38,14 +38,16 @@ def stand_in(model: nn.Module) -> dict[str, nn.Module]:
     return layers
 
 
-def trace(wrapper: nn.Module, inputs: dict[str, Tensor], outputs: list[str], free: dict[str, list[str]]) -> ModelProto:
+def trace(
+    wrapper: nn.Module, inputs: dict[str, Tensor], outputs: list[str], free: dict[str, dict[int, str]]
+) -> ModelProto:
     """A module as a graph with stand-ins for its layers.
 
     Args:
         wrapper: in eval mode, without gradients; its layers are stand-ins.
         inputs: name -> an example.
         outputs: names.
-        free: input or output -> names of its first dimensions that may have any size.
+        free: input or output -> its dimensions that may have any size, and what they are called.
     """
     file = io.BytesIO()
     with _quiet(), torch.no_grad():
@@ -55,7 +57,7 @@ def trace(wrapper: nn.Module, inputs: dict[str, Tensor], outputs: list[str], fre
             file,  # type: ignore[arg-type]
             input_names=list(inputs),
             output_names=outputs,
-            dynamic_axes={name: dict(enumerate(names)) for name, names in free.items()},
+            dynamic_axes=free,
             opset_version=OPSET,
             custom_opsets={_DOMAIN: 1},
             do_constant_folding=False,

@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import torch
 from torch import Tensor
 
+from nibble.model.chunks import as_rows, chunk_count, whole_chunks
 from nibble.model.predictor import State
+from nibble.model.subsampling import FACTOR
 
 
 class OnnxTransducer:
@@ -22,14 +25,51 @@ class OnnxTransducer:
     """
 
     def __init__(self, folder: Path, threads: int) -> None:
-        self._encoder = session(folder / "encoder.onnx", threads)
+        encoder = session(folder / "encoder.onnx", threads)
+        streams = "decode_chunk_len" in encoder.get_modelmeta().custom_metadata_map
+        self._encode = (_StreamingEncoder if streams else _Encoder)(encoder)
         self.predictor = _Predictor(session(folder / "decoder.onnx", threads))
         self.joiner = _Joiner(session(folder / "joiner.onnx", threads))
 
     def encode(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """features (B, T, F), lengths (B,) -> projected (B, T', J), (B,)."""
+        return self._encode(features, lengths)
+
+
+class _Encoder:
+    def __init__(self, encoder: onnxruntime.InferenceSession) -> None:
+        self._encoder = encoder
+
+    def __call__(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         encoded, encoded_lengths = self._encoder.run(None, {"x": features.numpy(), "x_lens": lengths.numpy()})
         return torch.from_numpy(encoded), torch.from_numpy(encoded_lengths)
+
+
+class _StreamingEncoder:
+    """Chunk by chunk, as sherpa-onnx does it: its caches are zeros at first."""
+
+    def __init__(self, encoder: onnxruntime.InferenceSession) -> None:
+        self._encoder = encoder
+        said = encoder.get_modelmeta().custom_metadata_map
+        layers, left, kernel, width, self._shift = (
+            int(said[name])
+            for name in ("num_encoder_layers", "left_context", "cnn_module_kernel", "encoder_dim", "decode_chunk_len")
+        )
+        self._caches = (layers, left, width), (layers, kernel - 1, width)
+
+    def __call__(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        chunk = self._shift // FACTOR
+        whole = whole_chunks(features, lengths, chunk)
+        attention, convolution = (
+            np.zeros((layers, frames, len(whole), width), np.float32) for layers, frames, width in self._caches
+        )
+        encoded = []
+        for number, x in enumerate(as_rows(whole, chunk).unflatten(0, (len(whole), -1)).unbind(1)):
+            processed = np.full(len(whole), number * self._shift)
+            feed = {"x": x.numpy(), "cached_attn": attention, "cached_conv": convolution, "processed_lens": processed}
+            out, attention, convolution = self._encoder.run(None, feed)
+            encoded.append(torch.from_numpy(out))
+        return torch.cat(encoded, dim=1), chunk_count(lengths, chunk) * encoded[0].size(1)
 
 
 class _Predictor:

@@ -5,6 +5,12 @@ decoder  y (N, context) -> decoder_out (N, J)
 joiner   encoder_out (N, J), decoder_out (N, J) -> logit (N, V)
 
 y holds the last labels; before the first there is blank (0), and before that -1.
+
+The encoder of a model that streams, L blocks with a left context of so many frames and kernels of K frames, is that of
+icefall's streaming Conformers. It takes one chunk of c frames, and what it remembers of those before:
+
+encoder  x (N, 4 c + 3, F), cached_attn (L, left, N, 2 D), cached_conv (L, (K - 1) / 2, N, 2 D), processed_lens (N,)
+         -> encoder_out (N, c, J), new_cached_attn, new_cached_conv
 """
 
 import torch
@@ -13,7 +19,8 @@ from torch import Tensor, nn
 
 from nibble.model.joiner import Joiner
 from nibble.model.predictor import LstmPredictor, StatelessPredictor
-from nibble.model.subsampling import MIN_FRAMES
+from nibble.model.streaming import StreamingEncoder
+from nibble.model.subsampling import FACTOR, MIN_FRAMES
 from nibble.model.transducer import Transducer
 
 REPLAYED = 32  # labels that an LSTM is replayed on
@@ -39,10 +46,39 @@ class EncoderGraph(nn.Module):
         x = F.pad(x, (0, 0, 0, MIN_FRAMES - 1))[:, :frames]
         encoded, lengths = self.encoder(x, x_lens)
         projected = self.joiner.project_encoder(encoded)
-        if self.labels_per_frame == 1:
-            return projected, lengths
-        repeated = projected.unsqueeze(2).expand(-1, -1, self.labels_per_frame, -1).flatten(1, 2)
-        return repeated, lengths * self.labels_per_frame
+        return _repeated(projected, self.labels_per_frame), lengths * self.labels_per_frame
+
+
+class StreamingEncoderGraph(nn.Module):
+    """`StreamingEncoder.step` and the joiner's projection of it; frames are repeated as in `EncoderGraph`.
+
+    sherpa-onnx knows one width of all caches, which is 2 D here: keys and values lie side by side, so that neither is
+    computed twice, and so do two frames of the convolution.
+    """
+
+    def __init__(self, encoder: StreamingEncoder, joiner: Joiner, labels_per_frame: int) -> None:
+        super().__init__()
+        self.labels_per_frame = labels_per_frame
+        self.encoder = encoder
+        self.joiner = joiner
+
+    def forward(
+        self, x: Tensor, cached_attn: Tensor, cached_conv: Tensor, processed_lens: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Shapes as above; processed_lens counts feature frames."""
+        memory = []
+        for attention, convolution in zip(cached_attn.unbind(), cached_conv.unbind(), strict=True):
+            memory.append(attention.transpose(0, 1))
+            memory.append(convolution.transpose(0, 1).unflatten(2, (2, -1)).flatten(1, 2))
+        encoded, memory = self.encoder.step(x, memory, processed_lens // FACTOR)
+        attention = torch.stack([keys_and_values.transpose(0, 1) for keys_and_values in memory[::2]])
+        convolution = torch.stack([frames.unflatten(1, (-1, 2)).flatten(2).transpose(0, 1) for frames in memory[1::2]])
+        return _repeated(self.joiner.project_encoder(encoded), self.labels_per_frame), attention, convolution
+
+
+def _repeated(frames: Tensor, times: int) -> Tensor:
+    """frames (N, T, J) -> (N, times T, J), each so many times."""
+    return frames if times == 1 else frames.unsqueeze(2).expand(-1, -1, times, -1).flatten(1, 2)
 
 
 class StatelessDecoder(nn.Module):

@@ -8,26 +8,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nibble.model.chunks import Past
 
-def relative_positions(frames: int, width: int, device: torch.device) -> Tensor:
-    """Sinusoidal encodings (2T, D) of the distances T - 1, ..., 0, ..., -T with T = `frames`.
 
-    The last distance is never used: an even count lets `relative_shift` be a view.
+def relative_positions(frames: int, width: int, device: torch.device, left: int = 0) -> Tensor:
+    """Sinusoidal encodings (left + 2T, D) of the distances left + T - 1, ..., 0, ..., -T with T = `frames`.
+
+    The last distance is never used: with it, `relative_shift` can be a view.
+
+    Args:
+        frames: T.
+        width: D.
+        device: where to.
+        left: frames before the first query that are keys as well.
     """
-    distances = torch.arange(frames - 1, -frames - 1, -1, device=device, dtype=torch.float32)
+    distances = torch.arange(left + frames - 1, -frames - 1, -1, device=device, dtype=torch.float32)
     exponents = torch.arange(0, width, 2, device=device, dtype=torch.float32) / width
     angles = distances.unsqueeze(1) / 10_000**exponents
     return torch.stack((angles.sin(), angles.cos()), dim=2).flatten(1)[:, :width]
 
 
 def relative_shift(scores: Tensor) -> Tensor:
-    """Scores by distance (B, H, T, 2T) -> scores by key (B, H, T, T), without a copy.
+    """Scores by distance (B, H, T, left + 2T) -> scores by key (B, H, T, left + T), without a copy.
 
-    Key j of query i stands at column T - 1 - i + j, so in the flattened matrix each row begins 2T - 1 after the last.
+    Key j of query i stands at column T - 1 - i + j, so in the flattened matrix each row begins left + 2T - 1 after the
+    last.
     """
-    frames = scores.size(2)
+    frames, distances = scores.shape[2:]
     flat = scores.flatten(2)[..., frames - 1 : -1]
-    return flat.unflatten(2, (frames, 2 * frames - 1))[..., :frames]
+    return flat.unflatten(2, (frames, distances - 1))[..., : distances - frames]
 
 
 class RelativeAttention(nn.Module):
@@ -47,22 +56,26 @@ class RelativeAttention(nn.Module):
         self.position_bias = nn.Parameter(torch.zeros(width))  # v
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, positions: Tensor, valid: Tensor) -> Tensor:
-        """x (B, T, D), positions (2T, D), valid (B, T, 1) -> (B, T, D)."""
+    def forward(self, x: Tensor, positions: Tensor, valid: Tensor, past: Past | None = None) -> Tensor:
+        """x (B, T, D), positions (left + 2T, D), valid (B, T, 1) -> (B, T, D); left is 0 without a past."""
         x = self.norm(x) * valid
-        query = self.query(x)
+        query, key, value = self.query(x), self.key(x), self.value(x)
+        visible = valid
+        if past is not None:
+            key, value = past.extend(torch.cat((key, value), dim=2), past.left).chunk(2, dim=2)
+            visible = past.visible
         # One product a head over all queries of the batch: broadcasting would copy the positions for each utterance.
         by_position = torch.einsum(
             "bthd,phd->bhtp",
             self._heads((query + self.position_bias) * self.scale),
             self._heads(self.position(positions)),
         )
-        padding = (~valid).transpose(1, 2).unsqueeze(1)  # (B, 1, 1, T)
+        hidden = (~visible).transpose(1, 2).unsqueeze(1)  # (B, 1, 1, left + T)
         attended = F.scaled_dot_product_attention(
             self._heads(query + self.content_bias).transpose(1, 2),
-            self._heads(self.key(x)).transpose(1, 2),
-            self._heads(self.value(x)).transpose(1, 2),
-            attn_mask=relative_shift(by_position).masked_fill(padding, float("-inf")),
+            self._heads(key).transpose(1, 2),
+            self._heads(value).transpose(1, 2),
+            attn_mask=relative_shift(by_position).masked_fill(hidden, float("-inf")),
             dropout_p=self.dropout.p if self.training else 0.0,
             scale=self.scale,
         )

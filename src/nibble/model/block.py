@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from nibble.config import ModelConfig
 from nibble.model.attention import RelativeAttention
+from nibble.model.chunks import Past
 from nibble.model.convolution import ConvolutionModule
 from nibble.model.feed_forward import FeedForward
 
@@ -15,14 +16,15 @@ class ConformerBlock(nn.Module):
         super().__init__()
         self.feed_forward1 = FeedForward(config.width, config.feed_forward_multiplier, config.dropout)
         self.attention = RelativeAttention(config.width, config.heads, config.dropout)
-        self.convolution = ConvolutionModule(config.width, config.kernel, config.dropout)
+        causal = config.chunk_frames is not None
+        self.convolution = ConvolutionModule(config.width, config.kernel, config.dropout, causal)
         self.feed_forward2 = FeedForward(config.width, config.feed_forward_multiplier, config.dropout)
         self.norm = nn.LayerNorm(config.width)
 
-    def forward(self, x: Tensor, positions: Tensor, valid: Tensor) -> Tensor:
-        """x (B, T, D), positions (2T, D), valid (B, T, 1) -> (B, T, D)."""
+    def forward(self, x: Tensor, positions: Tensor, valid: Tensor, past: Past | None = None) -> Tensor:
+        """x (B, T, D), positions (left + 2T, D), valid (B, T, 1) -> (B, T, D); a past only where utterances stream."""
         x = x + 0.5 * self.feed_forward1(x, valid)
-        x = x + self.attention(x, positions, valid)
-        x = x + self.convolution(x, valid)
+        x = x + self.attention(x, positions, valid, past)
+        x = x + self.convolution(x, valid, past)
         x = x + 0.5 * self.feed_forward2(x, valid)
         return self.norm(x)

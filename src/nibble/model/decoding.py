@@ -64,43 +64,70 @@ def _start(model: Transducer, rows: int, device: torch.device) -> _LabelSide:
 def greedy(model: Transducer, encoded: Tensor, lengths: Tensor, max_symbols_per_frame: int = 5) -> list[Hypothesis]:
     """The most probable symbol at each point, for all utterances at once.
 
-    Every utterance walks its own alignment: a round moves each by one frame (blank) or one label, so a batch takes as
-    many rounds as its longest walk, not the sum over frames of the busiest utterance.
-
     Args:
         model: only its predictor and joiner are used.
         encoded: (B, T', D)
         lengths: (B,)
         max_symbols_per_frame: labels that one frame may emit.
     """
-    batch, device = encoded.size(0), encoded.device
-    projected = model.joiner.project_encoder(encoded)  # (B, T', J)
-    rows = torch.arange(batch, device=device)
-    frame = torch.zeros(batch, dtype=torch.long, device=device)
-    symbols = torch.zeros_like(frame)
-    score = torch.zeros(batch, device=device)
-    labels = _start(model, batch, device)
-    hypotheses = [Hypothesis() for _ in range(batch)]
-    last = lengths.to(device) - 1
-    while bool((walking := frame <= last).any()):
-        logits = model.joiner.combine(projected[rows, torch.minimum(frame, last)], labels.predicted).float()
-        label = logits.argmax(dim=1).masked_fill(symbols >= max_symbols_per_frame, BLANK)
-        chosen = logits.gather(1, label.unsqueeze(1))[:, 0] - logits.logsumexp(dim=1)
-        score += chosen.where(walking, 0.0)
-        emits = walking & (label != BLANK)
-        emitting = emits.nonzero()[:, 0]
-        if len(emitting):
-            for row, one_label, one_frame in zip(
-                emitting.tolist(), label[emitting].tolist(), frame[emitting].tolist(), strict=True
-            ):
-                hypotheses[row].ids.append(one_label)
-                hypotheses[row].frames.append(one_frame)
-            labels.replace(emitting, _step(model, label[emitting], labels.select(emitting)))
-        symbols = (symbols + 1).where(emits, 0)
-        frame = frame + ~emits
-    for hypothesis, value in zip(hypotheses, score.tolist(), strict=True):
-        hypothesis.score = value
-    return hypotheses
+    search = GreedySearch(model, encoded.size(0), encoded.device, max_symbols_per_frame)
+    search.extend(encoded, lengths)
+    return search.hypotheses
+
+
+class GreedySearch:
+    """`greedy`, of utterances whose frames come in parts; what it finds does not depend on where they are cut.
+
+    Every utterance walks its own alignment: a round moves each by one frame (blank) or one label, so a batch takes as
+    many rounds as its longest walk, not the sum over frames of the busiest utterance.
+
+    Args:
+        model: only its predictor and joiner are used.
+        batch: B.
+        device: where to.
+        max_symbols_per_frame: labels that one frame may emit.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, model: Transducer, batch: int, device: torch.device, max_symbols_per_frame: int = 5) -> None:
+        self.hypotheses = [Hypothesis() for _ in range(batch)]
+        self._model = model
+        self._max_symbols = max_symbols_per_frame
+        self._labels = _start(model, batch, device)
+        self._heard = torch.zeros(batch, dtype=torch.long, device=device)  # frames
+
+    @torch.inference_mode()
+    def extend(self, encoded: Tensor, lengths: Tensor) -> None:
+        """The next frames of each utterance: encoded (B, T', D), lengths (B,)."""
+        model, labels, device = self._model, self._labels, encoded.device
+        batch = encoded.size(0)
+        projected = model.joiner.project_encoder(encoded)  # (B, T', J)
+        rows = torch.arange(batch, device=device)
+        frame = torch.zeros(batch, dtype=torch.long, device=device)
+        symbols = torch.zeros_like(frame)
+        score = torch.zeros(batch, device=device)
+        lengths = lengths.to(device)
+        last = lengths - 1
+        while bool((walking := frame <= last).any()):
+            logits = model.joiner.combine(projected[rows, torch.minimum(frame, last)], labels.predicted).float()
+            label = logits.argmax(dim=1).masked_fill(symbols >= self._max_symbols, BLANK)
+            chosen = logits.gather(1, label.unsqueeze(1))[:, 0] - logits.logsumexp(dim=1)
+            score += chosen.where(walking, 0.0)
+            emits = walking & (label != BLANK)
+            emitting = emits.nonzero()[:, 0]
+            if len(emitting):
+                where = (self._heard + frame)[emitting]
+                for row, one_label, one_frame in zip(
+                    emitting.tolist(), label[emitting].tolist(), where.tolist(), strict=True
+                ):
+                    self.hypotheses[row].ids.append(one_label)
+                    self.hypotheses[row].frames.append(one_frame)
+                labels.replace(emitting, _step(model, label[emitting], labels.select(emitting)))
+            symbols = (symbols + 1).where(emits, 0)
+            frame = frame + ~emits
+        self._heard += lengths
+        for hypothesis, value in zip(self.hypotheses, score.tolist(), strict=True):
+            hypothesis.score += value
 
 
 @torch.inference_mode()

@@ -1,16 +1,22 @@
 """Four-fold subsampling of log-mel frames by two strided convolutions (Gulati et al., 2020, section 2)."""
 
+from typing import TypeVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nibble.model.padding import valid_frames
 
 MIN_FRAMES = 7  # the receptive field of one output frame
+FACTOR = 4  # input frames from one output frame to the next
+
+Count = TypeVar("Count", int, Tensor)
 
 
-def output_length(frames: int) -> int:
+def output_length(frames: Count) -> Count:
     """Output frames T' for `frames` input frames; at least one, because short input is padded to `MIN_FRAMES`."""
-    return ((max(frames, MIN_FRAMES) - 1) // 2 - 1) // 2
+    frames = frames.clamp(min=MIN_FRAMES) if isinstance(frames, Tensor) else max(frames, MIN_FRAMES)
+    return ((frames - 1) // 2 - 1) // 2
 
 
 class Subsampling(nn.Module):
@@ -35,3 +41,9 @@ class Subsampling(nn.Module):
         x = self.conv2(x)  # (B, C, T', F/4)
         x = (x * valid_frames(lengths, x.size(2)).unsqueeze(1)).relu_()
         return self.output(x.permute(0, 2, 3, 1).flatten(2)), lengths
+
+    def without_padding(self, features: Tensor) -> Tensor:
+        """As `forward`, of rows that are filled to the end: (R, T, F) -> (R, T', D)."""
+        x = self.conv1(features.unsqueeze(3).permute(0, 3, 1, 2)).relu_()
+        x = self.conv2(x).relu_()
+        return self.output(x.permute(0, 2, 3, 1).flatten(2))

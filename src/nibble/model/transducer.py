@@ -7,6 +7,7 @@ from nibble.config import ModelConfig
 from nibble.model.encoder import ConformerEncoder
 from nibble.model.joiner import Joiner
 from nibble.model.predictor import make_predictor
+from nibble.model.streaming import StreamingEncoder
 
 BLANK = 0
 
@@ -16,7 +17,7 @@ class Transducer(nn.Module):
 
     def __init__(self, config: ModelConfig, mel_bins: int, vocabulary_size: int) -> None:
         super().__init__()
-        self.encoder = ConformerEncoder(config, mel_bins)
+        self.encoder = make_encoder(config, mel_bins)
         self.predictor = make_predictor(config, vocabulary_size)
         self.joiner = Joiner(config.width, config.predictor_width, config.joiner_width, vocabulary_size)
 
@@ -42,3 +43,10 @@ class Transducer(nn.Module):
         """features (B, T, F), labels (B, U) -> logits (B, T', U + 1, V), encoded (B, T', D), encoded lengths (B,)."""
         encoded, lengths = self.encode(features, feature_lengths)
         return self.join(encoded, self.predict(labels)), encoded, lengths
+
+
+def make_encoder(config: ModelConfig, mel_bins: int) -> ConformerEncoder:
+    """The encoder of `config`, of whole utterances or streaming."""
+    if config.chunk_frames is None:
+        return ConformerEncoder(config, mel_bins)
+    return StreamingEncoder(config, mel_bins, config.chunk_frames)

@@ -42,7 +42,8 @@ class Teacher:
         own: whether the run itself writes it.
 
     Raises:
-        UserError: it is not there, not float, or has other labels, mel bins or encoder width; the text has both values.
+        UserError: it is not there, not float, or has other labels, mel bins, chunks or encoder width; the text has both
+            values.
     """
 
     def __init__(self, config: Config, path: Path, own: bool) -> None:
@@ -121,6 +122,8 @@ class Teacher:
         theirs, mine = loaded.config, self.config
         if theirs.features.mel_bins != mine.features.mel_bins:
             self._differs("mel bins", theirs.features.mel_bins, mine.features.mel_bins, "features.mel_bins")
+        if theirs.model.chunk_frames != mine.model.chunk_frames:  # it would give another number of frames
+            self._differs("frames a chunk", theirs.model.chunk_frames, mine.model.chunk_frames, "model.chunk_frames")
         if mine.distill.encoder_weight and theirs.model.width != mine.model.width:
             hint = "model.width, or distill.encoder_weight=0"
             self._differs("encoder width", theirs.model.width, mine.model.width, hint)

@@ -1,0 +1,96 @@
+"""How a streaming encoder cuts speech into chunks, and where a chunk finds the frames before it.
+
+A chunk is c encoded frames: 4 c feature frames, and the 3 after them that the last window of the subsampling needs.
+Whole utterances go through the network with their chunks as rows, R = B n of n chunks each, and a chunk finds the
+frames before it in its neighbours; in use they come from a cache. Nothing else differs, so what is trained is what
+streams. That holds for scales of quantized activations too: a convolution has one for each row, so for each chunk.
+
+An utterance that ends within a chunk is filled up with silence, and so are its features in training.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nibble.model.padding import valid_frames
+from nibble.model.subsampling import FACTOR, Count, output_length
+
+LOOK_AHEAD = 3  # feature frames after a chunk's own
+SILENCE = -15.9424  # log-mel of digital silence: the logarithm of float32's epsilon
+
+
+def feature_frames(chunks: int, chunk: int) -> int:
+    """How many feature frames so many chunks take, look-ahead included."""
+    return FACTOR * chunk * chunks + LOOK_AHEAD
+
+
+def chunk_count(frames: Count, chunk: int) -> Count:
+    """How many chunks hold an utterance of so many feature frames, a number or (B,)."""
+    return -(-output_length(frames) // chunk)
+
+
+def whole_chunks(features: Tensor, lengths: Tensor, chunk: int) -> Tensor:
+    """Utterances (B, T, F) of `lengths` (B,), with silence after their ends -> (B, 4 c n + 3, F)."""
+    silent = features.masked_fill(~valid_frames(lengths, features.size(1)), SILENCE)
+    frames = feature_frames(chunk_count(features.size(1), chunk), chunk)
+    return F.pad(silent, (0, 0, 0, frames - features.size(1)), value=SILENCE)  # a negative padding cuts
+
+
+def as_rows(features: Tensor, chunk: int) -> Tensor:
+    """Features (B, 4 c n + 3, F) -> (R, 4 c + 3, F), R = B n."""
+    return features.unfold(1, feature_frames(1, chunk), FACTOR * chunk).transpose(2, 3).flatten(0, 1)
+
+
+class Past:
+    """What is before each chunk.
+
+    Args:
+        seen: frames that were encoded before each chunk, (R,).
+        left: frames before it that a chunk attends to.
+        chunk: frames in it.
+    """
+
+    def __init__(self, seen: Tensor, left: int, chunk: int) -> None:
+        self.left = left
+        positions = torch.arange(left + chunk, device=seen.device)
+        self.visible = (positions >= left - seen.unsqueeze(1)).unsqueeze(2)  # (R, left + c, 1): it has been said
+
+    def extend(self, x: Tensor, frames: int) -> Tensor:
+        """x (R, c, D) -> (R, frames + c, D): one frame or more before the chunk, or zeros, and then it."""
+        raise NotImplementedError
+
+
+class Neighbours(Past):
+    """The past of all chunks of whole utterances."""
+
+    def __init__(self, utterances: int, chunks: int, left: int, chunk: int, device: torch.device) -> None:
+        super().__init__(chunk * torch.arange(chunks, device=device).repeat(utterances), left, chunk)
+        self.utterances = utterances
+
+    def extend(self, x: Tensor, frames: int) -> Tensor:
+        """As `Past` says."""
+        chunk = x.size(1)
+        whole = F.pad(x.unflatten(0, (self.utterances, -1)).flatten(1, 2), (0, 0, frames, 0))  # (B, frames + n c, D)
+        return whole.unfold(1, frames + chunk, chunk).transpose(2, 3).flatten(0, 1)
+
+
+class Cached(Past):
+    """The past of one chunk, from what the chunks before it left.
+
+    Args:
+        cache: (R, frames, D) for each call of `extend`, in their order.
+        seen: as in `Past`.
+        left: as in `Past`.
+        chunk: as in `Past`.
+    """
+
+    def __init__(self, cache: list[Tensor], seen: Tensor, left: int, chunk: int) -> None:
+        super().__init__(seen, left, chunk)
+        self.cache = cache
+        self.renewed: list[Tensor] = []  # for the next chunk
+
+    def extend(self, x: Tensor, frames: int) -> Tensor:
+        """As `Past` says."""
+        extended = torch.cat((self.cache[len(self.renewed)], x), dim=1)
+        self.renewed.append(extended[:, -frames:])
+        return extended

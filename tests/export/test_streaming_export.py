@@ -1,0 +1,193 @@
+"""A model that streams, rounded and exported: in ONNX Runtime and in the real sherpa-onnx, chunk by chunk."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nibble.config import Encoding, HardwareConfig
+from nibble.data.datamodule import SpeechDataModule
+from nibble.evaluation.recognisers import with_silence
+from nibble.export.bundle import export_bundle, read_bundle
+from nibble.export.frozen import frozen_copy
+from nibble.export.parity import compare_bundle
+from nibble.features import SAMPLE_RATE
+from nibble.model.chunks import as_rows, feature_frames, whole_chunks
+from nibble.model.decoding import greedy
+from nibble.model.stream import Stream
+from nibble.quant.convert import prepare, set_precision
+from nibble.quant.rules import coverage
+from nibble.quant.spec import (
+    ActivationGranularity,
+    ActivationSpec,
+    Arithmetic,
+    Precision,
+    QuantConfig,
+    Rule,
+    WeightSpec,
+)
+
+CHUNK, LEFT = 8, 16  # frames of the fitted model
+FIRST_CHUNK_SAMPLES = 5_880  # as nibble.bench.streaming counts them
+
+
+@pytest.fixture
+def needs_onnx() -> None:
+    for package in ("onnx", "onnxruntime"):
+        pytest.importorskip(package, reason=f"{package} is not installed: pip install -e '.[export]'")
+
+
+@pytest.fixture(scope="session")
+def sherpa_onnx():
+    return pytest.importorskip("sherpa_onnx", reason="sherpa-onnx is not installed: pip install -e '.[export]'")
+
+
+@pytest.mark.parametrize("granularity", list(ActivationGranularity))
+@pytest.mark.parametrize("arithmetic", [Arithmetic.native, Arithmetic.fake])
+def test_rounded_too_chunk_by_chunk_is_the_whole(fitted, granularity, arithmetic) -> None:
+    """Scales of activations are per token, and those of convolutions per chunk, in both."""
+    model = frozen_copy(fitted("stateless", None, CHUNK).model)
+    rule = Rule(weight=WeightSpec(4), activation=ActivationSpec(granularity=granularity))
+    prepare(model, QuantConfig("int4", [rule], arithmetic=arithmetic))
+    set_precision(model, Precision.rules)
+    features = speech(model, 3, 300)
+    with torch.no_grad():
+        whole, lengths = model.encode(features, torch.tensor([300, 171, 40]))
+        rows = as_rows(whole_chunks(features, torch.tensor([300, 171, 40]), CHUNK), CHUNK).unflatten(0, (3, -1))
+        memory, streamed = model.encoder.start(3, features.device), []
+        for number, chunk in enumerate(rows.unbind(1)):
+            out, memory = model.encoder.step(chunk, memory, torch.full((3,), CHUNK * number))
+            streamed.append(out)
+    for row, length in enumerate(lengths.tolist()):
+        torch.testing.assert_close(torch.cat(streamed, 1)[row, :length], whole[row, :length], atol=1e-5, rtol=1e-5)
+
+
+def test_what_stays_in_16_bits_is_what_stays_in_whole_utterances(fitted) -> None:
+    found = []
+    for chunk in (CHUNK, None):
+        covered = coverage(fitted("stateless", 4, chunk).model)
+        assert {part.bits for part in covered} == {4, 16}
+        found.append([part.name for part in covered if part.bits == 16])
+    assert found[0] == found[1]
+    kinds = {name.rpartition(".")[2] for name in found[0]}
+    assert kinds == {"bias", "weight", "content_bias", "position_bias"}
+    assert all("norm" in name for name in found[0] if name.endswith(".weight"))
+
+
+def test_its_bundle_streams_the_same(fitted, tmp_path: Path) -> None:
+    loaded = fitted("stateless", 4, CHUNK)
+    export_bundle(loaded, tmp_path / "bundle")
+    bundle = read_bundle(tmp_path / "bundle")
+    assert bundle.config == loaded.config
+    features = speech(loaded.model, 1, 100)
+    streams = [Stream(model) for model in (bundle.model, loaded.model)]
+    for stream in streams:
+        stream.accept(features[0])
+        stream.finish()
+    assert streams[0].hypothesis.ids == streams[1].hypothesis.ids
+    assert not any(row.equal is False for row in compare_bundle(loaded, bundle))
+
+
+@pytest.mark.usefixtures("needs_onnx")
+@pytest.mark.parametrize("encoding", list(Encoding))
+def test_onnx_runtime_streams_what_torch_computes(exported, encoding: Encoding) -> None:
+    from nibble.export.onnx_parity import compare_graphs
+    from nibble.export.onnx_transducer import OnnxTransducer
+
+    loaded, graphs, folder = exported("stateless", encoding, CHUNK)
+    model = frozen_copy(loaded.model)
+    features, sizes = speech(model, 2, 150), torch.tensor([150, 40])
+    with torch.no_grad():
+        encoded, lengths = model.encode(features, sizes)
+        expected = model.joiner.project_encoder(encoded)
+    found, found_lengths = OnnxTransducer(folder, 1).encode(features, sizes)
+    assert found_lengths.tolist() == [2 * length for length in lengths.tolist()]  # each frame twice
+    assert torch.equal(found[:, ::2], found[:, 1::2])
+    for row, length in enumerate(lengths.tolist()):
+        difference = (found[row, : 2 * length : 2] - expected[row, :length]).abs()
+        if encoding is Encoding.float:
+            assert difference.max() < 1e-3
+        else:  # in ONNX Runtime an activation has one scale a chunk
+            assert difference.mean() < 0.1 * expected.abs().mean()
+    assert all(row.equal for row in compare_graphs(loaded, graphs) if row.bits is not None)
+
+
+@pytest.mark.usefixtures("needs_onnx")
+def test_the_encoder_says_what_sherpa_onnx_feeds_it(exported) -> None:
+    from nibble.export.onnx_transducer import session
+
+    loaded, _, folder = exported("stateless", Encoding.w4a8, CHUNK)
+    encoder = session(folder / "encoder.onnx", 1)
+    said = encoder.get_modelmeta().custom_metadata_map
+    width, kernel = 2 * loaded.config.model.width, loaded.config.model.kernel
+    expected = {
+        "model_type": "conformer",
+        "num_encoder_layers": "1",
+        "T": str(4 * CHUNK + 3),
+        "decode_chunk_len": str(4 * CHUNK),
+        "left_context": str(LEFT),
+        "encoder_dim": str(width),
+        "cnn_module_kernel": str((kernel + 1) // 2),
+        "pad_length": "3",
+    }
+    assert {name: said[name] for name in expected} == expected
+    assert {given.name: given.shape for given in encoder.get_inputs()} == {
+        "x": ["N", 4 * CHUNK + 3, 80],
+        "cached_attn": [1, LEFT, "N", width],
+        "cached_conv": [1, (kernel - 1) // 2, "N", width],
+        "processed_lens": ["N"],
+    }
+
+
+@pytest.mark.usefixtures("needs_onnx")
+@pytest.mark.parametrize(
+    ("predictor", "encoding"), [*(("stateless", encoding) for encoding in Encoding), ("lstm", Encoding.w4a8)]
+)
+def test_sherpa_onnx_streams_what_torch_recognises(exported, sherpa_onnx, predictor, encoding, tmp_path: Path) -> None:
+    """Several streams at once, fed in pieces of 0.1 s."""
+    loaded, _, folder = exported(predictor, encoding, CHUNK)
+    recogniser = online(sherpa_onnx, folder)
+    data = SpeechDataModule(loaded.config.data, loaded.config.features, HardwareConfig(workers=0), 1, root=tmp_path)
+    data.keep_samples, data.tokenizer = True, loaded.tokenizer
+    (batch,) = data.dataloader(["dev-tiny"])
+    with torch.no_grad():
+        encoded = loaded.model.encode(batch.features, batch.feature_lengths)
+        expected = [loaded.tokenizer.pieces(one.ids) for one in greedy(loaded.model, *encoded, 2)]
+    assert sum(map(len, expected)) > 60
+    streams = [recogniser.create_stream() for _ in batch.ids]
+    pieces = [with_silence(samples, CHUNK).split(SAMPLE_RATE // 10) for samples in batch.samples]
+    for number in range(max(map(len, pieces)) + 1):
+        for stream, own in zip(streams, pieces, strict=True):
+            if number < len(own):
+                stream.accept_waveform(SAMPLE_RATE, own[number].numpy())
+            if number == len(own):
+                stream.input_finished()
+        while ready := [stream for stream in streams if recogniser.is_ready(stream)]:
+            recogniser.decode_streams(ready)
+    assert [recogniser.tokens(stream) for stream in streams] == [
+        [piece.replace("\u2581", " ") for piece in pieces] for pieces in expected
+    ]
+
+
+@pytest.mark.usefixtures("needs_onnx")
+def test_when_sherpa_onnx_begins(exported, sherpa_onnx) -> None:
+    """A frame after the first chunk's 4 c + 3: number 35 begins 80 - 200 samples after 35 x 160, and has 400."""
+    assert feature_frames(1, CHUNK) == 35
+    recogniser = online(sherpa_onnx, exported("stateless", Encoding.w4a8, CHUNK)[2])
+    stream = recogniser.create_stream()
+    stream.accept_waveform(SAMPLE_RATE, torch.zeros(FIRST_CHUNK_SAMPLES - 1).numpy())
+    assert not recogniser.is_ready(stream)
+    stream.accept_waveform(SAMPLE_RATE, torch.zeros(1).numpy())
+    assert recogniser.is_ready(stream)
+
+
+def online(sherpa_onnx, folder: Path):
+    files = {name: str(folder / f"{name}.onnx") for name in ("encoder", "decoder", "joiner")}
+    return sherpa_onnx.OnlineRecognizer.from_transducer(**files, tokens=str(folder / "tokens.txt"), num_threads=1)
+
+
+def speech(model, utterances: int, frames: int) -> torch.Tensor:
+    """Noise with the mean and variance of the training speech."""
+    norm = model.encoder.normalization
+    features = torch.randn(utterances, frames, 80, generator=torch.Generator().manual_seed(0))
+    return features * norm.running_var.sqrt() + norm.running_mean

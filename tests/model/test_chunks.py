@@ -1,0 +1,73 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nibble.model.chunks import (
+    SILENCE,
+    Cached,
+    Neighbours,
+    as_rows,
+    chunk_count,
+    feature_frames,
+    whole_chunks,
+)
+from nibble.model.subsampling import Subsampling, output_length
+
+FRAMES = st.integers(1, 200)
+CHUNKS = st.integers(1, 9)
+
+
+@given(FRAMES, CHUNKS)
+def test_chunks_hold_all_frames_and_none_is_empty(frames: int, chunk: int) -> None:
+    count = chunk_count(frames, chunk)
+    assert chunk * (count - 1) < output_length(frames) <= chunk * count
+    assert chunk_count(torch.tensor([frames, 1]), chunk).tolist() == [count, 1]
+
+
+@given(FRAMES, FRAMES, CHUNKS)
+def test_what_is_missing_of_a_chunk_is_silence(frames: int, other: int, chunk: int) -> None:
+    lengths = torch.tensor([frames, other])
+    features = torch.rand(2, max(frames, other), 2)
+    whole = whole_chunks(features, lengths, chunk)
+    assert whole.shape == (2, feature_frames(chunk_count(max(frames, other), chunk), chunk), 2)
+    for row, length in enumerate(lengths.tolist()):
+        assert torch.equal(whole[row, :length], features[row, : min(length, whole.size(1))])
+        assert (whole[row, length:] == SILENCE).all()
+
+
+def test_silence_is_what_the_features_of_silence_are() -> None:
+    from nibble.config import FeatureConfig
+    from nibble.features import log_mel
+
+    torch.testing.assert_close(log_mel(torch.zeros(1600), FeatureConfig()), torch.full((10, 80), SILENCE))
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 5])
+def test_rows_are_the_windows_of_the_subsampling(chunk: int) -> None:
+    torch.manual_seed(0)
+    subsampling = Subsampling(mel_bins=20, channels=4, width=6)
+    features = torch.randn(2, feature_frames(3, chunk), 20)
+    rows = subsampling.without_padding(as_rows(features, chunk))
+    assert rows.shape == (6, chunk, 6)
+    whole, lengths = subsampling(features, torch.full((2,), features.size(1)))
+    assert lengths.tolist() == [3 * chunk] * 2
+    torch.testing.assert_close(rows.reshape(2, 3 * chunk, 6), whole)
+
+
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.integers(1, 9))
+def test_a_cache_holds_what_the_neighbours_are(utterances: int, chunks: int, chunk: int, frames: int) -> None:
+    x = torch.rand(utterances, chunks, chunk, 2)
+    past = Neighbours(utterances, chunks, frames, chunk, x.device)
+    whole = past.extend(x.flatten(0, 1), frames).unflatten(0, (utterances, chunks))
+    visible = past.visible.unflatten(0, (utterances, chunks))
+    memory = [torch.zeros(utterances, frames, 2)]
+    said = torch.cat((torch.zeros(utterances, frames, 2), x.flatten(1, 2)), dim=1)
+    for number in range(chunks):
+        cached = Cached(memory, torch.full((utterances,), chunk * number), frames, chunk)
+        assert torch.equal(cached.extend(x[:, number], frames), whole[:, number])
+        assert torch.equal(whole[:, number], said[:, chunk * number : chunk * (number + 1) + frames])
+        assert torch.equal(cached.visible, visible[:, number])
+        seen = min(frames, chunk * number)
+        assert visible[0, number, :, 0].tolist() == [False] * (frames - seen) + [True] * (seen + chunk)
+        memory = cached.renewed
