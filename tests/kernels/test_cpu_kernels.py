@@ -141,7 +141,8 @@ def test_a_wrong_choice_is_an_error():
     done = info(NIBBLE_KERNELS="gpu")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "error: NIBBLE_KERNELS=gpu is none; give one of reference, cpu, or leave it out for the fastest that is built\n"
+        "error: NIBBLE_KERNELS=gpu is none; give one of reference, cpu, cuda, triton, "
+        "or leave it out for the fastest that is built\n"
     )
 
 

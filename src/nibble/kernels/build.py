@@ -6,10 +6,14 @@ Exits with 0 when something cannot be built here, and says why; with `--require`
 import argparse
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 from nibble.errors import UserError
 from nibble.kernels.cpu import build as cpu
-from nibble.kernels.cpu import library
+from nibble.kernels.cpu import library as cpu_library
+from nibble.kernels.cuda import build as cuda
+from nibble.kernels.cuda import library as cuda_library
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,18 +23,25 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--require", action="store_true", help="exit with 1 if something cannot be built")
     options = parser.parse_args(arguments)
-    if library.missing() is None:
-        print("CPU kernels: up to date")
-        return 0
+    failed = [_failed("CPU", cpu.LIBRARY, cpu_library.missing, cpu.build)]
+    failed += [_failed("CUDA", cuda.LIBRARY, cuda_library.not_up_to_date, cuda.build)]
+    return int(options.require and any(failed))
+
+
+def _failed(name: str, library: Path, missing: Callable[[], str | None], build: Callable[[], Path]) -> bool:
+    """Build one library, unless it is up to date, and say so."""
+    if missing() is None:
+        print(f"{name} kernels: up to date")
+        return False
     started = time.perf_counter()
-    print("CPU kernels: compiling", flush=True)
+    print(f"{name} kernels: compiling", flush=True)
     try:
-        built = cpu.build()
+        build()
     except UserError as error:
-        print(f"CPU kernels: not built: {error}", file=sys.stderr)
-        return int(options.require)
-    print(f"CPU kernels: {built} in {time.perf_counter() - started:.0f} s")
-    return 0
+        print(f"{name} kernels: not built: {error}", file=sys.stderr)
+        return True
+    print(f"{name} kernels: {library} in {time.perf_counter() - started:.0f} s")
+    return False
 
 
 if __name__ == "__main__":

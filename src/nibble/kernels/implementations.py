@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from nibble.errors import UserError
 from nibble.kernels.cpu import library as cpu
+from nibble.kernels.cuda import library as cuda
+from nibble.kernels.triton import library as triton
 
 VARIABLE = "NIBBLE_KERNELS"
 REFERENCE = "reference"
@@ -38,6 +40,24 @@ IMPLEMENTATIONS = (
         missing=cpu.missing,
         load=cpu.load,
         variant=lambda: cpu.paths()[0],
+    ),
+    Implementation(
+        name="cuda",
+        device="cuda",
+        operators=cuda.OPERATORS,
+        built=cuda.built,
+        missing=cuda.missing,
+        load=cuda.load,
+        variant=cuda.instructions,
+    ),
+    Implementation(
+        name="triton",
+        device="cuda",
+        operators=triton.OPERATORS,
+        built=lambda: triton.missing() is None,
+        missing=triton.missing,
+        load=triton.load,
+        variant=lambda: "compiled when first called",
     ),
 )
 

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 import torch
 
 from nibble.errors import UserError
-from nibble.kernels.cpu.build import LIBRARY, compiler, sources, units
+from nibble.kernels.compiling import CURE, cxx, unfit
+from nibble.kernels.cpu.build import LIBRARY, sources, units
 
 OPERATORS = ("quantize_rows", "linear_w8a8", "linear_w4a8", "int_matmul")
-CURE = "make kernels"
 
 _loaded: list[ctypes.CDLL] = []
 
@@ -23,9 +23,9 @@ def built() -> bool:
 def missing() -> str | None:
     """Why the library cannot serve here, with the cure; None if it can."""
     if built():
-        return None if _built_from() == sources() else f"{LIBRARY.name} was built from other sources; {CURE}"
+        return unfit(LIBRARY, sources())
     try:
-        units(), compiler()
+        units(), cxx()
     except UserError as error:
         return str(error)
     return f"not built; {CURE}"
@@ -69,10 +69,3 @@ def forced(path: str) -> Iterator[None]:
         yield
     finally:
         _loaded[0].nibble_cpu_force(None)
-
-
-def _built_from() -> str:
-    """The digest of the sources that the library was built from."""
-    content = LIBRARY.read_bytes()
-    start = content.find(b"nibble sources ") + len(b"nibble sources ")
-    return content[start : start + 16].decode(errors="replace")

@@ -1,11 +1,8 @@
 // The operators of nibble.kernels.ops for CPU tensors, through torch's stable ABI: one file serves several versions.
+#include "../checks.h"
 #include "paths.h"
 
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
-#include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -17,32 +14,16 @@
 
 namespace {
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-using MaybeTensor = std::optional<Tensor>;
+using nibble::dense;
+using nibble::float_vector;
+using nibble::MaybeTensor;
+using nibble::name;
+using nibble::ScalarType;
+using nibble::sizes;
+using nibble::Tensor;
 
 constexpr int64_t kTermsPerThread = 1 << 20;  // products; fewer are done sooner than a thread wakes up
 constexpr int64_t kRowsPerTask = 240;         // a multiple of every tile's rows
-
-std::string name(const Tensor& tensor) {
-  switch (tensor.scalar_type()) {
-    case ScalarType::Byte: return "torch.uint8";
-    case ScalarType::Char: return "torch.int8";
-    case ScalarType::Half: return "torch.float16";
-    case ScalarType::BFloat16: return "torch.bfloat16";
-    case ScalarType::Float: return "torch.float32";
-    case ScalarType::Double: return "torch.float64";
-    default: return "another type";
-  }
-}
-
-std::string sizes(const Tensor& tensor) {
-  std::string text = "(";
-  for (int64_t i = 0; i < tensor.dim(); ++i) text += (i ? ", " : "") + std::to_string(tensor.size(i));
-  return text + (tensor.dim() == 1 ? ",)" : ")");
-}
-
-Tensor dense(const Tensor& tensor) { return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor); }
 
 // Straight to the allocator: a call through the dispatcher takes as long as a small product.
 Tensor empty(const std::vector<int64_t>& size, int32_t type) {
@@ -52,14 +33,6 @@ Tensor empty(const std::vector<int64_t>& size, int32_t type) {
   TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(size.size()), size.data(), strides.data(), type,
                                                   aoti_torch_device_type_cpu(), 0, &made));
   return Tensor(made);
-}
-
-Tensor float_vector(const char* op, const char* label, const Tensor& tensor, int64_t length, bool column) {
-  const bool fits = tensor.scalar_type() == ScalarType::Float && tensor.dim() == (column ? 2 : 1) &&
-                    tensor.size(0) == length && (!column || tensor.size(1) == 1);
-  STD_TORCH_CHECK(fits, op, ": ", label, " is ", name(tensor), " ", sizes(tensor), "; give torch.float32 (", length,
-                  column ? ", 1)" : ",)");
-  return dense(tensor);
 }
 
 // Every row of x against every output, shared among torch's threads.
@@ -123,10 +96,7 @@ Tensor linear(const char* op, const Tensor& given_codes, const Tensor& given_sca
   STD_TORCH_CHECK(given_weight.scalar_type() == (packed ? ScalarType::Byte : ScalarType::Char), op,
                   packed ? ": packed is " : ": weight is ", name(given_weight), ", not torch.",
                   packed ? "uint8" : "int8");
-  STD_TORCH_CHECK(given_codes.dim() == 2 && given_weight.dim() == 2 &&
-                      given_weight.size(1) == (packed ? (given_codes.size(1) + 1) / 2 : given_codes.size(1)),
-                  op, ": sizes ", sizes(given_codes), " and ", sizes(given_weight), "; give (M, K) and (N, ",
-                  packed ? "ceil(K / 2))" : "K)");
+  nibble::check_sizes(op, given_codes, given_weight, packed);
   const int64_t rows = given_codes.size(0), outputs = given_weight.size(0);
   const Tensor codes = dense(given_codes), weight = dense(given_weight);
   const Tensor scale = float_vector(op, "scale", given_scale, rows, true);

@@ -1,0 +1,58 @@
+// What the compiled operators ask of the tensors they are given, with the texts of nibble.kernels.reference_linear.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace nibble {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using MaybeTensor = std::optional<Tensor>;
+
+inline std::string name(const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Byte: return "torch.uint8";
+    case ScalarType::Char: return "torch.int8";
+    case ScalarType::Half: return "torch.float16";
+    case ScalarType::BFloat16: return "torch.bfloat16";
+    case ScalarType::Float: return "torch.float32";
+    case ScalarType::Double: return "torch.float64";
+    default: return "another type";
+  }
+}
+
+inline std::string sizes(const Tensor& tensor) {
+  std::string text = "(";
+  for (int64_t i = 0; i < tensor.dim(); ++i) text += (i ? ", " : "") + std::to_string(tensor.size(i));
+  return text + (tensor.dim() == 1 ? ",)" : ")");
+}
+
+inline Tensor dense(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+// A float32 tensor of (length, 1) or (length,), contiguous.
+inline Tensor float_vector(const char* op, const char* label, const Tensor& tensor, int64_t length, bool column) {
+  const bool fits = tensor.scalar_type() == ScalarType::Float && tensor.dim() == (column ? 2 : 1) &&
+                    tensor.size(0) == length && (!column || tensor.size(1) == 1);
+  STD_TORCH_CHECK(fits, op, ": ", label, " is ", name(tensor), " ", sizes(tensor), "; give torch.float32 (", length,
+                  column ? ", 1)" : ",)");
+  return dense(tensor);
+}
+
+// x (M, K) and a weight (N, K), or (N, ceil(K / 2)) of two codes a byte.
+inline void check_sizes(const char* op, const Tensor& x, const Tensor& weight, bool packed) {
+  STD_TORCH_CHECK(x.dim() == 2 && weight.dim() == 2 &&
+                      weight.size(1) == (packed ? (x.size(1) + 1) / 2 : x.size(1)),
+                  op, ": sizes ", sizes(x), " and ", sizes(weight), "; give (M, K) and (N, ",
+                  packed ? "ceil(K / 2))" : "K)");
+}
+
+}  // namespace nibble

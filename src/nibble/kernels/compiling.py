@@ -1,0 +1,71 @@
+"""How a compiled library of operators comes to lie beside its sources, and how one tells that it fits them."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from nibble.errors import UserError
+
+CURE = "make kernels"
+CHECKS = Path(__file__).resolve().with_name("checks.h")
+# One file serves every torch from 2.10 on. torch.utils.cpp_extension would tie it to one, and fails where torch was
+# built for another CUDA.
+STABLE_ABI = ("-DTORCH_TARGET_VERSION=0x020a000000000000", "-isystem", str(Path(torch.__file__).parent / "include"))
+
+
+def digest_of(files: Iterable[Path]) -> str:
+    """A digest of what a library is built from; the library says it after "nibble sources "."""
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in sorted(files))).hexdigest()[:16]
+
+
+def unfit(library: Path, digest: str) -> str | None:
+    """Why a library that is there cannot be used, with the cure; None if it was built from these sources."""
+    content = library.read_bytes()
+    start = content.find(b"nibble sources ") + len(b"nibble sources ")
+    if content[start : start + 16].decode(errors="replace") == digest:
+        return None
+    return f"{library.name} was built from other sources; {CURE}"
+
+
+def cxx() -> str:
+    """The C++ compiler: that of $CXX, or g++.
+
+    Raises:
+        UserError: there is none.
+    """
+    name = os.environ.get("CXX", "g++")
+    if shutil.which(name) is None:
+        raise UserError(f"no C++ compiler {name}; install g++ 12 or later, or name another: CXX=clang++")
+    return name
+
+
+def run(command: list[str], needed: str) -> None:
+    """Run a compiler, which needs what `needed` says.
+
+    Raises:
+        UserError: it fails.
+    """
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = (done.stderr or done.stdout).strip().splitlines()
+        first = next((line for line in lines if "error" in line), lines[-1] if lines else f"exit {done.returncode}")
+        raise UserError(f"{command[0]} failed: {first}; {needed} is needed")
+
+
+def put(linked: Path, library: Path) -> None:
+    """Move a library to its place, whole or not at all.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    try:
+        partial = library.with_suffix(f".{os.getpid()}")
+        shutil.copy(linked, partial)
+        partial.replace(library)
+    except OSError as error:
+        raise UserError(f"cannot write {library}: {error.strerror}; install with pip install -e .") from error

@@ -1,0 +1,95 @@
+"""Compile the CUDA C++ of this folder into a library beside it. Nothing is compiled at import.
+
+Only nvcc sees CUDA and only the C++ compiler sees torch, so neither has to know the other's version.
+"""
+
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+
+from nibble.errors import UserError
+from nibble.kernels.compiling import CHECKS, STABLE_ABI, cxx, digest_of, put, run
+
+FOLDER = Path(__file__).resolve().parent
+LIBRARY = FOLDER / "libnibble_cuda.so"
+# Machine code for Ampere runs on Ada too; Hopper has its own; what comes later compiles the PTX when it loads it.
+ARCHITECTURES = "8.0+PTX;9.0a"
+_NEEDED = "CUDA 12 or later, with a C++ compiler that it knows,"
+
+
+def sources() -> str:
+    """A digest of what the library is built from."""
+    patterns = ("*.cpp", "*.h", "*.cu", "*.cuh")
+    files = [file for pattern in patterns for file in FOLDER.glob(pattern)]
+    return digest_of([*files, CHECKS, Path(__file__)])
+
+
+def nvcc() -> str:
+    """CUDA's compiler: of $CUDA_HOME, of the path, or of /usr/local/cuda.
+
+    Raises:
+        UserError: there is none.
+    """
+    homes = [os.environ[name] for name in ("CUDA_HOME",) if name in os.environ]
+    places = [f"{home}/bin/nvcc" for home in homes] + ["nvcc", "/usr/local/cuda/bin/nvcc"]
+    found = next((path for place in places if (path := shutil.which(place))), None)
+    if found is None:
+        raise UserError("no nvcc; install CUDA 12 or later, or say where it is: CUDA_HOME=/usr/local/cuda")
+    return found
+
+
+def targets() -> list[str]:
+    """nvcc's options for the GPUs of $TORCH_CUDA_ARCH_LIST, or of ARCHITECTURES.
+
+    Raises:
+        UserError: it names what is none, or older than Ampere.
+    """
+    listed = os.environ.get("TORCH_CUDA_ARCH_LIST", ARCHITECTURES)
+    options: list[str] = []
+    for name in filter(None, re.split(r"[;, ]+", listed)):
+        parts = re.fullmatch(r"(\d+)\.(\d)(a?)(\+PTX)?", name)
+        if parts is None or int(parts[1]) < 8:
+            raise UserError(f"TORCH_CUDA_ARCH_LIST={listed}: {name} is none, or before Ampere; type {ARCHITECTURES}")
+        number = parts[1] + parts[2] + parts[3]
+        if number == "90":
+            number = "90a"  # all GPUs of that number are Hoppers, and have its matrix instruction
+        codes = f"sm_{number}" + (f",compute_{number}" if parts[4] else "")
+        options += ["-gencode", f"arch=compute_{number},code=[{codes}]"]
+        options += ["-DNIBBLE_WITH_HOPPER"] if number == "90a" else []
+    if not options:
+        raise UserError(f"TORCH_CUDA_ARCH_LIST={listed} names no GPU; leave it out, or type {ARCHITECTURES}")
+    return options
+
+
+def compile_kernels(to: Path, *options: str) -> None:
+    """Compile what runs on the GPU, with the functions that launch it.
+
+    Raises:
+        UserError: there is no compiler, or it fails.
+    """
+    flags = ["-std=c++17", "-O3", "--threads", "0", "-Xcompiler", "-fPIC,-fvisibility=hidden"]
+    run([nvcc(), *flags, *targets(), *options, "-c", str(FOLDER / "launch.cu"), "-o", str(to)], _NEEDED)
+
+
+def build() -> Path:
+    """Compile and link; the library appears whole or not at all.
+
+    Raises:
+        UserError: there is no compiler, it fails, or the folder cannot be written.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        kernels, operators, linked = (Path(temporary, name) for name in ("launch.o", "operators.o", LIBRARY.name))
+        digest = f'-DNIBBLE_SOURCES="{sources()}"'
+        flags = ["-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", digest, *STABLE_ABI]
+        run([cxx(), *flags, "-c", str(FOLDER / "operators.cpp"), "-o", str(operators)], _NEEDED)
+        compile_kernels(kernels)
+        libraries = Path(torch.__file__).parent / "lib"
+        # CUDA's runtime goes into the library: torch may bring another one, or none.
+        link = ["-shared", "-cudart", "static", f"-L{libraries}", "-ltorch_cpu", "-o", str(linked)]
+        run([nvcc(), str(kernels), str(operators), *link], _NEEDED)
+        put(linked, LIBRARY)
+    return LIBRARY

@@ -1,0 +1,3 @@
+// Which kernel for which size and GPU.
+#include "gpu.cuh"
+#include "launch.cuh"

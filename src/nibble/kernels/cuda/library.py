@@ -1,0 +1,56 @@
+"""The compiled library: whether it is there and fits, and which of its kernels run on this GPU."""
+
+import torch
+
+from nibble.errors import UserError
+from nibble.kernels.compiling import CURE, cxx, unfit
+from nibble.kernels.cuda.build import LIBRARY, nvcc, sources, targets
+from nibble.kernels.gpu import missing_gpu
+
+OPERATORS = ("linear_w4a8", "linear_w4a16")
+
+_loaded: list[str] = []
+
+
+def built() -> bool:
+    """Whether there is a library, of whatever sources, and a GPU for it."""
+    return LIBRARY.is_file() and missing_gpu() is None
+
+
+def not_up_to_date() -> str | None:
+    """Why there is no library of these sources, with the cure; None if there is."""
+    if LIBRARY.is_file():
+        return unfit(LIBRARY, sources())
+    try:
+        nvcc(), cxx(), targets()
+    except UserError as error:
+        return str(error)
+    return f"not built; {CURE}"
+
+
+def missing() -> str | None:
+    """Why the library cannot serve here, with the cure; None if it can."""
+    return missing_gpu() or not_up_to_date()
+
+
+def load() -> None:
+    """Register the operators for CUDA tensors.
+
+    Raises:
+        UserError: there is no GPU, the library is missing or built from other sources, or torch is older than 2.10.
+    """
+    if _loaded:
+        return
+    if (reason := missing()) is not None:
+        raise UserError(f"CUDA kernels: {reason}")
+    try:
+        torch.ops.load_library(LIBRARY)
+    except OSError as error:
+        raise UserError(f"CUDA kernels: {LIBRARY.name} cannot be loaded: {error}; {CURE}") from error
+    _loaded.append(LIBRARY.name)
+
+
+def instructions() -> str:
+    """The matrix instructions that linear_w4a8 uses on this GPU."""
+    hopper = torch.cuda.get_device_capability() == (9, 0) and "-DNIBBLE_WITH_HOPPER" in targets()
+    return "wgmma" if hopper else "mma.sync"
