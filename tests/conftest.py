@@ -2,7 +2,10 @@
 
 import os
 import random
+import shutil
+import subprocess
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +50,21 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the packed corpora are not on this machine")
     return folder
+
+
+@pytest.fixture(scope="session")
+def disassembled():
+    """disassembled(file) -> the machine code in a file for GPUs; the tool comes with CUDA, and in Triton's wheel."""
+    triton = find_spec("triton")
+    beside = Path(triton.origin).parent / "backends/nvidia/bin/cuobjdump" if triton and triton.origin else None
+    tool = shutil.which("cuobjdump") or (str(beside) if beside and beside.is_file() else None)
+    if tool is None:
+        pytest.skip("no cuobjdump: neither a CUDA toolkit nor Triton is installed")
+
+    def disassemble(file: str | Path) -> str:
+        return subprocess.run([tool, "-sass", str(file)], capture_output=True, text=True, check=True).stdout
+
+    return disassemble
 
 
 @pytest.fixture(scope="session")

@@ -68,20 +68,20 @@ class Teacher:
                 self._differs(f"label {label}", repr(their), repr(own), "training transcripts")
 
     def losses(
-        self, batch: Batch, student: Transducer, logits: Tensor, encoded: Tensor, lengths: Tensor
+        self, batch: Batch, student: Transducer, logits: Tensor | None, encoded: Tensor, lengths: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum of the terms, and each term by name; scalars. Gradients reach the student only.
 
         Args:
             batch: what the student has heard.
             student: the network that is taught.
-            logits: of the student, (B, T', U + 1, V).
+            logits: of the student, (B, T', U + 1, V); None if `distill.posterior_weight` is 0.
             encoded: of the student, (B, T', D).
             lengths: encoded lengths, (B,).
         """
         options = self.config.distill
         terms: dict[str, Tensor] = {}
-        total = torch.zeros((), device=logits.device)
+        total = torch.zeros((), device=encoded.device)
         with torch.no_grad(), self._listening(student) as model:
             heard, _ = model.encode(batch.features, batch.feature_lengths)
             shown = model.join(heard, model.predict(batch.labels)) if options.posterior_weight else None
@@ -89,6 +89,7 @@ class Teacher:
             terms["encoder_match"] = encoder_match(encoded, heard, lengths)
             total = total + options.encoder_weight * terms["encoder_match"]
         if shown is not None:
+            assert logits is not None, "distill.posterior_weight needs the logits"
             found, right = collapse(logits, batch.labels), collapse(shown, batch.labels)
             terms["posterior"] = posterior_divergence(found, right, batch.labels, lengths, batch.label_lengths)
             total = total + options.posterior_weight * terms["posterior"]
@@ -163,6 +164,12 @@ def find_teacher(config: Config) -> Teacher | None:
         choice = "self" if float_first and low and not together else "none"
     if choice == "none":
         return None
+    if config.loss.fused and config.distill.posterior_weight:
+        raise UserError(
+            f"distill.posterior_weight={config.distill.posterior_weight:g} (distill.teacher={config.distill.teacher}) "
+            "compares logits, which loss.fused=true does not keep; give distill.posterior_weight=0, "
+            "distill.teacher=none or loss.fused=false"
+        )
     if choice == "self" and Precision.float in together:
         return FloatBranch(config)
     if not config.quant.rules:

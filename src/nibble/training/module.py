@@ -13,6 +13,7 @@ from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
 from nibble.evaluation.wer import score
 from nibble.model.decoding import greedy
+from nibble.model.fused_loss import fused_transducer_loss
 from nibble.model.loss import transducer_loss
 from nibble.model.transducer import Transducer
 from nibble.quant.convert import quantized_modules
@@ -62,9 +63,17 @@ class TransducerModule(pl.LightningModule):
 
         In training, the teacher's terms are added.
         """
-        logits, encoded, lengths = self.model(batch.features, batch.feature_lengths, batch.labels, batch.label_lengths)
+        encoded, lengths = self.model.encode(batch.features, batch.feature_lengths)
+        predicted = self.model.predict(batch.labels)
+        targets = lengths, batch.labels, batch.label_lengths
+        if self.config.loss.fused:
+            logits = None
+            total = fused_transducer_loss(self.model.joiner, encoded, predicted, *targets)
+        else:
+            logits = self.model.join(encoded, predicted)
+            total = transducer_loss(logits, *targets).sum()
         labels = batch.label_lengths.sum().clamp(min=1)
-        loss = transducer_loss(logits, lengths, batch.labels, batch.label_lengths).sum() / labels
+        loss = total / labels
         if self.training and self.teacher is not None and self.teacher.teaches(self._precision()):
             taught, terms = self.teacher.losses(batch, self.model, logits, encoded, lengths)
             logged = {"train_transducer": loss, **{f"train_{name}": term for name, term in terms.items()}}

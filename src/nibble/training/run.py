@@ -20,7 +20,7 @@ from nibble.quant.freezing import check_freezing
 from nibble.quant.low_rank import factorize
 from nibble.quant.pruning import PruningCallback
 from nibble.quant.rules import assign
-from nibble.quant.spec import ScheduleConfig
+from nibble.quant.spec import ActivationGranularity, Rule, ScheduleConfig
 from nibble.training.checkpoints import Checkpoints
 from nibble.training.distillation import find_teacher
 from nibble.training.early_stop import FinalPhaseEarlyStopping
@@ -148,8 +148,28 @@ def check_rules(config: Config) -> None:
         if config.quant.low_rank:
             factorize(model, config.quant.low_rank)
         if config.quant.rules:
-            assign(model, config.quant.rules)
+            check_parts(config, assign(model, config.quant.rules))
             check_freezing(model, config.quant, config.schedule)
+
+
+def check_parts(config: Config, rules: dict[str, Rule]) -> None:
+    """What is given its input in parts must not have one activation scale for all of them.
+
+    Args:
+        config: of the run.
+        rules: module name -> the rule that won it.
+    """
+    for name, rule in rules.items():
+        spec = rule.activation
+        if not config.loss.fused or not name.startswith("joiner.output") or spec is None:
+            continue
+        if spec.static or spec.granularity is not ActivationGranularity.per_token:
+            kind = "static=true" if spec.static else f"granularity={spec.granularity.value}"
+            raise UserError(
+                f"loss.fused=true gives {name} a part of its input at a time, but activation {kind} needs all of it "
+                f"for a scale (quant={config.quant.name}); give loss.fused=false, or before the other rules one that "
+                "matches joiner.output, with a dynamic per_token activation"
+            )
 
 
 def check_hardware(config: Config) -> None:

@@ -1,0 +1,237 @@
+"""The fused loss against joiner and `transducer_loss`: the same numbers, and never the logits of all nodes."""
+
+import copy
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from nibble.model import fused_loss
+from nibble.model.fused_loss import fused_transducer_loss
+from nibble.model.joiner import Joiner
+from nibble.model.loss import transducer_loss
+
+Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def make(sizes: list[tuple[int, int]], vocabulary: int = 7, seed: int = 0, spread: float = 3.0) -> tuple[Joiner, Batch]:
+    """A joiner, and (encoded, predicted, lengths, labels, label lengths) of utterances of (frames, labels)."""
+    torch.manual_seed(seed)
+    joiner = Joiner(encoder_width=4, predictor_width=3, width=6, vocabulary_size=vocabulary)
+    with torch.no_grad():
+        joiner.output.weight.mul_(spread)
+    lengths, label_lengths = (torch.tensor(column) for column in zip(*sizes, strict=True))
+    frames, labels = int(lengths.max()), int(label_lengths.max())
+    encoded = torch.randn(len(sizes), frames, 4, requires_grad=True)
+    predicted = torch.randn(len(sizes), labels + 1, 3, requires_grad=True)
+    return joiner, (encoded, predicted, lengths, torch.randint(1, vocabulary, (len(sizes), labels)), label_lengths)
+
+
+def reference(joiner: Joiner, encoded: Tensor, predicted: Tensor, *targets: Tensor) -> Tensor:
+    return transducer_loss(joiner(encoded, predicted), *targets).sum()
+
+
+def found_by(loss: Callable[..., Tensor], joiner: Joiner, batch: Batch) -> tuple[Tensor, list[Tensor]]:
+    """The loss, and the gradients by encoded, predicted and every weight of the joiner."""
+    value = loss(joiner, *batch)
+    return value.detach(), list(torch.autograd.grad(1.7 * value, [*batch[:2], *joiner.parameters()]))
+
+
+@pytest.fixture(params=[1, 8, 40, 2**14], ids="{} nodes at once".format)
+def nodes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """So many at once that utterances are cut by frames, or grouped, or all together."""
+    monkeypatch.setitem(fused_loss.NODES, "cpu", request.param)
+    monkeypatch.setitem(fused_loss.ROWS, "cpu", 5)
+    return request.param
+
+
+sizes = st.lists(st.tuples(st.integers(1, 7), st.integers(0, 6)), min_size=1, max_size=4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes, st.integers(2, 9), st.sampled_from([1, 8, 40, 2**14]), st.integers(0, 2**16))
+def test_loss_and_gradients_are_those_of_the_reference(
+    sizes: list[tuple[int, int]], vocabulary: int, nodes: int, seed: int
+) -> None:
+    joiner, batch = make(sizes, vocabulary, seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(fused_loss.NODES, "cpu", nodes)
+        patch.setitem(fused_loss.ROWS, "cpu", 5)
+        value, gradients = found_by(fused_transducer_loss, joiner, batch)
+    want, slopes = found_by(reference, joiner, batch)
+    torch.testing.assert_close(value, want, rtol=1e-5, atol=1e-5)
+    for gradient, slope in zip(gradients, slopes, strict=True):
+        torch.testing.assert_close(gradient, slope, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("nodes", [300, 2**14])
+def test_a_large_lattice(nodes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(fused_loss.NODES, "cpu", nodes)
+    joiner, batch = make([(60, 20), (45, 25)], vocabulary=50)
+    value, gradients = found_by(fused_transducer_loss, joiner, batch)
+    want, slopes = found_by(reference, joiner, batch)
+    torch.testing.assert_close(value, want, rtol=1e-6, atol=0)
+    for gradient, slope in zip(gradients, slopes, strict=True):
+        torch.testing.assert_close(gradient, slope, rtol=1e-3, atol=2e-4 * float(slope.abs().max()))
+
+
+def test_gradients_in_float64_are_those_of_finite_differences(nodes: int) -> None:
+    joiner, batch = make([(2, 1), (3, 2)])
+    joiner.double()
+    inputs = [x.detach().double().requires_grad_() for x in batch[:2]]
+    assert torch.autograd.gradcheck(lambda *x: fused_transducer_loss(joiner, *x, *batch[2:]), inputs, fast_mode=True)
+
+
+class Largest(TorchDispatchMode):
+    """Remembers how many elements the largest tensor had that any operation returned."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for x in out if isinstance(out, (list, tuple)) else (out,):
+            if isinstance(x, Tensor):
+                self.elements = max(self.elements, x.numel())
+        return out
+
+
+def test_the_logits_never_exist_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    joiner, batch = make([(20, 4), (18, 4), (5, 1)], vocabulary=100)
+    for loss, nodes, most in (
+        (reference, 10**6, 3 * 20 * 5 * 100),
+        (fused_transducer_loss, 100, 20 * 5 * 100),
+        (fused_transducer_loss, 10, 2 * 5 * 100),
+    ):
+        monkeypatch.setitem(fused_loss.NODES, "cpu", nodes)
+        with Largest() as largest:
+            loss(joiner, *batch).backward()
+        assert largest.elements == most
+
+
+def test_only_what_is_cut_is_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    joiner, batch = make([(6, 1), (3, 1), (2, 1)])
+    monkeypatch.setitem(fused_loss.NODES, "cpu", 10)
+    rows: list[tuple[int, ...]] = []
+    joiner.output.register_forward_hook(lambda module, inputs, output: rows.append(tuple(output.shape[:3])))
+    fused_transducer_loss(joiner, *batch).backward()
+    once = [(1, 2, 2), (1, 3, 2), (1, 5, 2), (1, 1, 2)]  # the last two are of one utterance
+    assert rows[:4] == once
+    assert sorted(rows[4:]) == sorted(once[2:])
+    rows.clear()
+    with torch.no_grad():
+        fused_transducer_loss(joiner, *batch)
+    assert rows == once
+
+
+def test_dropout_in_a_cut_utterance_is_the_same_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    joiner, batch = make([(6, 1)])
+    joiner.output = torch.nn.Sequential(torch.nn.Dropout(0.5), joiner.output)
+    monkeypatch.setitem(fused_loss.NODES, "cpu", 4)
+    seen: list[Tensor] = []
+    joiner.output.register_forward_hook(lambda module, inputs, output: seen.append(output.detach().clone()))
+    fused_transducer_loss(joiner, *batch).backward()
+    first, again = seen[:3], seen[3:]
+    assert len(again) == 3
+    assert all(any(torch.equal(one, other) for other in first) for one in again)
+
+
+@pytest.mark.parametrize("label", [1, 3], ids=["needed", "unused"])
+@pytest.mark.parametrize("value", [-math.inf, math.inf, math.nan])
+def test_it_is_finite_where_the_reference_is(label: int, value: float) -> None:
+    joiner, (encoded, predicted, lengths, labels, label_lengths) = make([(4, 2), (3, 1)])
+    labels.fill_(1)
+    with torch.no_grad():
+        joiner.output.bias[label] = value
+    batch = encoded, predicted, lengths, labels, label_lengths
+    found, want = fused_transducer_loss(joiner, *batch), reference(joiner, *batch)
+    assert found.isfinite() == want.isfinite()
+    if want.isfinite():
+        torch.testing.assert_close(found, want)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_has_a_float32_loss(dtype: torch.dtype, nodes: int) -> None:
+    joiner, batch = make([(5, 3), (7, 2)])
+    joiner.to(dtype)
+    batch = (*(x.detach().to(dtype).requires_grad_() for x in batch[:2]), *batch[2:])
+    value, gradients = found_by(fused_transducer_loss, joiner, batch)
+    want, slopes = found_by(reference, joiner, batch)
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, want)
+    for gradient, slope in zip(gradients, slopes, strict=True):
+        assert gradient.dtype == dtype
+        torch.testing.assert_close(gradient, slope, rtol=0.05, atol=0.02 * float(slope.abs().max()))
+
+
+def test_autocast(nodes: int) -> None:
+    joiner, batch = make([(5, 3), (7, 2)])
+    with torch.autocast("cpu", torch.bfloat16):
+        value, want = fused_transducer_loss(joiner, *batch), reference(joiner, *batch)
+    torch.testing.assert_close(value, want)
+    weights = [*batch[:2], *joiner.parameters()]
+    for gradient, slope in zip(torch.autograd.grad(value, weights), torch.autograd.grad(want, weights), strict=True):
+        assert gradient.dtype == torch.float32
+        torch.testing.assert_close(gradient, slope, rtol=0.05, atol=0.02 * float(slope.abs().max()))
+
+
+def test_small_gradients_survive_float16_autocast() -> None:
+    joiner, batch = make([(5, 3), (7, 2)])
+    with torch.no_grad():
+        joiner.output.bias[4] = -25.0  # a probability below the smallest of float16
+    batch[3].fill_(1)
+    with torch.autocast("cpu", torch.float16):
+        loss = fused_transducer_loss(joiner, *batch)
+    (gradient,) = torch.autograd.grad(2.0**16 * loss, joiner.output.bias)
+    _, slopes = found_by(reference, joiner, batch)
+    torch.testing.assert_close(gradient[4] / 2**16, slopes[-1][4] / 1.7, rtol=0.01, atol=0)
+    assert 0 < slopes[-1][4] < 1e-8
+
+
+def test_without_gradients_it_is_the_loss_alone() -> None:
+    joiner, batch = make([(5, 3), (7, 2)])
+    want = reference(joiner, *batch)
+    with torch.no_grad():
+        torch.testing.assert_close(fused_transducer_loss(joiner, *batch), want.detach())
+    with torch.inference_mode():
+        torch.testing.assert_close(fused_transducer_loss(joiner, *batch), want.detach())
+    assert not fused_transducer_loss(joiner.requires_grad_(False), *(x.detach() for x in batch)).requires_grad
+
+
+def test_what_is_not_trained_or_not_used_gets_no_gradient() -> None:
+    joiner, batch = make([(5, 3), (7, 2)])
+    joiner.output.weight.requires_grad_(False)
+    joiner.output.register_parameter("unused", torch.nn.Parameter(torch.zeros(2)))
+    (2 * fused_transducer_loss(joiner, *batch)).backward()
+    assert joiner.output.weight.grad is None
+    assert joiner.output.unused.grad is None
+    other = copy.deepcopy(joiner)
+    other.zero_grad()
+    (2 * reference(other, *batch)).backward()
+    torch.testing.assert_close(joiner.output.bias.grad, other.output.bias.grad)
+    torch.testing.assert_close(joiner.encoder.weight.grad, other.encoder.weight.grad)
+
+
+def test_padding_is_ignored() -> None:
+    joiner, (encoded, predicted, lengths, labels, label_lengths) = make([(4, 2)])
+    alone = fused_transducer_loss(joiner, encoded, predicted, lengths, labels, label_lengths)
+    pad = torch.nn.functional.pad
+    encoded, predicted = pad(encoded, (0, 0, 0, 3), value=9.0), pad(predicted, (0, 0, 0, 4), value=9.0)
+    padded = fused_transducer_loss(joiner, encoded, predicted, lengths, pad(labels, (0, 4), value=1), label_lengths)
+    torch.testing.assert_close(padded, alone)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_on_a_gpu() -> None:
+    joiner, batch = make([(60, 20), (45, 25), (1, 0)], vocabulary=50)
+    want, slopes = found_by(fused_transducer_loss, joiner, batch)
+    moved = (*(x.detach().cuda().requires_grad_() for x in batch[:2]), *(x.cuda() for x in batch[2:]))
+    value, gradients = found_by(fused_transducer_loss, joiner.cuda(), moved)
+    torch.testing.assert_close(value.cpu(), want, rtol=1e-5, atol=0)
+    for gradient, slope in zip(gradients, slopes, strict=True):
+        torch.testing.assert_close(gradient.cpu(), slope, rtol=1e-3, atol=1e-3 * float(slope.abs().max()))

@@ -1,0 +1,153 @@
+"""Training with the fused loss: quantized joiners, whole runs, and what excludes it."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from nibble.config import Config
+from nibble.errors import UserError
+from nibble.model import fused_loss
+from nibble.model.fused_loss import fused_transducer_loss
+from nibble.model.joiner import Joiner
+from nibble.model.loss import transducer_loss
+from nibble.model.transducer import Transducer
+from nibble.quant.convert import prepare, set_precision
+from nibble.quant.low_rank import factorize
+from nibble.quant.spec import Precision
+from nibble.training.distillation import find_teacher
+from nibble.training.run import check_rules, train
+
+QUANTS = ["int8", "int4", "int4w", "int4a4", "int2", "int4_asymmetric", "int4_learned", "int4_24"]
+
+
+@pytest.fixture(params=[50, 2**14], ids="{} nodes at once".format)
+def nodes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setitem(fused_loss.NODES, "cpu", request.param)
+    return request.param
+
+
+def quantized_joiner(config: Config, blend: float = 1.0) -> Joiner:
+    torch.manual_seed(0)
+    model = Transducer(config.model, config.features.mel_bins, 9)
+    factorize(model, config.quant.low_rank)
+    prepare(model, config.quant)
+    set_precision(model, Precision.rules, blend)
+    return model.joiner
+
+
+def both(joiner: Joiner) -> list[tuple[Tensor, dict[str, Tensor]]]:
+    """Loss and gradients by name, of the fused loss and of joiner and torchaudio, from the same random state."""
+    torch.manual_seed(1)
+    encoded, predicted = torch.randn(3, 9, 48), torch.randn(3, 5, 32)
+    targets = torch.tensor([9, 4, 6]), torch.randint(1, 9, (3, 4)), torch.tensor([4, 3, 0])
+    losses: list[Callable[..., Tensor]] = [
+        fused_transducer_loss,
+        lambda joiner, *inputs: transducer_loss(joiner(*inputs), *targets).sum(),
+    ]
+    found = []
+    for loss, rest in zip(losses, (targets, ()), strict=True):
+        torch.manual_seed(2)
+        joiner.zero_grad()
+        inputs = [x.clone().requires_grad_() for x in (encoded, predicted)]
+        value = loss(joiner, *inputs, *rest)
+        value.backward()
+        gradients = {name: p.grad for name, p in joiner.named_parameters()}
+        found.append((value.detach(), {"encoded": inputs[0].grad, "predicted": inputs[1].grad, **gradients}))
+    return found
+
+
+@pytest.mark.parametrize("quant", QUANTS)
+def test_a_quantized_joiner(make_config, quant: str, nodes: int) -> None:
+    (value, gradients), (want, slopes) = both(quantized_joiner(make_config(f"quant={quant}")))
+    torch.testing.assert_close(value, want, rtol=1e-5, atol=1e-5)
+    for name, slope in slopes.items():
+        torch.testing.assert_close(
+            gradients[name], slope, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: name + text
+        )
+
+
+def test_a_joiner_on_a_ramp(make_config, nodes: int) -> None:
+    (value, gradients), (want, slopes) = both(quantized_joiner(make_config("quant=int4"), blend=0.5))
+    torch.testing.assert_close(value, want, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(gradients["output.weight"], slopes["output.weight"], rtol=1e-3, atol=1e-4)
+
+
+def test_a_factorized_joiner(make_config, nodes: int) -> None:
+    low_rank = "quant.low_rank=[{match: 'joiner.output', share: 0.5}]"
+    (_, gradients), (_, slopes) = both(quantized_joiner(make_config("quant=int4", low_rank)))
+    assert {"output.first.weight", "output.second.weight"} <= set(slopes)
+    for name, slope in slopes.items():
+        torch.testing.assert_close(gradients[name], slope, rtol=1e-3, atol=1e-4)
+
+
+def test_noise_in_a_weight_is_the_same_when_it_is_computed_again(make_config, monkeypatch) -> None:
+    joiner = quantized_joiner(make_config("quant=int4_noise")).train()
+    monkeypatch.setitem(fused_loss.NODES, "cpu", 2**14)
+    (value, gradients), (want, slopes) = both(joiner)  # one draw each
+    torch.testing.assert_close(value, want, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(gradients["output.weight"], slopes["output.weight"], rtol=1e-3, atol=1e-4)
+    monkeypatch.setitem(fused_loss.NODES, "cpu", 12)
+    seen: list[Tensor] = []
+    joiner.output.register_forward_hook(lambda module, inputs, output: seen.append(output.detach().clone()))
+    inputs = torch.randn(1, 6, 48), torch.randn(1, 4, 32)
+    fused_transducer_loss(joiner, *inputs, torch.tensor([6]), torch.ones(1, 3, dtype=torch.long), torch.tensor([3]))
+    assert len(seen) == 4
+    assert {tuple(x.flatten().tolist()) for x in seen[:2]} == {tuple(x.flatten().tolist()) for x in seen[2:]}
+
+
+def losses_of(config: Config) -> list[float]:
+    """Training and validation losses, in the order of the run."""
+    train(config)
+    with (Path(config.run_dir) / "csv" / "metrics.csv").open() as file:
+        rows = [*csv.DictReader(file)]
+    return [float(row[name]) for row in rows for name in ("train_loss", "val_loss") if row.get(name)]
+
+
+def test_a_run_has_the_same_losses(make_config, monkeypatch) -> None:
+    monkeypatch.setitem(fused_loss.NODES, "cpu", 200)
+    options = ["trainer.max_steps=4", "trainer.validate_every_steps=2", "optimizer.warmup_steps=1"]
+    reference = losses_of(make_config("run_dir=runs/reference", *options))
+    assert len(reference) == 6
+    assert reference[-1] < 0.9 * reference[0]
+    assert losses_of(make_config("run_dir=runs/fused", "loss.fused=true", *options)) == pytest.approx(reference, 1e-4)
+
+
+def test_a_teacher_that_compares_logits(make_config) -> None:
+    with pytest.raises(
+        UserError, match=r"posterior_weight=1 \(distill.teacher=auto\) .*give distill.posterior_weight=0"
+    ):
+        find_teacher(make_config("quant=int2", "loss=rnnt_fused"))
+    assert find_teacher(make_config("quant=int2", "loss=rnnt_fused", "distill.teacher=none")) is None
+
+
+def test_a_teacher_that_compares_encoders(make_config) -> None:
+    config = make_config(
+        "quant=int2",
+        "loss=rnnt_fused",
+        "distill.posterior_weight=0",
+        "distill.encoder_weight=1",
+        "trainer.max_steps=6",
+        "trainer.validate_every_steps=100",
+        "schedule.phases=[{at: 0, precision: float}, {at: 0.5, precision: rules}]",
+    )
+    assert train(config)["method"] == "distilled"
+
+
+@pytest.mark.parametrize(
+    ("activation", "message"),
+    [
+        ("{bits: 8, static: true}", "joiner.output a part of its input at a time, but activation static=true"),
+        ("{bits: 8, granularity: per_utterance}", "activation granularity=per_utterance needs all of it"),
+    ],
+)
+def test_an_activation_scale_of_the_whole(make_config, activation: str, message: str) -> None:
+    rules = f"{{match: '**', weight: {{bits: 4}}, activation: {activation}}}"
+    own = "{match: joiner.output, weight: {bits: 4}, activation: {bits: 8}}"
+    with pytest.raises(UserError, match=message):
+        check_rules(make_config("quant=int4", "loss=rnnt_fused", f"quant.rules=[{rules}]"))
+    check_rules(make_config("quant=int4", "loss=rnnt", f"quant.rules=[{rules}]"))
+    check_rules(make_config("quant=int4", "loss=rnnt_fused", f"quant.rules=[{own},{rules}]"))
