@@ -7,9 +7,7 @@ from torchaudio.functional import rnnt_loss
 from nibble.model.transducer import BLANK
 
 
-def transducer_loss(
-    logits: Tensor, encoded_lengths: Tensor, labels: Tensor, label_lengths: Tensor, normalized: bool = False
-) -> Tensor:
+def transducer_loss(logits: Tensor, encoded_lengths: Tensor, labels: Tensor, label_lengths: Tensor) -> Tensor:
     """Negative log-probability (B,) of the labels, summed over all alignments, in nats.
 
     Float32 whatever the autocast: in half precision the sum over alignments is unstable.
@@ -21,7 +19,6 @@ def transducer_loss(
         encoded_lengths: (B,)
         labels: (B, U)
         label_lengths: (B,)
-        normalized: whether `logits` are log-probabilities already.
     """
     with torch.autocast(logits.device.type, enabled=False):
         # torchaudio insists on tensors as long as the longest utterance, and on int32.
@@ -33,5 +30,4 @@ def transducer_loss(
             label_lengths.int(),
             blank=BLANK,
             reduction="none",
-            fused_log_softmax=not normalized,
         )

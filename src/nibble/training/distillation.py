@@ -21,7 +21,7 @@ from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
 from nibble.export.checkpoint import load_checkpoint
 from nibble.export.loaded import Loaded
-from nibble.model.loss import transducer_loss
+from nibble.model.lattice import transducer_lattice
 from nibble.model.padding import valid_frames
 from nibble.model.transducer import BLANK, Transducer
 from nibble.quant.convert import evaluated_at, set_precision
@@ -91,7 +91,7 @@ class Teacher:
         if shown is not None:
             assert logits is not None, "distill.posterior_weight needs the logits"
             found, right = collapse(logits, batch.labels), collapse(shown, batch.labels)
-            terms["posterior"] = posterior_divergence(found, right, batch.labels, lengths, batch.label_lengths)
+            terms["posterior"] = posterior_divergence(found, right, lengths, batch.label_lengths)
             total = total + options.posterior_weight * terms["posterior"]
         return total, terms
 
@@ -223,9 +223,7 @@ def collapse(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.cat((logits[..., BLANK : BLANK + 1], label, others), dim=3).log_softmax(3)
 
 
-def posterior_divergence(
-    student: Tensor, teacher: Tensor, labels: Tensor, lengths: Tensor, label_lengths: Tensor
-) -> Tensor:
+def posterior_divergence(student: Tensor, teacher: Tensor, lengths: Tensor, label_lengths: Tensor) -> Tensor:
     """Kullback-Leibler divergence of the teacher's to the student's distribution, per label: a scalar.
 
     Summed over the nodes that an alignment passes, in expectation over the teacher's alignments, as the transducer
@@ -234,33 +232,13 @@ def posterior_divergence(
     Args:
         student: log-probabilities of `collapse`, (B, T', U + 1, 3).
         teacher: the same.
-        labels: (B, U), padded with blank.
         lengths: encoded lengths, (B,).
         label_lengths: (B,)
     """
     divergence = (teacher.exp() * (teacher - student)).sum(3)
-    weight = occupation(teacher, labels, lengths, label_lengths)
+    _, edges = transducer_lattice(teacher[..., :2], lengths, label_lengths)  # a path leaves a node by one of two
+    weight = edges.sum(3).to(divergence.dtype)
     return (weight * divergence).sum() / label_lengths.sum().clamp(min=1)
-
-
-def occupation(teacher: Tensor, labels: Tensor, lengths: Tensor, label_lengths: Tensor) -> Tensor:
-    """The probability (B, T', U + 1) that an alignment of the labels passes a lattice node, 0 where there is none.
-
-    Minus the slope of the transducer loss with respect to the log-probabilities that leave the node (Graves, 2012,
-    equation 20).
-
-    Args:
-        teacher: log-probabilities of `collapse`, (B, T', U + 1, 3).
-        labels: (B, U), padded with blank.
-        lengths: encoded lengths, (B,).
-        label_lengths: (B,)
-    """
-    with torch.enable_grad():
-        log_probs = teacher.detach().requires_grad_()
-        following = (labels != BLANK).long()  # the right next label is class 1
-        loss = transducer_loss(log_probs, lengths, following, label_lengths, normalized=True).sum()
-        (slope,) = torch.autograd.grad(loss, log_probs)
-    return -slope.sum(3)
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
