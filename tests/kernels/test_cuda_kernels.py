@@ -171,6 +171,7 @@ def test_every_nibble_becomes_its_code(emulated, dtype):
             {0: codes(1, 2**17), 1: torch.ones(1, 1), 2: torch.zeros(4, 2**16, dtype=torch.uint8)},
             "K = 131072; give less than 131072",
         ),
+        ("linear_w4a16", {0: draw(1, 6).expand(2**22, 6)}, "4194304 rows; give at most 4194240 at a time"),
         ("linear_w4a16", {0: codes(2, 6)}, "type torch.int8; give float16"),
         ("linear_w4a16", {1: torch.zeros(4, 4, dtype=torch.uint8)}, "ceil"),
     ],

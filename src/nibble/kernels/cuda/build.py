@@ -34,8 +34,8 @@ def nvcc() -> str:
     Raises:
         UserError: there is none.
     """
-    homes = [os.environ[name] for name in ("CUDA_HOME",) if name in os.environ]
-    places = [f"{home}/bin/nvcc" for home in homes] + ["nvcc", "/usr/local/cuda/bin/nvcc"]
+    home = os.environ.get("CUDA_HOME")
+    places = [*([f"{home}/bin/nvcc"] if home else []), "nvcc", "/usr/local/cuda/bin/nvcc"]
     found = next((path for place in places if (path := shutil.which(place))), None)
     if found is None:
         raise UserError("no nvcc; install CUDA 12 or later, or say where it is: CUDA_HOME=/usr/local/cuda")

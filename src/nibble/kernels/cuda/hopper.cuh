@@ -1,4 +1,4 @@
-// linear_w4a8 by Hopper's matrix instruction, wgmma.m64nNk32 on int8: four warps together, with sums in their registers.
+// linear_w4a8 by Hopper's matrix instruction, wgmma.m64nNk32 on int8: four warps together, sums in their registers.
 //
 // Its right operand is read from shared memory and cannot be unpacked on the way, its left one may come from registers:
 // so here the weights must be the left operand, as they are in ampere.cuh. (CUTLASS swaps them likewise, example 55.)

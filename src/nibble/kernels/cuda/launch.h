@@ -1,6 +1,7 @@
 // The operators on raw pointers: what the file for torch's dispatcher and the file for the GPU have in common.
 //
-// Matrices are contiguous, on the current device; M < 2^20. Returned is 0, or an error that nibble_cuda_error explains.
+// Matrices are contiguous, on the current device; M is at most 65535 x 64. Returned is 0, or an error that
+// nibble_cuda_error explains.
 #pragma once
 
 #include <cstdint>

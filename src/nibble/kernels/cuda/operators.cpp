@@ -21,7 +21,7 @@ using nibble::MaybeTensor;
 using nibble::ScalarType;
 using nibble::Tensor;
 
-constexpr int64_t kRows = 1 << 20;  // a grid has at most 65535 tiles of 16 rows downwards
+constexpr int64_t kRows = 65535 * 64;  // a grid has at most 65535 tiles downwards; those of many rows have 64 or more
 
 // torch's stream of a device. The function is no part of the stable ABI, but of what compiled models call; and since
 // torch loads its libraries privately, it is looked up in the very one.
@@ -61,7 +61,7 @@ Weight checked(const char* op, const Tensor& x, const Tensor& packed, const Tens
   STD_TORCH_CHECK(packed.scalar_type() == ScalarType::Byte, op, ": packed is ", nibble::name(packed),
                   ", not torch.uint8");
   nibble::check_sizes(op, x, packed, true);
-  STD_TORCH_CHECK(x.size(0) < kRows, op, ": ", x.size(0), " rows; give fewer than ", kRows, " at a time");
+  STD_TORCH_CHECK(x.size(0) <= kRows, op, ": ", x.size(0), " rows; give at most ", kRows, " at a time");
   const int64_t outputs = packed.size(0);
   Weight weight{nibble::dense(packed), nibble::float_vector(op, "weight_scale", scale, outputs, false), std::nullopt};
   if (bias) weight.bias = nibble::float_vector(op, "bias", *bias, outputs, false);

@@ -44,8 +44,7 @@ def _launch(kernel: triton.JITFunction, x: Tensor, *more: Tensor | float) -> tup
     codes = torch.empty_like(x, dtype=torch.int8)
     scale = x.new_empty((*x.shape[:-1], 1), dtype=torch.float32)
     block = triton.next_power_of_2(terms)
-    # From four to sixteen values of a thread; more threads than 16 warps help no row.
-    warps = min(max(block // 512, 1), 16)
+    warps = min(max(block // 512, 1), 16)  # sixteen values of a thread
     kernel[(scale.numel(),)](x, codes, scale, *more, terms, BLOCK=block, num_warps=warps, enable_fp_fusion=False)
     return codes, scale
 
