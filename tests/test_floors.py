@@ -22,10 +22,12 @@ MAY_IMPORT = {
     "export": BASE | {"cli", "schema", "provenance", "features", "model", "kernels", "quant", "data"},
     "evaluation": BASE | {"provenance", "features", "model", "kernels", "quant", "data", "export"},
     "sensitivity": BASE | {"provenance", "cli", "model", "quant", "data", "export", "evaluation"},
-    "training": BASE | {"features", "model", "kernels", "quant", "data", "export", "evaluation"},
+    "wandb_key": {"errors"},
+    "training": BASE | {"wandb_key", "features", "model", "kernels", "quant", "data", "export", "evaluation"},
     # What is measured is at the top: whole bundles, encoders, training steps. Only what prints it stands above.
     "bench": BASE | {"schema", "provenance", "cli", "model", "kernels", "quant", "data", "export", "evaluation"},
     "report": BASE | {"bench", "features", "model", "kernels", "quant", "data", "export", "evaluation", "transcribe"},
+    "dashboard": {"errors", "wandb_key"},
     "transcribe": BASE | {"features", "model", "data", "export"},
     "quantize": BASE | {"export", "evaluation", "cli"},
     "options": set(),

@@ -88,3 +88,17 @@ def test_a_few_bad_losses_are_skipped(make_config, monkeypatch, tmp_path):
     saved = torch.load(tmp_path / "runs/tiny/checkpoints/last.ckpt", weights_only=True)
     assert saved["global_step"] == 5
     assert all(torch.isfinite(tensor).all() for tensor in saved["state_dict"].values() if tensor.is_floating_point())
+
+
+def test_wandb_online_without_a_key_stops_before_data_is_touched(make_config, monkeypatch, tmp_path):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    config = make_config("logger=wandb", "logger.wandb_mode=online", "data.corpus_dir=/nowhere")
+    with pytest.raises(UserError, match=r"logger\.wandb_mode=online needs a key .*wandb login.*WANDB_API_KEY"):
+        train(config)
+
+
+def test_tensorboard_without_its_package(make_config, monkeypatch):
+    monkeypatch.setattr("nibble.training.loggers.find_spec", lambda _name: None)
+    with pytest.raises(UserError, match=r"pip install -e \.\[tensorboard\]"):
+        train(make_config("logger=tensorboard", "data.corpus_dir=/nowhere"))

@@ -144,9 +144,12 @@ class SpeechDataModule(pl.LightningDataModule):
             cuts = [cuts[i * len(cuts) // most] for i in range(most)]
         return self._loader(self._in_order(CutSet.from_cuts(cuts)), training=False)
 
-    def dataloader(self, part_names: list[str]) -> DataLoader[Batch]:
-        """Every utterance of the parts once, in a fixed order, disturbed like dev."""
-        return self._loader(self._in_order(self._references(part_names)), training=False)
+    def dataloader(self, part_names: list[str], ids: Sequence[str] | None = None) -> DataLoader[Batch]:
+        """Every utterance of the parts once, or those with these ids, in a fixed order, disturbed like dev."""
+        cuts = self._references(part_names)
+        if ids is not None:
+            cuts = CutSet.from_cuts(cut for cut in cuts if cut.id in ids)
+        return self._loader(self._in_order(cuts), training=False)
 
     def batches_per_epoch(self) -> int:
         """Batches of epoch 0 on this device."""

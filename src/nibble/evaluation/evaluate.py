@@ -1,10 +1,8 @@
 """Recognise a part of a corpus with a trained model, score it, and record the result."""
 
-import resource
-import sys
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +18,7 @@ from nibble.data.progress import track
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
 from nibble.evaluation import records
+from nibble.evaluation.memory import peak_bytes
 from nibble.evaluation.printing import print_results
 from nibble.evaluation.recognisers import Decoder, Network, Recogniser, Sherpa, onnx_network
 from nibble.evaluation.records import Record
@@ -149,10 +148,10 @@ def _evaluate(
     record = _record(model, options, data.corpus_name, parts, measured, size, device, backend)
     if options.records is not None:
         records.append(Path(options.records), record)
-    return Result(record, measured.transcripts, size, options.hardware, _peak_bytes())
+    return Result(record, measured.transcripts, size, options.hardware, peak_bytes())
 
 
-def evaluate_run(folder: Path, console: Console | None = None) -> dict[str, Any]:
+def evaluate_run(folder: Path, console: Console | None = None) -> Result:
     """Write `bundle/` of a finished run, evaluate it on the dev parts, write that on its card, and append its record.
 
     Args:
@@ -160,7 +159,7 @@ def evaluate_run(folder: Path, console: Console | None = None) -> dict[str, Any]
         console: prints the result there; None prints nothing.
 
     Returns:
-        the record as a dictionary.
+        what was found.
     """
     trained = load_checkpoint(folder)
     config = trained.config
@@ -182,7 +181,7 @@ def evaluate_run(folder: Path, console: Console | None = None) -> dict[str, Any]
         records.append(Path(config.records), result.record)
     if console is not None:
         print_results([result], console)
-    return asdict(result.record)
+    return result
 
 
 def _on_card(bundle: Path, trained: Loaded, record: Record) -> Record:
@@ -295,12 +294,6 @@ def _search(options: EvaluateConfig) -> str:
 
 def _decoder(options: EvaluateConfig) -> Decoder:
     return greedy if options.decoding is Search.greedy else partial(beam, width=options.beam_width)
-
-
-def _peak_bytes() -> int:
-    """The most memory that this process has had."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _now_s(device: torch.device) -> float:

@@ -79,11 +79,9 @@ def _print_result(result: Result, console: Console, worst: int) -> None:
 
 
 def _print_worst(result: Result, console: Console, worst: int) -> None:
-    texts = {transcript.id: transcript for transcript in result.transcripts}
-    ranked = sorted(result.record.utterance_errors, key=lambda utterance: (-utterance[1], utterance[0]))
-    for id_, errors, words in [utterance for utterance in ranked if utterance[1]][:worst]:
+    for (id_, reference, hypothesis), errors, words in result.worst(worst):
         console.print(f"{id_}: {errors} errors in {words} words", style="dim", markup=False)
-        console.print(aligned(texts[id_].reference, texts[id_].hypothesis, console.width))
+        console.print(aligned(reference, hypothesis, console.width))
 
 
 def _print_size(result: Result, console: Console) -> None:

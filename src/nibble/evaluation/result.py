@@ -16,6 +16,14 @@ class Transcript(NamedTuple):
     hypothesis: str
 
 
+class Misheard(NamedTuple):
+    """An utterance with errors."""
+
+    transcript: Transcript
+    errors: int
+    words: int  # of the reference
+
+
 @dataclass
 class Result:
     """What evaluating one model gives."""
@@ -25,3 +33,9 @@ class Result:
     size: Size
     hardware: HardwareConfig  # its budget is printed beside the measurement
     peak_bytes: int  # memory of the whole process at its most
+
+    def worst(self, count: int) -> list[Misheard]:
+        """At most so many utterances with errors, most errors first."""
+        texts = {transcript.id: transcript for transcript in self.transcripts}
+        ranked = sorted(self.record.utterance_errors, key=lambda utterance: (-utterance[1], utterance[0]))
+        return [Misheard(texts[id_], errors, words) for id_, errors, words in ranked if errors][:count]

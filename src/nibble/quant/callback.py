@@ -83,6 +83,8 @@ class QuantizationCallback(pl.Callback):
         """Log how well the weights' codes stand for them."""
         if not self.log_every_steps or trainer.global_step % self.log_every_steps or not trainer.is_global_zero:
             return
+        if trainer.fit_loop._should_accumulate():  # no step was taken
+            return
         values = {
             f"quant/{name}/{what}": value
             for name, module in quantized_modules(self._prepared()).items()

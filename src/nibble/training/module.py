@@ -74,19 +74,22 @@ class TransducerModule(pl.LightningModule):
             total = transducer_loss(logits, *targets).sum()
         labels = batch.label_lengths.sum().clamp(min=1)
         loss = total / labels
+        terms = {"transducer": loss}
         if self.training and self.teacher is not None and self.teacher.teaches(self._precision()):
-            taught, terms = self.teacher.losses(batch, self.model, logits, encoded, lengths)
-            logged = {"train_transducer": loss, **{f"train_{name}": term for name, term in terms.items()}}
-            self.log_dict(logged, batch_size=len(batch.ids))
+            taught, teaching = self.teacher.losses(batch, self.model, logits, encoded, lengths)
+            terms |= teaching
             loss = loss + taught
-        if self.ctc is None:
-            return loss
-        with torch.autocast(self.device.type, enabled=False):
-            log_probs = self.ctc(encoded.float()).log_softmax(-1).transpose(0, 1)  # (T', B, V)
-            ctc = nn.functional.ctc_loss(
-                log_probs, batch.labels, lengths, batch.label_lengths, reduction="sum", zero_infinity=True
-            )
-        return loss + self.config.loss.ctc_weight * ctc / labels
+        if self.ctc is not None:
+            with torch.autocast(self.device.type, enabled=False):
+                log_probs = self.ctc(encoded.float()).log_softmax(-1).transpose(0, 1)  # (T', B, V)
+                ctc = nn.functional.ctc_loss(
+                    log_probs, batch.labels, lengths, batch.label_lengths, reduction="sum", zero_infinity=True
+                )
+            terms["ctc"] = ctc / labels
+            loss = loss + self.config.loss.ctc_weight * terms["ctc"]
+        if self.training:
+            self.log_dict({f"train_{name}": term for name, term in terms.items()}, batch_size=len(batch.ids))
+        return loss
 
     def _precision(self) -> Precision:
         """What the present step runs at."""

@@ -2,12 +2,14 @@
 
 import logging
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging
+from pytorch_lightning.loggers import Logger
 from rich.console import Console
 
 from nibble.config import Config
@@ -26,11 +28,13 @@ from nibble.training.distillation import find_teacher
 from nibble.training.early_stop import FinalPhaseEarlyStopping
 from nibble.training.initialisation import load_weights
 from nibble.training.interruption import Interruption
-from nibble.training.loggers import build_loggers, finish_loggers
+from nibble.training.logged_result import log_result
+from nibble.training.loggers import build_loggers, check_loggers, finish_loggers
 from nibble.training.module import TransducerModule
 from nibble.training.progress import TrainingProgress
 from nibble.training.reproducibility import Reproducible
 from nibble.training.resume import checkpoint_path, saved_config
+from nibble.training.speed import Speed
 
 console = Console(stderr=True)
 
@@ -50,6 +54,7 @@ def train(config: Config) -> dict[str, Any]:
         config = saved_config(config.resume)
     check_rules(config)
     check_hardware(config)
+    check_loggers(config.logger)
     teacher = find_teacher(config)
     if config.hardware.threads:
         torch.set_num_threads(config.hardware.threads)
@@ -77,8 +82,9 @@ def train(config: Config) -> dict[str, Any]:
         f"{data.corpus_name}: {batches} batches an epoch; {max_steps} steps at {config.quant.name} -> {folder}",
         highlight=False,
     )
-    trainer = build_trainer(config, folder, checkpoints, max_steps, steps_per_epoch)
+    loggers = build_loggers(config, folder)
     try:
+        trainer = build_trainer(config, folder, checkpoints, max_steps, steps_per_epoch, loggers)
         trainer.fit(
             module,
             datamodule=data,
@@ -88,12 +94,17 @@ def train(config: Config) -> dict[str, Any]:
     except Interrupted as stop:
         console.print(f"stopped by {stop}; saved. To go on:\n  python train.py resume={folder}", highlight=False)
         raise
+    else:
+        result = evaluate_run(folder, console=console)
+        log_result(loggers, folder / "bundle", result, step=max_steps)
     finally:
-        finish_loggers(trainer)
-    return evaluate_run(folder, console=console)
+        finish_loggers(loggers)
+    return asdict(result.record)
 
 
-def build_trainer(config: Config, folder: Path, checkpoints: Path, max_steps: int, steps_per_epoch: int) -> pl.Trainer:
+def build_trainer(
+    config: Config, folder: Path, checkpoints: Path, max_steps: int, steps_per_epoch: int, loggers: list[Logger]
+) -> pl.Trainer:
     """Lightning's trainer with this project's callbacks."""
     options, hardware = config.trainer, config.hardware
     schedule = config.schedule if config.quant.rules else ScheduleConfig()  # a float run has one phase
@@ -109,6 +120,7 @@ def build_trainer(config: Config, folder: Path, checkpoints: Path, max_steps: in
         callbacks.insert(1, EMAWeightAveraging(decay=options.ema_decay))
     if options.early_stop_patience is not None:
         callbacks.append(FinalPhaseEarlyStopping(options.early_stop_patience, schedule))
+    callbacks.append(Speed())  # the last
     validate_every = options.validate_every_steps or steps_per_epoch
     return pl.Trainer(
         accelerator=hardware.accelerator,
@@ -125,7 +137,7 @@ def build_trainer(config: Config, folder: Path, checkpoints: Path, max_steps: in
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         log_every_n_steps=options.log_every_steps,
-        logger=build_loggers(config, folder),
+        logger=loggers,
         callbacks=callbacks,
         enable_checkpointing=False,
         enable_progress_bar=False,

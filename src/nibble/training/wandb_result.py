@@ -1,0 +1,45 @@
+"""A result as W&B shows it: a table of utterances to listen to, and the bundle as an artifact."""
+
+import io
+from dataclasses import asdict
+from pathlib import Path
+
+import wandb
+from rich.console import Console
+
+from nibble.evaluation.alignment import aligned
+from nibble.evaluation.listening import listen
+from nibble.evaluation.records import Record
+from nibble.evaluation.result import Result
+from nibble.export.checkpoint import load_checkpoint
+from nibble.features import SAMPLE_RATE
+
+WORST = 20  # utterances in the table
+
+
+def worst_utterances(bundle: Path, result: Result) -> dict[str, wandb.Table]:
+    """A table of those with most errors, with what the model heard, and both texts word by word."""
+    worst = result.worst(WORST)
+    ids = [one.transcript.id for one in worst]
+    heard = listen(load_checkpoint(bundle), result.record.part.split("+"), ids)
+    table = wandb.Table(columns=["id", "errors", "words", "audio", "reference", "hypothesis", "aligned"])
+    for (id_, reference, hypothesis), errors, words in worst:
+        audio = wandb.Audio(heard[id_].numpy(), sample_rate=SAMPLE_RATE)
+        html = wandb.Html(alignment_html(reference, hypothesis))
+        table.add_data(id_, errors, words, audio, reference, hypothesis, html)
+    return {"worst_utterances": table}
+
+
+def alignment_html(reference: str, hypothesis: str) -> str:
+    """Both texts under each other as in the terminal, with its colours."""
+    console = Console(record=True, file=io.StringIO(), width=100)
+    console.print(aligned(reference, hypothesis, console.width))
+    return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+
+
+def artifact(bundle: Path, record: Record) -> wandb.Artifact:
+    """The bundle with its record, less the errors of each utterance, which are thousands of numbers."""
+    metadata = {name: value for name, value in asdict(record).items() if name != "utterance_errors"}
+    found = wandb.Artifact(f"{record.experiment}-{record.quant}-seed{record.seed}", type="bundle", metadata=metadata)
+    found.add_dir(str(bundle), policy="immutable")  # else W&B copies it to the home folder first
+    return found
