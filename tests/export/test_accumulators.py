@@ -13,7 +13,8 @@ from nibble.config import Predictor, typed
 from nibble.export.bundle import export_bundle, read_bundle
 from nibble.export.checkpoint import load_checkpoint, quantize
 from nibble.export.loaded import float_model
-from nibble.kernels import ops
+from nibble.kernels import ops, reference
+from nibble.kernels.nibbles import unpack_rows
 from nibble.quant.convert import quantized_modules
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -23,16 +24,23 @@ def sums(layer: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
     """The int32 results of every integer product in one forward pass of `layer`."""
     found: list[Tensor] = []
 
-    def kept(product):
+    def kept(product, integers):
         def keeping(*arguments):
-            found.append(product(*arguments))
-            return found[-1].clone()  # what follows is rescaled in place
+            found.append(integers(*arguments).clone())  # what follows is rescaled in place
+            return product(*arguments)
 
         return keeping
 
+    def of_bytes(codes, _, weight, *__):
+        return reference.int_matmul(codes, weight)
+
+    def of_nibbles(codes, _, packed, *__):
+        return reference.int_matmul(codes, unpack_rows(packed, codes.shape[1]))
+
+    integers = {"int_conv2d": ops.int_conv2d, "linear_w8a8": of_bytes, "linear_w4a8": of_nibbles}
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
-        for name in ("int_matmul", "int_conv2d"):
-            patch.setattr(ops, name, kept(getattr(ops, name)))
+        for name, its_integers in integers.items():
+            patch.setattr(ops, name, kept(getattr(ops, name), its_integers))
         layer(*inputs)
     return found
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nibble.errors import UserError
+from nibble.kernels import ops
 from nibble.quant.convert import freeze, prepare, set_precision
 from nibble.quant.modules import QuantConv1d, QuantLinear, quantized_type
 from nibble.quant.numerics import dequantize, quantize_activation, quantize_weight
@@ -353,6 +354,28 @@ def test_kept_integers_follow_the_weight():
     with torch.inference_mode():
         layer(x)
     layer(x).sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("bits", "symmetric", "nibbles"), [(4, True, True), (2, True, True), (8, True, False), (4, False, False)]
+)
+def test_frozen_weights_of_four_bits_are_multiplied_packed(monkeypatch, bits, symmetric, nibbles):
+    """Two codes a byte; asymmetric codes, less their zero point, may need five bits."""
+    called: list[str] = []
+    for name in ("linear_w4a8", "linear_w8a8"):
+        product = getattr(ops, name)
+        monkeypatch.setattr(
+            ops, name, lambda *given, name=name, product=product: called.append(name) or product(*given)
+        )
+    layer = quantized(nn.Linear(7, 5), Arithmetic.native, WeightSpec(bits, symmetric=symmetric)).eval()
+    x = torch.randn(3, 7)
+    with torch.no_grad():
+        before = layer(x)
+        freeze(layer)
+        assert torch.equal(layer(x), before)
+        layer.weight_codes[0] = 1  # as loading other weights does
+        assert not torch.equal(layer(x), before), "packed anew"
+    assert called == ["linear_w8a8"] + ["linear_w4a8" if nibbles else "linear_w8a8"] * 2
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

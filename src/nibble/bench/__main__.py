@@ -1,8 +1,10 @@
 """python -m nibble.bench size: measure, print a table, and add the measurements to results/bench.jsonl.
 
-encoder   time of the encoder of conformer_l on one thread, ours and others', in torch and ONNX Runtime; five minutes
-size      bytes of the bundles of conformer_xs, s, m and l at int4 and int4_24, against float32; about a minute
-together  training time of one run for several precisions, against a run for each; about a minute
+encoder     time of the encoder of conformer_l on one thread, ours and others', in torch and ONNX Runtime; five minutes
+gemm        time of a linear layer of 4-bit weights against float32, int8 and others' int4; three minutes
+size        bytes of the bundles of conformer_xs, s, m and l at int4 and int4_24, against float32; about a minute
+together    training time of one run for several precisions, against a run for each; about a minute
+train_step  time of one step of int4 training, native and fake, against float32; ten minutes
 """
 
 import argparse
@@ -13,14 +15,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from nibble.bench import encoder, size, together
+from nibble.bench import encoder, gemm, size, together, train_step
 from nibble.bench.records import Measurement, append, cells
 from nibble.errors import UserError
 
 BENCHES: dict[str, Callable[[], list[Measurement]]] = {
     "encoder": encoder.measure,
+    "gemm": gemm.measure,
     "size": size.measure,
     "together": together.measure,
+    "train_step": train_step.measure,
 }
 
 

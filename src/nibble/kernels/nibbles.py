@@ -12,7 +12,7 @@ from torch import Tensor
 
 def pack_rows(codes: Tensor) -> Tensor:
     """codes int8 (N, K), each -8 ... 7 -> uint8 (N, ceil(K / 2))."""
-    halves = F.pad((codes + 8).view(torch.uint8), (0, codes.shape[1] % 2))
+    halves = F.pad((codes + 8).to(torch.uint8), (0, codes.shape[1] % 2))
     return halves[:, 0::2] | (halves[:, 1::2] << 4)
 
 

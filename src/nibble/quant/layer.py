@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from nibble.errors import UserError
+from nibble.kernels.nibbles import pack_rows
 from nibble.quant.noise import with_noise
 from nibble.quant.numerics import (
     Integers,
@@ -35,13 +36,15 @@ class ProductWeight(NamedTuple):
     parameter: Tensor | None  # (N, ...) receives the gradient of the native product; None if frozen
     integers: Integers | None
     values: Tensor | None  # (N, ...) for a float product
+    packed: Tensor | None = None  # of a frozen weight, two codes a byte, for `ops.linear_w4a8`
 
 
 class _Cached(NamedTuple):
-    parameter: Tensor
+    parameter: Tensor  # or the codes of a frozen weight
     version: int
     address: int
     integers: Integers
+    packed: Tensor | None = None
 
 
 class QuantizedLayer(nn.Module):
@@ -146,8 +149,7 @@ class QuantizedLayer(nn.Module):
             UserError: the weight has NaN, infinity or a magnitude that no float16 scale covers.
         """
         if self.frozen:
-            codes, scale = self.get_buffer(f"{name}_codes"), self.get_buffer(f"{name}_scale").float()
-            return Integers(codes, scale, self._buffers.get(f"{name}_zero"))
+            return self._thawed(name).integers
         assert self.weight_spec is not None, f"{self.layer_name} is in float"
         weight = getattr(self, name)
         # In decoding the same weights are used step after step. A weight that is computed anew at each access
@@ -160,6 +162,22 @@ class QuantizedLayer(nn.Module):
             cached = _Cached(weight, *key, self._quantized(name))
             self._cache[name] = cached
         return cached.integers
+
+    def _thawed(self, name: str) -> _Cached:
+        """A frozen weight with scales to compute with, and packed if a product may take it so."""
+        codes = self.get_buffer(f"{name}_codes")
+        kept = not codes.is_inference() and not codes.is_meta  # else it has no version, or no values
+        key = (codes._version, codes.data_ptr()) if kept else (0, 0)
+        cached = self._cache.get(name)
+        if kept and cached is not None and cached.parameter is codes and (cached.version, cached.address) == key:
+            return cached
+        scale, zero = self.get_buffer(f"{name}_scale").float(), self._buffers.get(f"{name}_zero")
+        four_bits = (self.weight_bits or 8) <= 4 and zero is None  # less a zero point, codes may need five
+        packs = kept and self.activation_spec is not None and four_bits and codes.dim() == scale.dim() == 2
+        cached = _Cached(codes, *key, Integers(codes, scale, zero), pack_rows(codes) if packs else None)
+        if kept:
+            self._cache[name] = cached
+        return cached
 
     def _quantized(self, name: str) -> Integers:
         assert self.weight_spec is not None
@@ -220,8 +238,11 @@ class QuantizedLayer(nn.Module):
     def product_weight(self, name: str = "weight") -> ProductWeight:
         """A weight as the present arithmetic needs it."""
         if self.native:
+            if self.frozen:
+                thawed = self._thawed(name)
+                return ProductWeight(None, thawed.integers, None, thawed.packed)
             integers = self.integers(name)
-            return ProductWeight(None if self.frozen else self._source(name, integers), integers, None)
+            return ProductWeight(self._source(name, integers), integers, None)
         return ProductWeight(None, None, self.values(name))
 
     def activation(self, x: Tensor, dims: tuple[int, ...], dynamic: bool = False) -> Tensor:
@@ -229,7 +250,7 @@ class QuantizedLayer(nn.Module):
         if self.activation_spec is None:
             return x.to(compute_type(x))
         x, codes, scale = self.input_integers(x, dims, dynamic)
-        return straight_through(x, codes.mul_(scale))
+        return straight_through(x, dequantize(codes, scale))
 
     def input_integers(self, x: Tensor, dims: tuple[int, ...], dynamic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """x, and its codes and scales, one for each slice over `dims`; x as that which their gradient goes to.
@@ -288,7 +309,7 @@ class QuantizedLayer(nn.Module):
                 return F.linear(x, weight.values, _like(bias, weight.values)).to(dtype)
         x, codes, scale = self.input_integers(x, dims, dynamic)
         w_codes, w_scale, _ = weight.integers
-        return integer_linear(x, weight.parameter, bias, codes.to(torch.int8), scale, w_codes, w_scale, dtype)
+        return integer_linear(x, weight.parameter, bias, codes, scale, w_codes, w_scale, dtype, weight.packed)
 
     def freeze_weights(self) -> None:
         """Keep each weight as integers, and drop the parameter; see `freeze_codes`.

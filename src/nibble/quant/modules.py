@@ -56,7 +56,7 @@ class _QuantConv(QuantizedLayer, nn.modules.conv._ConvNd):
             x, codes, scale = self.input_integers(x, whole)
             w_codes, w_scale = _as_2d(weight.integers.codes), _as_2d(weight.integers.scale)
             parameter = None if weight.parameter is None else _as_2d(weight.parameter)
-            return integer_conv2d(x, parameter, self.bias, codes.to(torch.int8), scale, w_codes, w_scale, dtype, move)
+            return integer_conv2d(x, parameter, self.bias, codes, scale, w_codes, w_scale, dtype, move)
         assert weight.values is not None
         values = _as_2d(weight.values)
         bias = None if self.bias is None else self.bias.to(values.dtype)

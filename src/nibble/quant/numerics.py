@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from nibble.errors import UserError
+from nibble.kernels import ops
 from nibble.kernels.rounding import round_half_even, to_codes, without_zeros
 from nibble.quant.spec import (
     ActivationGranularity,
@@ -158,7 +159,7 @@ def stored(scale: Tensor) -> Tensor:
 def quantize_activation(
     x: Tensor, dims: tuple[int, ...], spec: ActivationSpec, name: str, largest: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Codes, in a floating type, and scales of an activation, one for each slice over `dims`.
+    """Codes int8 and scales of an activation, one for each slice over `dims`.
 
     Args:
         x: the activation.
@@ -170,18 +171,45 @@ def quantize_activation(
     Raises:
         UserError: x has NaN or infinity.
     """
-    x = x.detach().to(compute_type(x))
-    shape = [1 if dim in dims else size for dim, size in enumerate(x.shape)]
+    x = x.detach()
+    shape = [1 if dim in dims or dim - x.dim() in dims else size for dim, size in enumerate(x.shape)]
     if not x.numel():
-        return x, x.new_ones(shape)
+        return x.to(torch.int8), torch.ones(shape, dtype=compute_type(x), device=x.device)
+    rows = _as_rows(x, dims) if spec.bits == 8 and spec.range is Range.narrow and largest is None else None
+    if rows is not None:
+        codes, scale = ops.quantize_rows(rows)
+        _check_finite(scale, name)
+        return codes.as_strided(x.shape, x.stride()), scale.view(shape)
+    x = x.to(compute_type(x))
     exact = absmax_scale(x, dims, spec.bits, spec.range)
-    if not all_finite(exact):
+    _check_finite(exact, name)
+    scale = without_zeros(exact) if largest is None else static_scale(largest.to(x.dtype), spec).expand(shape)
+    return quantize(x, scale, spec.bits, spec.range).to(torch.int8), scale
+
+
+def _as_rows(x: Tensor, dims: tuple[int, ...]) -> Tensor | None:
+    """x as a contiguous matrix with a row for each scale, without a copy, for `ops.quantize_rows`; None if it is none.
+
+    A convolution's x (B, C, H, W) may be in channels-last layout: within a row, the order does not matter.
+    """
+    if x.dtype == torch.float64:
+        return None
+    if dims in ((-1,), (x.dim() - 1,)):
+        return x.reshape(-1, x.shape[-1]) if x.is_contiguous() else None
+    if dims == tuple(range(1, x.dim())):
+        if x.is_contiguous():
+            return x.flatten(1)
+        if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
+            return x.permute(0, 2, 3, 1).flatten(1)
+    return None
+
+
+def _check_finite(scale: Tensor, name: str) -> None:
+    if not all_finite(scale):
         raise UserError(
             f"{name}: NaN or infinity in the input; look at the layers before it, "
             "lower the learning rate or clip gradients harder"
         )
-    scale = without_zeros(exact) if largest is None else static_scale(largest.to(x.dtype), spec).expand(shape)
-    return quantize(x, scale, spec.bits, spec.range), scale
 
 
 def static_scale(largest: Tensor, spec: ActivationSpec) -> Tensor:

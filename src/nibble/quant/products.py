@@ -35,6 +35,7 @@ def integer_linear(
     w_codes: Tensor,
     w_scale: Tensor,
     dtype: torch.dtype,
+    packed: Tensor | None = None,
 ) -> Tensor:
     """The linear product of int8 codes x_codes (..., K) and w_codes (N, K): (..., N) of type `dtype`.
 
@@ -47,10 +48,11 @@ def integer_linear(
         w_codes: (N, K).
         w_scale: (N, 1) or (1, 1), or (N, K / group, 1).
         dtype: of the result.
+        packed: w_codes as `ops.linear_w4a8` takes them, if they are of 4 bits and frozen.
     """
     if not torch.is_grad_enabled():
-        return _linear(bias, x_codes, x_scale, w_codes, w_scale, dtype)
-    product: Tensor = _IntegerLinear.apply(x, weight, bias, x_codes, x_scale, w_codes, w_scale, dtype)
+        return _linear(bias, x_codes, x_scale, w_codes, w_scale, dtype, packed)
+    product: Tensor = _IntegerLinear.apply(x, weight, bias, x_codes, x_scale, w_codes, w_scale, dtype, packed)
     return product
 
 
@@ -85,15 +87,30 @@ def integer_conv2d(
 
 
 def _linear(
-    bias: Tensor | None, x_codes: Tensor, x_scale: Tensor, w_codes: Tensor, w_scale: Tensor, dtype: torch.dtype
+    bias: Tensor | None,
+    x_codes: Tensor,
+    x_scale: Tensor,
+    w_codes: Tensor,
+    w_scale: Tensor,
+    dtype: torch.dtype,
+    packed: Tensor | None,
 ) -> Tensor:
-    shape = x_codes.shape[:-1]
+    shape, outputs = x_codes.shape[:-1], w_codes.shape[0]
     rows = x_codes.reshape(shape.numel(), x_codes.shape[-1])
+    bias = None if bias is None else bias.to(x_scale.dtype)
     if w_scale.dim() > w_codes.dim():
-        sums = _grouped(rows, w_codes, w_scale).view(*shape, w_codes.shape[0]).mul_(x_scale)
+        sums = _grouped(rows, w_codes, w_scale).view(*shape, outputs).mul_(x_scale)
         return (sums if bias is None else sums.add_(bias)).to(dtype)
-    sums = ops.int_matmul(rows, w_codes).view(*shape, w_codes.shape[0])
-    return _rescale(sums.to(x_scale.dtype).mul_(x_scale), w_scale.view(-1), bias).to(dtype)
+    if x_scale.dtype == torch.float64:
+        sums = ops.int_matmul(rows, w_codes).view(*shape, outputs)
+        return _rescale(sums.to(x_scale.dtype).mul_(x_scale), w_scale.view(-1), bias).to(dtype)
+    row_scale = x_scale.expand(*shape, 1).reshape(-1, 1)
+    channel_scale = w_scale.view(-1).expand(outputs)
+    if packed is not None:
+        out = ops.linear_w4a8(rows, row_scale, packed, channel_scale, bias)
+    else:
+        out = ops.linear_w8a8(rows, row_scale, w_codes, channel_scale, bias)
+    return out.view(*shape, outputs).to(dtype)
 
 
 def _grouped(rows: Tensor, w_codes: Tensor, w_scale: Tensor) -> Tensor:
@@ -137,10 +154,11 @@ class _IntegerLinear(torch.autograd.Function):
         w_codes: Tensor,
         w_scale: Tensor,
         dtype: torch.dtype,
+        packed: Tensor | None,
     ) -> Tensor:
         ctx.save_for_backward(x_codes, x_scale, w_codes, w_scale)
         ctx.types = _types(x, weight, bias)
-        return _linear(bias, x_codes, x_scale, w_codes, w_scale, dtype)
+        return _linear(bias, x_codes, x_scale, w_codes, w_scale, dtype, packed)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -155,7 +173,7 @@ class _IntegerLinear(torch.autograd.Function):
             dw = (rows.t() @ values.reshape(-1, values.shape[-1])).to(weight_type)
         if ctx.needs_input_grad[2]:
             db = rows.sum(0).to(bias_type)
-        return dx, dw, db, None, None, None, None, None
+        return dx, dw, db, None, None, None, None, None, None
 
 
 class _IntegerConv2d(torch.autograd.Function):

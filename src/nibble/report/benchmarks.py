@@ -6,6 +6,12 @@ from nibble.bench.records import Measurement, cells
 from nibble.report.tables import markdown
 
 _EXPLAINED = {
+    "gemm": (
+        "Time of one linear layer with 4-bit weights, quantizing its activations to 8 bits included, against what "
+        "users would pick instead, on one thread with the weights in cache. Torch's dynamic int8 is that of "
+        "`quantize_dynamic`; ONNX Runtime's has signed weights, one scale a channel; MatMulNBits has blocks of 128 and "
+        "accuracy level 4. **ratio**: contender over baseline, the median over rounds; a mean is the geometric one."
+    ),
     "size": (
         "Bytes of a whole bundle, all its files counted: packed integers, scales, what stays in 16 bits, names, "
         "configuration, tokenizer, model card. **ratio**: four bytes for each parameter of the float model, over these "
@@ -14,6 +20,10 @@ _EXPLAINED = {
     "together": (
         "Training time of one run for several precisions, against the sum of a run for each: the median time of a step "
         "at each precision, times how many such steps the schedules have. **ratio**: contender over baseline."
+    ),
+    "train_step": (
+        "Time of one step of training, forward, backward and optimizer, on one thread: four utterances of ten seconds "
+        "with forty labels of 1024. **ratio**: contender over baseline, the median over rounds."
     ),
 }
 

@@ -1,0 +1,68 @@
+"""Time of one step of training, forward, backward and optimizer: int4 in native and in fake arithmetic, and float32.
+
+A batch is four utterances of ten seconds with forty labels of 1024; the gradient goes through the transducer's loss.
+"""
+
+from collections.abc import Callable
+
+import torch
+from hydra import compose, initialize_config_dir
+
+from nibble import cli
+from nibble.bench.records import Measurement
+from nibble.bench.timing import in_turns, measurements, torch_threads
+from nibble.config import Config, typed
+from nibble.export.loaded import float_model
+from nibble.kernels import implementations
+from nibble.model.loss import transducer_loss
+from nibble.quant.convert import prepare, set_precision
+from nibble.quant.spec import Precision
+
+MODELS = ("conformer_s", "conformer_m")
+UTTERANCES, FRAMES, LABELS, VOCABULARY = 4, 1000, 40, 1024
+_ROUNDS = 5
+_FLOAT, _FAKE = "float32", "int4, fake"
+
+
+def measure(models: tuple[str, ...] = MODELS, rounds: int = _ROUNDS) -> list[Measurement]:
+    """Native against float32 and against fake, and fake against float32, on one thread."""
+    native = f"int4, native ({implementations.used_by('linear_w8a8', 'cpu')})"
+    found = []
+    with torch_threads(1):
+        for model in models:
+            contenders = {
+                native: _step(_config(model, "int4", "native")),
+                _FAKE: _step(_config(model, "int4", "fake")),
+                _FLOAT: _step(_config(model, "float", "native")),
+            }
+            times = in_turns(contenders, rounds, model)
+            pairs = [(native, _FLOAT), (native, _FAKE), (_FAKE, _FLOAT)]
+            found += measurements("train_step", f"{model}, 4 x 10 s", times, pairs, threads=1)
+    return found
+
+
+def _config(model: str, quant: str, arithmetic: str) -> Config:
+    cli.register_schemas()
+    overrides = [f"model={model}", f"quant={quant}", f"quant.arithmetic={arithmetic}", "run_dir=."]
+    with initialize_config_dir(str(cli.conf_dir()), version_base="1.3"):
+        return typed(compose("train", overrides=overrides))
+
+
+def _step(config: Config) -> Callable[[], None]:
+    torch.manual_seed(config.seed)
+    model = float_model(config, VOCABULARY)
+    prepare(model, config.quant)
+    set_precision(model, Precision.rules)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    features = torch.randn(UTTERANCES, FRAMES, config.features.mel_bins)
+    frames = torch.full((UTTERANCES,), FRAMES)
+    labels = torch.randint(2, VOCABULARY, (UTTERANCES, LABELS))
+    label_counts = torch.full((UTTERANCES,), LABELS)
+
+    def step() -> None:
+        logits, _, lengths = model(features, frames, labels, label_counts)
+        transducer_loss(logits, lengths, labels, label_counts).mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
