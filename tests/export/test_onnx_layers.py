@@ -17,7 +17,9 @@ from nibble.export.onnx_transducer import session
 from nibble.export.onnx_weights import weight_of
 from nibble.model.padding import MaskedBatchNorm
 from nibble.quant.convert import freeze, prepare, set_precision
+from nibble.quant.numerics import activation_dims
 from nibble.quant.spec import (
+    ActivationGranularity,
     ActivationSpec,
     Precision,
     QuantConfig,
@@ -48,11 +50,25 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
-def frozen(module: nn.Module, spec: WeightSpec | None) -> nn.Module:
+ACTIVATIONS = {
+    "a token": ActivationSpec(),
+    "an utterance": ActivationSpec(granularity=ActivationGranularity.per_utterance),
+    "full range": ActivationSpec(range=Range.full),
+    "half step": ActivationSpec(range=Range.half_step),
+    "4 bits": ActivationSpec(4),
+    "4 bits, half step, an utterance": ActivationSpec(4, ActivationGranularity.per_utterance, Range.half_step),
+    "static": ActivationSpec(static=True),
+    "4 bits, static": ActivationSpec(4, static=True),
+}
+
+
+def frozen(
+    module: nn.Module, spec: WeightSpec | None, activation: ActivationSpec | None = ACTIVATIONS["a token"]
+) -> nn.Module:
     """A layer with integer weights, or in float."""
     model = nn.Sequential(module).requires_grad_(False).eval()
     if spec is not None:
-        activation = None if isinstance(module, nn.Embedding) else ActivationSpec()
+        activation = None if isinstance(module, nn.Embedding) else activation
         prepare(model, QuantConfig("test", [Rule(weight=spec, activation=activation)]))
         set_precision(model, Precision.rules)
         freeze(model)
@@ -87,11 +103,11 @@ def eight_bits(x: np.ndarray) -> np.ndarray:
 
 
 def reference(layer: nn.Module, encoding: Encoding, x: torch.Tensor) -> np.ndarray:
-    """x (..., K) times the values of the weight, in float64, x in 8 bits where the encoding says so."""
+    """x (..., K) times the values of the weight, in float64; what torch computes where that is on integers."""
     weight = weight_of(layer, "layer")
-    a8 = encoding in INTEGERS and weight.integers is not None
-    given = eight_bits(x.numpy()) if a8 else x.numpy()
-    return given.astype(np.float64) @ weight.values.double().numpy().T + layer.bias.double().numpy()
+    if encoding in INTEGERS and weight.integers is not None:
+        return layer(x).numpy()
+    return x.numpy().astype(np.float64) @ weight.values.double().numpy().T + layer.bias.double().numpy()
 
 
 @pytest.mark.parametrize("encoding", list(Encoding))
@@ -110,21 +126,63 @@ def test_a_product_whose_inputs_are_no_multiple_of_a_block() -> None:
         np.testing.assert_allclose(run(layer, encoding, x), reference(layer, encoding, x), atol=2e-5)
 
 
+LAYERS = {
+    "linear": (lambda: nn.Linear(48, 20), (3, 7, 48)),
+    "linear, rows": (lambda: nn.Linear(48, 20, bias=False), (5, 48)),
+    "convolution": (lambda: nn.Conv2d(3, 8, (3, 2), stride=2), (2, 3, 9, 11)),
+    "depthwise": (lambda: nn.Conv1d(6, 6, 5, padding=2, groups=6), (2, 6, 9)),
+    "depthwise, two dimensions": (lambda: nn.Conv2d(6, 6, 3, padding=1, groups=6, bias=False), (2, 6, 5, 4)),
+}
+
+
+@pytest.mark.parametrize("encoding", INTEGERS)
+@pytest.mark.parametrize("activation", ACTIVATIONS.values(), ids=ACTIVATIONS)
+@pytest.mark.parametrize("kind", LAYERS)
+def test_sums_of_integers_are_those_of_torch(kind: str, activation: ActivationSpec, encoding: Encoding) -> None:
+    make, shape = LAYERS[kind]
+    layer, x = frozen(make(), WeightSpec(4), activation), 3 * torch.randn(shape)
+    x[0, 0] = 0  # a row of padding
+    if activation.static:
+        layer.activation_max.fill_(4.3)  # some values are beyond
+    expected = layer(x)
+    dims = activation_dims(activation, x.dim()) if isinstance(layer, nn.Linear) else tuple(range(1, x.dim()))
+    _, codes, x_scale = layer.input_integers(x, dims)
+    assert codes.abs().max() == (128 if activation.range is Range.full else 127 if activation.bits == 8 else 7)
+    w_scale = layer.integers().scale.flatten()
+    step = x_scale * (w_scale if isinstance(layer, nn.Linear) else w_scale.view(-1, *(1,) * (x.dim() - 2)))
+    difference = (torch.from_numpy(run(layer, encoding, x)) - expected) / step
+    assert difference.abs().max() < 0.1  # a sum is off by a whole step or not at all
+
+
+@pytest.mark.parametrize("encoding", INTEGERS)
+@pytest.mark.parametrize("name", ["int4", "int4 in groups of 16"])
+def test_activations_that_were_in_float_are_quantized_as_they_come(name: str, encoding: Encoding) -> None:
+    layer, x = frozen(nn.Linear(48, 20), SPECS[name], activation=None), torch.randn(3, 7, 48)
+    values = weight_of(layer, "layer").values.double().numpy()
+    expected = eight_bits(x.numpy()).astype(np.float64) @ values.T + layer.bias.double().numpy()
+    np.testing.assert_allclose(run(layer, encoding, x), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("encoding", INTEGERS)
+def test_an_utterance_does_not_depend_on_its_neighbours(encoding: Encoding) -> None:
+    for name, (make, shape) in LAYERS.items():
+        layer, x = frozen(make(), WeightSpec(4), ACTIVATIONS["an utterance"]), torch.randn(shape)
+        np.testing.assert_array_equal(run(layer, encoding, x)[:1], run(layer, encoding, x[:1]), err_msg=name)
+
+
 @pytest.mark.parametrize("encoding", list(Encoding))
 @pytest.mark.parametrize("spec", [None, SPECS["int4"], SPECS["int4 asymmetric"], SPECS["int8"]])
-def test_a_convolution_is_a_product_of_its_windows(spec: WeightSpec | None, encoding: Encoding) -> None:
-    layer, x = frozen(nn.Conv2d(3, 8, (3, 2), stride=2), spec), torch.randn(2, 3, 9, 11)
-    given = torch.from_numpy(eight_bits(x.numpy())) if encoding in INTEGERS and spec is not None else x
-    values = weight_of(layer, "layer").values
-    expected = nn.functional.conv2d(given.double(), values.double(), layer.bias.double(), stride=2)
+@pytest.mark.parametrize("kind", ["convolution", "depthwise", "depthwise, two dimensions"])
+def test_convolutions(kind: str, spec: WeightSpec | None, encoding: Encoding) -> None:
+    make, shape = LAYERS[kind]
+    layer, x = frozen(make(), spec), torch.randn(shape)
+    if spec is None or encoding in INTEGERS:
+        expected = layer(x)
+    else:
+        convolution = nn.functional.conv1d if x.dim() == 3 else nn.functional.conv2d
+        moves = layer.stride, layer.padding, layer.dilation, layer.groups
+        expected = convolution(x, weight_of(layer, "layer").values, layer.bias, *moves)
     np.testing.assert_allclose(run(layer, encoding, x), expected.numpy(), atol=2e-5)
-
-
-@pytest.mark.parametrize("encoding", list(Encoding))
-def test_a_depthwise_convolution_runs_on_values(encoding: Encoding) -> None:
-    layer, x = frozen(nn.Conv1d(6, 6, 5, padding=2, groups=6), SPECS["int4 asymmetric"]), torch.randn(2, 6, 9)
-    expected = nn.functional.conv1d(x, weight_of(layer, "layer").values, layer.bias, padding=2, groups=6)
-    np.testing.assert_allclose(run(layer, encoding, x), expected.numpy(), atol=2e-6)
 
 
 @pytest.mark.parametrize("encoding", list(Encoding))

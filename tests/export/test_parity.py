@@ -35,7 +35,9 @@ def test_every_layer_holds_the_same_integers_and_computes_the_same(exported, enc
     assert all(row.equal for row in rows if row.layer not in floats)
     assert {row.bits for row in rows if row.layer not in floats} == BITS[encoding]
     for row in rows:
-        assert row.mean_difference < (0.05 if quantized else 1e-5) * row.mean_output
+        # Biases are in 16 bits, and ONNX Runtime's LSTM quantizes its input and state for itself.
+        allowed = 0.05 if row.layer == "predictor.lstm" or encoding is Encoding.w4 else 1e-3
+        assert row.mean_difference < (allowed if quantized else 1e-5) * row.mean_output, row.layer
 
 
 @pytest.mark.parametrize("encoding", [Encoding.w8a8, Encoding.w4a8, Encoding.w4])

@@ -2,39 +2,32 @@
 
 float  values in 32 bits, float products
 w4     codes in 4 bits, float activations: MatMulNBits, or values that are made when the file is loaded
-w4a8   codes in 4 bits, w8a8 codes in 8; products of integers:
+w4a8   codes in 4 bits, w8a8 codes in 8; products of integers, the same sums that the trained layer has:
 
-    DynamicQuantizeLinear   x -> q in uint8, its scale s and zero point z, from the least and largest value of x
-    MatMulInteger           (q - z) . codes, in int32
-    Cast, Mul, Add          times s times the weight's scales, plus the bias: ONNX Runtime fuses all of it
+    QuantizeLinear          x -> q in uint8 with its scales s and zero point z: `nibble.export.onnx_activations`
+    MatMulIntegerToFloat    (q - z) . codes, in int32, times the weight's scales, in one operator
+    Mul, Add                times s, plus the bias
 
-The activation's scale is one for all that a call passes in, so for one utterance where utterances come one by one, and
-for one chunk of a model that streams.
 x86 CPUs without VNNI add pairs of products in 16 bits: with codes of 8 bits the sum can overflow, with 4 it can't.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from onnx import TensorProto
-from torch import Tensor
+from torch import Tensor, nn
 
 from nibble.config import Encoding
+from nibble.export.onnx_activations import QuantizedInput, quantized, token_slices
 from nibble.export.onnx_graph import Array, Graph
 from nibble.export.onnx_weights import NIBBLE_BITS, Weight, add_codes, add_scale, add_values
+from nibble.quant.layer import QuantizedLayer
 from nibble.quant.numerics import in_slices
 
 MICROSOFT = "com.microsoft"
 _BLOCKS = (128, 64, 32, 16)  # of MatMulNBits along K
-
-
-class QuantizedInput(NamedTuple):
-    """An activation as DynamicQuantizeLinear gives it."""
-
-    codes: str  # uint8
-    scale: str
-    zero: str
 
 
 def integer_activations(encoding: Encoding) -> bool:
@@ -52,46 +45,55 @@ def values(graph: Graph, weight: Weight, encoding: Encoding) -> str:
     return add_values(graph, weight, packed(encoding), exact=encoding is Encoding.float)
 
 
-def add_product(graph: Graph, x: str, weight: Weight, encoding: Encoding) -> str:
-    """x (..., K) times weight (N, K) -> (..., N)."""
+def add_product(graph: Graph, x: str, weight: Weight, module: nn.Module, encoding: Encoding) -> str:
+    """x (..., K) times the weight (N, K) of a module -> (..., N)."""
     if weight.integers is not None and integer_activations(encoding):
-        if weight.grouped:
-            return _grouped_product(graph, x, weight, encoding)
-        codes = graph.op("Transpose", add_codes(graph, weight, packed(encoding)), perm=[1, 0])
-        return integer_product(graph, quantized(graph, x), codes, weight)
+        assert isinstance(module, QuantizedLayer)
+        return _integer_product(graph, x, weight, module, encoding)
     if weight.integers is not None and encoding is Encoding.w4 and _fits_blocks(weight):
         return _block_product(graph, x, weight)
     return graph.op("MatMul", x, graph.op("Transpose", values(graph, weight, encoding), perm=[1, 0]))
 
 
-def quantized(graph: Graph, x: str) -> QuantizedInput:
-    """x in 8 bits."""
-    return QuantizedInput(*graph.ops("DynamicQuantizeLinear", x, outputs=3))
-
-
-def integer_product(graph: Graph, x: QuantizedInput, codes: str, weight: Weight) -> str:
-    """x (..., K) times codes (K, N), at the scales of `weight` -> (..., N)."""
-    sums = graph.op("Cast", graph.op("MatMulInteger", x.codes, codes, x.zero), to=TensorProto.FLOAT)
-    scale = graph.op("Reshape", add_scale(graph, weight), graph.ints(-1))
-    return graph.op("Mul", sums, graph.op("Mul", x.scale, scale))
-
-
-def _grouped_product(graph: Graph, x: str, weight: Weight, encoding: Encoding) -> str:
-    """A product in each group of K, (G, rows, K / G) . (G, K / G, N), then the sum over groups with their scales."""
+def _integer_product(graph: Graph, x: str, weight: Weight, layer: QuantizedLayer, encoding: Encoding) -> str:
+    """x (..., K) times weight (N, K) -> (..., N), on the codes of both."""
     columns, inputs = weight.values.shape
-    size = _group_size(weight)
-    codes, scale = (  # (N, G, K / G) -> (G, K / G, N), and (N, G, 1) -> (G, 1, N)
-        graph.op("Transpose", part, perm=[1, 2, 0])
-        for part in (add_codes(graph, weight, packed(encoding)), add_scale(graph, weight))
-    )
-    quantized_x = quantized(graph, x)
-    by_group = graph.op("Reshape", quantized_x.codes, graph.ints(-1, inputs // size, size))
-    rows = graph.op("Transpose", by_group, perm=[1, 0, 2])
-    sums = graph.op("Cast", graph.op("MatMulInteger", rows, codes, quantized_x.zero), to=TensorProto.FLOAT)
-    total = graph.op("ReduceSum", graph.op("Mul", sums, scale), graph.ints(0), keepdims=0)
+    given = quantized(graph, x, layer, token_slices(layer, inputs))
+    rows = graph.op("Reshape", given.codes, graph.ints(-1, inputs))
+    codes = add_codes(graph, weight, packed(encoding))
+    if weight.grouped:
+        product = _grouped_product(graph, rows, given, codes, weight)
+    else:
+        product = integer_product(graph, rows, given, graph.op("Transpose", codes, perm=[1, 0]), weight)
+    if given.sliced:
+        by_slice = graph.op("Concat", graph.op("Shape", given.scale), graph.ints(-1), axis=0)
+        scale = graph.op("Unsqueeze", given.scale, graph.ints(1))
+        product = graph.op("Mul", graph.op("Reshape", product, by_slice), scale)
     before = graph.op("Slice", graph.op("Shape", x), graph.ints(0), graph.ints(-1))
-    shape = graph.op("Concat", before, graph.ints(columns), axis=0)
-    return graph.op("Reshape", graph.op("Mul", total, quantized_x.scale), shape)
+    return graph.op("Reshape", product, graph.op("Concat", before, graph.ints(columns), axis=0))
+
+
+def integer_product(graph: Graph, x: str, given: QuantizedInput, codes: str, weight: Weight) -> str:
+    """x (..., K), of the codes of `given`, times codes (K, N), times the weight's scales -> (..., N).
+
+    Times the activation's scale as well, unless there are several.
+    """
+    scale = given.scale if not given.sliced else graph.number(np.float32(1))
+    columns = graph.op("Reshape", add_scale(graph, weight), graph.ints(-1))
+    return graph.op("MatMulIntegerToFloat", x, codes, scale, columns, given.zero, domain=MICROSOFT)
+
+
+def _grouped_product(graph: Graph, rows: str, given: QuantizedInput, codes: str, weight: Weight) -> str:
+    """As `integer_product`, where groups of K have scales: (G, rows, K / G) . (G, K / G, N), then the sum over G."""
+    size = _group_size(weight)
+    turned, scale = (  # (N, G, K / G) -> (G, K / G, N), and (N, G, 1) -> (G, 1, N)
+        graph.op("Transpose", part, perm=[1, 2, 0]) for part in (codes, add_scale(graph, weight))
+    )
+    by_group = graph.op("Reshape", rows, graph.ints(-1, weight.values.shape[1] // size, size))
+    groups = graph.op("Transpose", by_group, perm=[1, 0, 2])
+    sums = graph.op("Cast", graph.op("MatMulInteger", groups, turned, given.zero), to=TensorProto.FLOAT)
+    total = graph.op("ReduceSum", graph.op("Mul", sums, scale), graph.ints(0), keepdims=0)
+    return total if given.sliced else graph.op("Mul", total, given.scale)
 
 
 def _block_product(graph: Graph, x: str, weight: Weight) -> str:

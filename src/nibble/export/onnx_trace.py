@@ -26,6 +26,7 @@ from nibble.export.onnx_products import MICROSOFT
 OPSET = 17
 IR_VERSION = 8
 _DOMAIN = "nibble"
+_BY_POSITION = b"bthd,phd->bhtp"  # of `nibble.model.attention`
 
 
 def stand_in(model: nn.Module) -> dict[str, nn.Module]:
@@ -97,6 +98,8 @@ def expand(traced: ModelProto, layers: dict[str, nn.Module], encoding: Encoding)
                 output = graph.nodes[-1].output[0] = node.output[0]
             names[node.output[0]] = output
             sites[layer] = Site(inputs, output)
+        elif node.op_type == "Einsum" and node.attribute[0].s == _BY_POSITION:
+            names[node.output[0]] = _product_by_position(graph, *inputs)
         else:
             names |= {name: graph.new_name() for name in node.output if name not in fixed}
             attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
@@ -108,6 +111,12 @@ def expand(traced: ModelProto, layers: dict[str, nn.Module], encoding: Encoding)
     if any(node.domain == MICROSOFT for node in graph.nodes):
         opsets.append(helper.make_opsetid(MICROSOFT, 1))
     return helper.make_model(body, producer_name="nibble", opset_imports=opsets, ir_version=IR_VERSION), sites
+
+
+def _product_by_position(graph: Graph, query: str, position: str) -> str:
+    """`_BY_POSITION` as MatMul, for which ONNX Runtime takes half the time that it takes for Einsum."""
+    by_head = graph.op("Transpose", query, perm=[0, 2, 1, 3])
+    return graph.op("MatMul", by_head, graph.op("Transpose", position, perm=[1, 2, 0]))
 
 
 class _Layer(torch.autograd.Function):
