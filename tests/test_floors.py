@@ -25,7 +25,8 @@ MAY_IMPORT = {
     "wandb_key": {"errors"},
     "training": BASE | {"wandb_key", "features", "model", "kernels", "quant", "data", "export", "evaluation"},
     # What is measured is at the top: whole bundles, encoders, training steps. Only what prints it stands above.
-    "bench": BASE | {"schema", "provenance", "cli", "model", "kernels", "quant", "data", "export", "evaluation"},
+    "bench": BASE
+    | {"schema", "provenance", "cli", "features", "model", "kernels", "quant", "data", "export", "evaluation"},
     "report": BASE | {"bench", "features", "model", "kernels", "quant", "data", "export", "evaluation", "transcribe"},
     "dashboard": {"errors", "wandb_key"},
     "transcribe": BASE | {"features", "model", "data", "export"},

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nibble.config import Encoding, ExportConfig, Target
+from nibble.config import Encoding, ExportConfig, Target, Tokens
 from nibble.errors import UserError
 from nibble.export import packages
 from nibble.export.__main__ import export
@@ -34,6 +34,17 @@ def test_a_folder_the_table_and_the_command_that_measures_it(write_run, tmp_path
     assert f"{folder}: {exported.size_bytes:,} bytes in all, " in done.stdout
     assert done.stdout.splitlines()[-1] == f"python evaluate.py checkpoint={folder} backend=sherpa"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("tokens", "chunk", "times"), [("char", None, 2), ("bpe", None, 1), ("char", 16, 4), ("bpe", 16, 2)]
+)
+def test_how_often_a_frame_is_given(write_run, tokens: str, chunk: int | None, times: int) -> None:
+    from nibble.export.onnx_export import default_labels_per_frame
+
+    config = load_checkpoint(write_run()).config
+    config.data.tokens, config.model.chunk_frames = Tokens(tokens), chunk
+    assert default_labels_per_frame(config) == times
 
 
 def test_slips_end_in_one_line_and_exit_code_1(write_run, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 encoder     time of the encoder of conformer_l on one thread, ours and others', in torch and ONNX Runtime; five minutes
 gemm        time of a linear layer of 4-bit weights against float32, int8 and others' int4; three minutes
 size        bytes of the bundles of conformer_xs, s, m and l at int4 and int4_24, against float32; about a minute
+streaming   time of a chunk and till the first label, conformer_stream_s and l in sherpa-onnx, one thread; five minutes
 together    training time of one run for several precisions, against a run for each; about a minute
 train_step  time of one step of int4 training, native and fake, against float32; ten minutes
 """
@@ -15,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from nibble.bench import encoder, gemm, size, together, train_step
+from nibble.bench import encoder, gemm, size, streaming, together, train_step
 from nibble.bench.records import Measurement, append, cells
 from nibble.errors import UserError
 
@@ -23,6 +24,7 @@ BENCHES: dict[str, Callable[[], list[Measurement]]] = {
     "encoder": encoder.measure,
     "gemm": gemm.measure,
     "size": size.measure,
+    "streaming": streaming.measure,
     "together": together.measure,
     "train_step": train_step.measure,
 }

@@ -13,7 +13,7 @@ import hydra
 from omegaconf import DictConfig
 
 from nibble import cli
-from nibble.config import ExportConfig, Target, Tokens, typed_as
+from nibble.config import ExportConfig, Target, typed_as
 
 if TYPE_CHECKING:  # imports torch: not before it is needed
     from nibble.export.loaded import Loaded
@@ -63,14 +63,13 @@ def _export_sherpa(options: ExportConfig, loaded: "Loaded") -> Path:
     if options.parity:
         need("onnxruntime", "parity=true")
     from nibble.export.checkpoint import run_folder
-    from nibble.export.onnx_export import choose_encoding, export_graphs
+    from nibble.export.onnx_export import choose_encoding, default_labels_per_frame, export_graphs
     from nibble.export.sherpa import check_folder, write_sherpa
 
     encoding = choose_encoding(loaded, options.encoding)
     folder = Path(options.output) if options.output else run_folder(loaded.path) / f"sherpa_{encoding.value}"
     check_folder(folder)
-    characters = loaded.config.data.tokens is Tokens.char
-    labels_per_frame = options.labels_per_frame or (2 if characters else 1)
+    labels_per_frame = options.labels_per_frame or default_labels_per_frame(loaded.config)
     if labels_per_frame > 1:
         print(
             f"each frame is given {labels_per_frame} times, so that sherpa-onnx can emit as many labels in it; its "

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from onnx import ModelProto, helper
 
-from nibble.config import Encoding
+from nibble.config import Config, Encoding, Tokens
 from nibble.errors import UserError
 from nibble.export.frozen import frozen_copy
 from nibble.export.loaded import Loaded
@@ -83,6 +83,12 @@ def _trace_encoder(model: Transducer, mel_bins: int, labels_per_frame: int) -> M
         {name: {0: "N"} for name in ("x", "processed_lens", "encoder_out")}
         | {name: {2: "N"} for name in ("cached_attn", "cached_conv", "new_cached_attn", "new_cached_conv")},
     )
+
+
+def default_labels_per_frame(config: Config) -> int:
+    """How often each encoded frame is given to sherpa-onnx, if `ExportConfig.labels_per_frame` does not say."""
+    streams = config.model.chunk_frames is not None
+    return (2 if config.data.tokens is Tokens.char else 1) * (2 if streams else 1)
 
 
 def choose_encoding(loaded: Loaded, wanted: Encoding | None) -> Encoding:

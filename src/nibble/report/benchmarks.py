@@ -17,6 +17,12 @@ _EXPLAINED = {
         "configuration, tokenizer, model card. **ratio**: four bytes for each parameter of the float model, over these "
         "bytes. The weights are fresh (bytes depend on shapes alone), the labels 1024 byte pairs of a generated text."
     ),
+    "streaming": (
+        "A chunk, from its samples to its labels: log-mel features, encoder and search of sherpa-onnx, which is fed a "
+        "chunk of noise at a time. Weights are fresh, and blank is certain: a label would add one call of the decoder. "
+        "The first label: what sherpa-onnx waits for from the beginning of an utterance, then its first chunk. "
+        "**ratio** to its audio: over the time that the chunk lasts, or that the wait takes."
+    ),
     "together": (
         "Training time of one run for several precisions, against the sum of a run for each: the median time of a step "
         "at each precision, times how many such steps the schedules have. **ratio**: contender over baseline."

@@ -1,0 +1,166 @@
+"""Latency of models that stream, on one thread: what a chunk takes, and when the first label is there.
+
+A chunk is measured from its samples to its labels, all that sherpa-onnx does with them: log-mel features, encoder,
+search. It gets noise, a chunk at a time. Weights are fresh and blank is made certain, so that every frame costs one
+call of the joiner for each label it may emit; a label would add one of the decoder.
+
+The first label cannot come before the first chunk: the wait for its samples, counted from the beginning of an
+utterance, and then what they take. sherpa-onnx waits for one frame of features more than the 4 c + 3 of a chunk.
+"""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nibble.bench.fresh import fresh_model, fresh_tokenizer
+from nibble.bench.records import Measurement
+from nibble.bench.timing import Times, in_turns, measurements, torch_threads
+from nibble.config import Encoding
+from nibble.data.progress import track
+from nibble.data.tokenizer import Tokenizer
+from nibble.export.frozen import frozen_copy
+from nibble.export.loaded import Loaded
+from nibble.export.packages import need
+from nibble.export.sherpa import Exported, write_sherpa
+from nibble.features import SAMPLE_RATE, SHIFT_SAMPLES, WINDOW_SAMPLES, log_mel
+from nibble.model.chunks import feature_frames
+from nibble.model.decoding import FRAME_S
+from nibble.model.stream import Stream
+from nibble.model.transducer import BLANK
+
+MODELS = ("conformer_stream_s", "conformer_stream_l")
+QUANTS = {  # float first: the others are compared with it
+    Encoding.float: "float",
+    Encoding.w8a8: "int8",
+    Encoding.w4a8: "int4",
+    Encoding.w4: "int4",
+}
+TORCH = "int4, torch"
+AUDIO = "its audio"
+_ROUNDS = 15
+_CERTAIN = 1e4  # a bias beyond all logits
+
+
+def measure(
+    models: tuple[str, ...] = MODELS, encodings: tuple[Encoding, ...] = tuple(QUANTS), rounds: int = _ROUNDS
+) -> list[Measurement]:
+    """Each model in each encoding, against the time that its audio lasts, and against the first encoding.
+
+    Raises:
+        UserError: a package that is needed is not installed.
+    """
+    for package in ("onnx", "onnxruntime", "sherpa_onnx"):
+        need(package, "python -m nibble.bench streaming")
+    with tempfile.TemporaryDirectory() as temporary, torch_threads(1):
+        tokenizer = fresh_tokenizer(Path(temporary))
+        found = []
+        for model in models:
+            found += _measure(model, encodings, tokenizer, Path(temporary) / model, rounds)
+        return found
+
+
+def _measure(
+    model: str, encodings: tuple[Encoding, ...], tokenizer: Tokenizer, folder: Path, rounds: int
+) -> list[Measurement]:
+    folders = {_name(encoding): folder / encoding.value for encoding in encodings}
+    loaded = [_loaded(model, QUANTS[encoding], tokenizer) for encoding in encodings]
+    steps = zip(folders.values(), loaded, encodings, strict=True)
+    written = [_write(*step) for step in track(steps, f"writing {model}", len(folders))]
+    sizes_bytes = {name: one.size_bytes for name, one in zip(folders, written, strict=True)}
+    recognisers = {name: _recogniser(written_to) for name, written_to in folders.items()}
+    chunk = loaded[0].config.model.chunk_frames
+    assert chunk is not None, f"{model} streams"
+    chunk_s, wait_s = chunk * FRAME_S, first_chunk_samples(chunk) / SAMPLE_RATE
+
+    each = {name: _in_sherpa(recogniser, chunk_s) for name, recogniser in recognisers.items()}
+    each[TORCH] = _in_torch(_loaded(model, "int4", tokenizer), chunk_s)
+    times = in_turns(each, rounds, f"timing chunks of {model}") | _lasting(chunk_s, rounds)
+    pairs = [(name, AUDIO) for name in each] + [(name, _name(encodings[0])) for name in folders][1:]
+    case = f"{model}, a chunk of {1000 * chunk_s:g} ms"
+    found = measurements("streaming", case, times, pairs, threads=1, sizes_bytes=sizes_bytes)
+
+    begun = {name: _beginning(recogniser, wait_s) for name, recogniser in recognisers.items()}
+    times = in_turns(begun, rounds, f"timing the first chunk of {model}")
+    times = {name: _after(wait_s, of) for name, of in times.items()} | _lasting(wait_s, rounds)
+    pairs = [(name, AUDIO) for name in begun]
+    case = f"{model}, the first label after a wait of {1000 * wait_s:g} ms"
+    return found + measurements("streaming", case, times, pairs, threads=1, sizes_bytes=sizes_bytes)
+
+
+def first_chunk_samples(chunk: int) -> int:
+    """When sherpa-onnx begins: with the end of the last window of the frames that it waits for."""
+    frames = feature_frames(1, chunk) + 1
+    return (frames - 1) * SHIFT_SAMPLES + (SHIFT_SAMPLES + WINDOW_SAMPLES) // 2
+
+
+def _loaded(model: str, quant: str, tokenizer: Tokenizer) -> Loaded:
+    loaded = fresh_model(model, quant, tokenizer)
+    with torch.no_grad():
+        loaded.model.joiner.output.bias[BLANK] = _CERTAIN
+    return loaded
+
+
+def _write(folder: Path, loaded: Loaded, encoding: Encoding) -> Exported:
+    from nibble.export.onnx_export import default_labels_per_frame, export_graphs
+
+    graphs = export_graphs(loaded, encoding, default_labels_per_frame(loaded.config))
+    return write_sherpa(folder, loaded, {name: graph.model for name, graph in graphs.items()}, encoding)
+
+
+def _name(encoding: Encoding) -> str:
+    import sherpa_onnx
+
+    return f"{encoding.value}, sherpa-onnx {sherpa_onnx.__version__}"
+
+
+def _recogniser(folder: Path) -> Any:
+    import sherpa_onnx
+
+    files = {name: str(folder / f"{name}.onnx") for name in ("encoder", "decoder", "joiner")}
+    return sherpa_onnx.OnlineRecognizer.from_transducer(**files, tokens=str(folder / "tokens.txt"), num_threads=1)
+
+
+def _noise(duration_s: float) -> Tensor:
+    return 0.1 * torch.randn(round(duration_s * SAMPLE_RATE), generator=torch.Generator().manual_seed(0))
+
+
+def _in_sherpa(recogniser: Any, chunk_s: float) -> Callable[[], object]:
+    """The next chunk of one long stream."""
+    stream, samples = recogniser.create_stream(), _noise(chunk_s).numpy()
+
+    def hear() -> None:
+        stream.accept_waveform(SAMPLE_RATE, samples)
+        while recogniser.is_ready(stream):
+            recogniser.decode_stream(stream)
+
+    return hear
+
+
+def _beginning(recogniser: Any, first_s: float) -> Callable[[], object]:
+    """The first chunk of a new stream."""
+    samples = _noise(first_s).numpy()
+
+    def hear() -> None:
+        stream = recogniser.create_stream()
+        stream.accept_waveform(SAMPLE_RATE, samples)
+        recogniser.decode_stream(stream)
+
+    return hear
+
+
+def _in_torch(loaded: Loaded, chunk_s: float) -> Callable[[], object]:
+    """As `_in_sherpa`."""
+    stream, samples = Stream(frozen_copy(loaded.model)), _noise(chunk_s)
+    return lambda: stream.accept(log_mel(samples, loaded.config.features))
+
+
+def _lasting(duration_s: float, rounds: int) -> dict[str, Times]:
+    return {AUDIO: Times([1000 * duration_s] * rounds, [1000 * duration_s] * rounds)}
+
+
+def _after(wait_s: float, times: Times) -> Times:
+    return Times(*([1000 * wait_s + ms for ms in clock] for clock in (times.cpu_ms, times.wall_ms)))
