@@ -508,8 +508,8 @@ class ExportConfig:
     encoding: Encoding | None = None  # null: w4a8 for weights of up to 4 bits, w8a8 for more, float for a float model
     quant: QuantConfig | None = None  # quantize a float checkpoint without training; null: as trained
     # How often each encoded frame is given. sherpa-onnx emits at most one label a frame; given twice, two, and its
-    # timestamps are then twice too late. null: 2 for characters, which come that fast, and 1 for pieces; twice that of a
-    # model that streams, which often says several at the end of a chunk.
+    # timestamps are then twice too late. null: 2 for characters, which come that fast, and 1 for pieces; twice that
+    # of a model that streams, which often says several at the end of a chunk.
     labels_per_frame: int | None = None
     parity: bool = False  # compare each layer of the export with torch's, and print a table
     output: str | None = None  # the folder; null: sherpa_<encoding> or bundle in the run folder
