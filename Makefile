@@ -1,4 +1,4 @@
-# make demo     the main job on the embedded corpus: float -> int8 -> int4, one table, one transcription
+# make demo     the main job on the embedded corpus: float -> int8 -> int4, one table, one transcription, one page
 # make test     all tests
 # make kernels  compiles the optional kernels; says why when it cannot
 # make check    ruff, format, types
@@ -22,6 +22,7 @@ setup: .venv/ready
 demo: .venv/ready
 	$(BIN)/python train.py experiment=demo
 	$(BIN)/python -m nibble.report.demo
+	$(BIN)/python -m nibble.report runs/demo --part test-commands
 
 test: kernels
 	$(BIN)/python -m pytest

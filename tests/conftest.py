@@ -170,6 +170,12 @@ def fitted_run(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory):
     return fit
 
 
+@pytest.fixture(scope="session")
+def compose_tiny():
+    """compose_tiny(folder, corpus, *overrides) -> the configuration of a tiny run."""
+    return tiny_config
+
+
 def tiny_config(folder: Path, corpus: Path, *overrides: str) -> Config:
     """The configuration of a run in `folder` on `corpus`, as `train.py` composes it."""
     cli.register_schemas()

@@ -21,13 +21,15 @@ MAY_IMPORT = {
     "data": BASE | {"features", "model.subsampling"},  # how many frames an utterance becomes
     "export": BASE | {"cli", "schema", "provenance", "features", "model", "kernels", "quant", "data"},
     "evaluation": BASE | {"provenance", "features", "model", "kernels", "quant", "data", "export"},
-    "sensitivity": BASE | {"provenance", "cli", "model", "quant", "data", "export", "evaluation"},
+    "sensitivity": BASE | {"schema", "provenance", "cli", "model", "quant", "data", "export", "evaluation"},
     "wandb_key": {"errors"},
     "training": BASE | {"wandb_key", "features", "model", "kernels", "quant", "data", "export", "evaluation"},
     # What is measured is at the top: whole bundles, encoders, training steps. Only what prints it stands above.
     "bench": BASE
     | {"schema", "provenance", "cli", "features", "model", "kernels", "quant", "data", "export", "evaluation"},
-    "report": BASE | {"bench", "features", "model", "kernels", "quant", "data", "export", "evaluation", "transcribe"},
+    "report": BASE
+    | {"bench", "features", "model", "kernels", "quant", "data", "export", "evaluation", "transcribe", "provenance"}
+    | {"sensitivity"},  # reads the tables that it writes
     "dashboard": {"errors", "wandb_key"},
     "transcribe": BASE | {"features", "model", "data", "export"},
     "quantize": BASE | {"export", "evaluation", "cli"},

@@ -59,6 +59,11 @@ def config_hash(values: dict[str, Any]) -> str:
     Args:
         values: `nibble.config.plain` of the run; further keys (how it was evaluated) are hashed as they are.
     """
+    return hashlib.sha256(json.dumps(relevant(values), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def relevant(values: dict[str, Any]) -> dict[str, Any]:
+    """The plain configuration without the options that do not change the result."""
     kept: dict[str, Any] = json.loads(json.dumps(values))
     for option in _IRRELEVANT:
         *parents, name = option.split(".")
@@ -66,7 +71,7 @@ def config_hash(values: dict[str, Any]) -> str:
         for parent in parents:
             group = group.get(parent) or {}
         group.pop(name, None)
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+    return kept
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

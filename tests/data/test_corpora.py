@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nibble.config import Corpus, DataConfig
-from nibble.data.corpora import locate, parts_folder, select_parts
+from nibble.data.corpora import find_made, locate, parts_folder, select_parts
 from nibble.errors import UserError
 
 
@@ -140,3 +140,19 @@ def test_digits_already_there(tiny_corpus: Path, tmp_path: Path) -> None:
     name, folder = locate(DataConfig(corpus=Corpus.digits), tmp_path)
     assert name == "digits"
     assert folder.samefile(tiny_corpus / "LibriSpeech")
+
+
+def test_nothing_is_made_to_find_out_whether_it_is_there(tiny_corpus: Path, tmp_path: Path) -> None:
+    assert find_made(DataConfig(corpus=Corpus.embedded, corpus_dir=str(tiny_corpus)), tmp_path) == tiny_corpus
+    assert find_made(DataConfig(corpus=Corpus.embedded, corpus_dir=str(tmp_path / "none")), tmp_path) is None
+    corpora = [
+        (DataConfig(corpus=Corpus.embedded, embedded_hours=0.5), "embedded-0.5h-v3"),
+        (DataConfig(corpus=Corpus.digits), "digits"),
+        (DataConfig(corpus=Corpus.digits, fsdd_dir="clone"), "digits-fsdd"),
+        (DataConfig(corpus=Corpus.librispeech), "librispeech"),
+    ]
+    assert [find_made(data, tmp_path) for data, _ in corpora] == [None] * len(corpora)
+    assert list(tmp_path.iterdir()) == []
+    for data, name in corpora:
+        (tmp_path / name).mkdir()
+        assert find_made(data, tmp_path) == tmp_path / name

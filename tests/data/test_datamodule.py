@@ -167,6 +167,14 @@ def test_dev_noise_is_the_same_in_every_run_and_at_its_level(tiny_corpus: Path, 
     assert 10 * np.log10(power(speech) / power(noisy - speech)) == pytest.approx(5.0, abs=0.01)
 
 
+def test_some_utterances_are_as_among_all(tiny_corpus: Path, root: Path) -> None:
+    module = disturbed(tiny_corpus, root)
+    every = {name: batch.features[row] for batch in module.val_dataloader() for row, name in enumerate(batch.ids)}
+    (batch,) = module.dataloader(["dev-tiny"], ids=["12-1-0000"])
+    assert batch.ids == ["12-1-0000"]
+    assert torch.equal(batch.features[0], every["12-1-0000"][: len(batch.features[0])])
+
+
 def test_stored_features_equal_those_made_on_the_fly(tiny_corpus: Path, root: Path) -> None:
     options = DataConfig(corpus=Corpus.librispeech, corpus_dir=str(tiny_corpus), spec_augment=MASKS)
     stored = SpeechDataModule(options, FeatureConfig(storage=FeatureStorage.stored), HARDWARE, 1, root)

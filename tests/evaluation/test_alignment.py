@@ -1,4 +1,4 @@
-from nibble.evaluation.alignment import aligned
+from nibble.evaluation.alignment import align, aligned
 
 
 def test_words_stand_under_each_other_and_gaps_are_stars() -> None:
@@ -25,3 +25,10 @@ def test_long_utterances_go_on_in_the_next_pair_of_lines() -> None:
     assert [line[:3] for line in lines] == ["ref", "hyp"] * (len(lines) // 2)
     assert all(len(line.rstrip()) <= 14 for line in lines)
     assert " ".join(line[4:].strip() for line in lines[::2]).split() == ["one", "two", "three", "four", "five"]
+
+
+def test_pairs_say_what_became_of_each_word() -> None:
+    pairs = align("one two three", "one too three four")
+    assert pairs == [("one", "one"), ("two", "too"), ("three", "three"), ("", "four")]
+    assert [pair.kind for pair in pairs] == ["same", "substituted", "same", "inserted"]
+    assert [pair.kind for pair in align("one", "")] == ["deleted"]

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from nibble.evaluation.records import Record, append
-from nibble.report.__main__ import BEGIN, END, main
+from nibble.report.__main__ import main
+from nibble.report.documents import BEGIN, END
 from nibble.report.gains import gains
 from nibble.report.precisions import summary
 from nibble.report.results import render

@@ -59,7 +59,7 @@ def test_what_it_writes_is_a_precision_for_train(write_run, conf):
 def test_without_a_budget_it_ranks_only(write_run, conf):
     found = analyse(options(write_run(), part=SensitivityPart.dev, method=DamageMethod.loss), conf)
     assert found.assignment is None
-    assert [path.name for path in found.written] == ["mine.png"]
+    assert [path.name for path in found.written] == ["mine.png", "sensitivity_mine.json"]
     assert not (conf / "quant" / "mine.yaml").exists()
     text = shown(found)
     assert "rank correlation" in text

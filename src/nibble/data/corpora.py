@@ -8,8 +8,8 @@ from pathlib import Path
 from lhotse.recipes.librispeech import LIBRISPEECH, MINI_LIBRISPEECH, download_librispeech
 
 from nibble.config import Corpus, DataConfig
-from nibble.data.digits import build_digits
-from nibble.data.synthesis import make_embedded
+from nibble.data.digits import BUILT, build_digits
+from nibble.data.synthesis import embedded_folder, make_embedded
 from nibble.errors import UserError, nearest
 
 OPENSLR = "https://www.openslr.org/resources"
@@ -35,6 +35,19 @@ def locate(data: DataConfig, root: Path, base_url: str = OPENSLR) -> tuple[str, 
     folder = root / data.corpus.value
     _download(data.corpus, wanted, folder, base_url)
     return data.corpus.value, folder / "LibriSpeech"
+
+
+def find_made(data: DataConfig, root: Path) -> Path | None:
+    """The folder that `locate` finds if nothing has to be made or downloaded for it; None if something has to."""
+    if data.corpus_dir is not None:
+        folder = Path(data.corpus_dir)
+    elif data.corpus == Corpus.embedded:
+        folder = embedded_folder(root, data.embedded_hours)
+    elif data.corpus == Corpus.digits:
+        folder = root / (BUILT if data.fsdd_dir is not None else data.corpus.value)
+    else:
+        folder = root / data.corpus.value
+    return folder if folder.is_dir() else None
 
 
 def parts_folder(folder: Path, option: str) -> Path:

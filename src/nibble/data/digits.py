@@ -29,6 +29,7 @@ PARTS = {
 FIRST_CHAPTER = {"train-digits": 100, "dev-digits": 200, "test-digits": 300}
 FIRST_SPEAKER = 1001
 CHAPTER_UTTERANCES = 50
+BUILT = "digits-fsdd"  # folder of what is built here
 DIGITS = (2, 7)  # least and most in an utterance
 GAP_S = (0.03, 0.15)  # least and most pause between two
 
@@ -43,7 +44,7 @@ def build_digits(fsdd_dir: Path, root: Path) -> Path:
     Raises:
         UserError: `fsdd_dir` is no clone of the data set, a recording is damaged, or the disk is full.
     """
-    folder = root / "digits-fsdd"
+    folder = root / BUILT
     if not folder.exists():
         recordings = find_recordings(fsdd_dir)
         make_whole(folder, lambda partial: _build(partial, recordings))

@@ -64,10 +64,15 @@ def make_embedded(root: Path, hours: float = DEFAULT_HOURS) -> Path:
         raise UserError(
             f"data.embedded_hours={hours:g}: give {HOURS[0]:g} (for every word to be heard) to {HOURS[1]:g}"
         )
-    folder = root / f"embedded-{hours:g}h-{VERSION}"
+    folder = embedded_folder(root, hours)
     make_whole(folder, lambda partial: _make(partial, hours))
     check(folder)
     return folder
+
+
+def embedded_folder(root: Path, hours: float) -> Path:
+    """Where `make_embedded` puts it."""
+    return root / f"embedded-{hours:g}h-{VERSION}"
 
 
 def check(folder: Path, full: bool = False) -> dict[str, Any]:

@@ -1,9 +1,47 @@
-"""Reference and hypothesis word by word, coloured for the terminal."""
+"""Reference and hypothesis word by word, as pairs and coloured for the terminal."""
+
+from enum import StrEnum
+from typing import NamedTuple
 
 import kaldialign
 from rich.text import Text
 
 _STAR = "*"
+_GAP = " "  # no word contains a space
+
+
+class Kind(StrEnum):
+    """What became of a word."""
+
+    same = "same"
+    substituted = "substituted"
+    deleted = "deleted"
+    inserted = "inserted"
+
+
+class Pair(NamedTuple):
+    """A word of the reference and what was recognised in its place; empty where there is nothing."""
+
+    reference: str
+    hypothesis: str
+
+    @property
+    def kind(self) -> Kind:
+        """What became of the word."""
+        if self.reference == self.hypothesis:
+            return Kind.same
+        if not self.reference:
+            return Kind.inserted
+        return Kind.substituted if self.hypothesis else Kind.deleted
+
+
+_STYLES = {Kind.same: "", Kind.substituted: "bold yellow", Kind.deleted: "bold red", Kind.inserted: "bold blue"}
+
+
+def align(reference: str, hypothesis: str) -> list[Pair]:
+    """The words of both in order, with as few edits as there can be."""
+    found = kaldialign.align(reference.split(), hypothesis.split(), _GAP)
+    return [Pair(*("" if word == _GAP else word for word in words)) for words in found]
 
 
 def aligned(reference: str, hypothesis: str, width: int = 80) -> Text:
@@ -16,23 +54,13 @@ def aligned(reference: str, hypothesis: str, width: int = 80) -> Text:
         hypothesis: what was recognised.
         width: columns; a pair of lines that would be longer goes on in the next pair, unless it is one long word.
     """
-    gap = " "  # no word contains a space
     lines: list[Text] = []
     top, bottom = Text("ref "), Text("hyp ")
-    for spoken, recognised in kaldialign.align(reference.split(), hypothesis.split(), gap):
-        columns = max(len(spoken), len(recognised))
+    for pair in align(reference, hypothesis):
+        columns = max(map(len, pair))
         if len(top) > len("ref ") and len(top) + columns > width:
             lines += [top, bottom]
             top, bottom = Text("ref "), Text("hyp ")
-        style = _style(spoken == gap, recognised == gap, spoken == recognised)
-        for line, word in ((top, spoken), (bottom, recognised)):
-            line.append((_STAR * columns if word == gap else word.ljust(columns)) + " ", style=style)
+        for line, word in zip((top, bottom), pair, strict=True):
+            line.append((word.ljust(columns) if word else _STAR * columns) + " ", style=_STYLES[pair.kind])
     return Text("\n").join([*lines, top, bottom])
-
-
-def _style(inserted: bool, deleted: bool, same: bool) -> str:
-    if inserted:
-        return "bold blue"
-    if deleted:
-        return "bold red"
-    return "" if same else "bold yellow"

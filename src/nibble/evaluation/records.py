@@ -42,6 +42,11 @@ class Record:
     command: str
     config_hash: str
 
+    @property
+    def trained(self) -> bool:
+        """Whether the weights were trained at this precision; else they are a float run's."""
+        return self.method not in ("ptq", "gptq")
+
 
 def append(path: Path, record: Record) -> None:
     """Add one line. A reader or another writer never sees half of it.

@@ -1,42 +1,35 @@
-"""python -m nibble.report: write RESULTS.md, and the tables of README.md, from the records and benchmarks.
+"""Without runs: write RESULTS.md, and the tables of README.md, from the records and benchmarks.
 
-With --check, only say whether both are up to date.
+With runs: write one HTML file that compares them and shows each, without a network; or their table with --format.
+
+python -m nibble.report runs/digits
+python -m nibble.report runs/digits --format latex
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
-from nibble.bench.records import read as read_benchmarks
 from nibble.errors import UserError
-from nibble.evaluation.records import read
-from nibble.report import benchmarks
-from nibble.report.precisions import summary
-from nibble.report.results import render
-
-BEGIN, END = "<!-- results: written by make results -->", "<!-- end of results -->"
+from nibble.report.documents import write_documents
+from nibble.report.formats import Format, written
+from nibble.report.gathering import gather
+from nibble.report.page.contents import collect
+from nibble.report.page.writing import render
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns 0, or 1 if a document is not what the records say (--check) or cannot be written."""
-    parser = argparse.ArgumentParser(prog="python -m nibble.report", description=__doc__)
-    parser.add_argument("--records", type=Path, default=Path("results/records.jsonl"), metavar="FILE")
-    parser.add_argument("--benchmarks", type=Path, default=Path("results/bench.jsonl"), metavar="FILE", help="if any")
-    parser.add_argument("--output", type=Path, default=Path("RESULTS.md"), metavar="FILE")
-    parser.add_argument("--readme", type=Path, default=Path("README.md"), metavar="FILE", help="its tables, if any")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a document would change")
-    options = parser.parse_args(arguments)
+    """Returns 0, or 1 if there is nothing to report, a file cannot be written, or --check finds a difference."""
+    options = _parser().parse_args(arguments)
     try:
-        records = read(options.records)
-        sections = [render(records), benchmarks.render(read_benchmarks(options.benchmarks))]
-        documents = {options.output: "\n".join(filter(None, sections))}
-        if options.readme.is_file():
-            documents[options.readme] = with_tables(options.readme.read_text(encoding="utf-8"), summary(records))
-        for path, text in documents.items():
-            if not options.check:
-                path.write_text(text, encoding="utf-8")
-            elif not path.is_file() or path.read_text(encoding="utf-8") != text:
-                raise UserError(f"{path} is not what {options.records} and {options.benchmarks} say; make results")
+        if options.runs:
+            report(options)
+        elif options.format is not None or options.part is not None:
+            raise UserError("--format and --part are for runs: python -m nibble.report runs/NAME --format md")
+        else:
+            output = options.output or Path("RESULTS.md")
+            write_documents(options.records, options.benchmarks, output, options.readme, options.check)
     except OSError as error:
         print(f"error: {error.filename} cannot be written: {error.strerror}", file=sys.stderr)
         return 1
@@ -46,11 +39,50 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def with_tables(readme: str, tables: str) -> str:
-    """`readme` with `tables` between its two markers; as it is if it has none."""
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{tables}\n{END}{after}" if begin and end else readme
+def report(options: argparse.Namespace) -> None:
+    """Write the page of some runs, or their table."""
+    if options.check:
+        raise UserError("--check compares RESULTS.md with the records; leave the runs out")
+    comparison, notes = gather(options.runs, options.records, options.part)
+    for note in notes:
+        print(note, file=sys.stderr)
+    format_ = options.format or Format.html
+    if format_ is not Format.html:
+        text = written(comparison, format_)
+        if options.output is None:
+            print(text, end="")
+            return
+    else:
+        text = render(comparison, collect(comparison, options.utterances), notes)
+    output: Path = options.output or _common(options.runs) / "report.html"
+    output.write_text(text, encoding="utf-8")
+    print(f"{output}: {output.stat().st_size:,} bytes")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m nibble.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="a run folder, or a folder of runs")
+    parser.add_argument("--format", type=Format, choices=list(Format), help="of runs")
+    parser.add_argument("--part", metavar="NAME", help="of runs: the part they were evaluated on, if on several")
+    parser.add_argument("--utterances", type=int, default=12, metavar="N", help="worst utterances on the page; 0: none")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="RESULTS.md; of runs: report.html in their folder, for other formats standard output",
+    )
+    parser.add_argument("--records", type=Path, default=Path("results/records.jsonl"), metavar="FILE")
+    parser.add_argument("--benchmarks", type=Path, default=Path("results/bench.jsonl"), metavar="FILE", help="if any")
+    parser.add_argument("--readme", type=Path, default=Path("README.md"), metavar="FILE", help="its tables, if any")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a document would change")
+    return parser
+
+
+def _common(paths: list[Path]) -> Path:
+    """The folder that all paths are in, or are."""
+    return Path(os.path.commonpath([path.resolve() for path in paths]))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from nibble.evaluation.records import Record
 from nibble.report.gains import gains
-from nibble.report.tables import System, baseline, markdown, percent, points, systems
+from nibble.report.tables import METHODS, System, baseline, markdown, percent, points, systems
 
 _HEADER = (
     "model",
@@ -18,14 +18,6 @@ _HEADER = (
     "RTF",
     "threads",
 )
-_METHODS = {
-    "float": "",
-    "ptq": ", not trained",
-    "gptq": ", not trained, GPTQ",
-    "qat": ", trained",
-    "distilled": ", distilled",
-    "shared": ", one run for several precisions",
-}
 _INTRODUCTION = """\
 # Results
 
@@ -75,7 +67,7 @@ def _row(system: System, among: Sequence[System]) -> list[str]:
     float_system = baseline(system, among)
     return [
         last.model,
-        f"{last.quant}{_METHODS[last.method]} ({last.backend})",
+        f"{_precision(last)} ({last.backend})",
         f"{system.bits:.2f}",
         ", ".join(map(str, system.seeds)),
         percent(system.wer),
@@ -89,7 +81,7 @@ def _row(system: System, among: Sequence[System]) -> list[str]:
 
 def _origins(rows: Iterable[System]) -> list[str]:
     return [
-        f"- {record.model} {record.quant}{_METHODS[record.method]} ({record.backend}), seed {record.seed}: "
+        f"- {record.model} {_precision(record)} ({record.backend}), seed {record.seed}: "
         f"{100 * record.wer:.2f} % (substitutions {record.substitutions}, deletions {record.deletions}, "
         f"insertions {record.insertions}); {record.hardware}; commit {record.commit[:12]}"
         f"{'+dirty' if record.commit.endswith('+dirty') else ''}; configuration {record.config_hash}; "
@@ -97,3 +89,7 @@ def _origins(rows: Iterable[System]) -> list[str]:
         for system in rows
         for record in system.records
     ]
+
+
+def _precision(record: Record) -> str:
+    return ", ".join(filter(None, [record.quant, METHODS[record.method]]))

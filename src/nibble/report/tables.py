@@ -6,6 +6,15 @@ from dataclasses import dataclass
 from nibble.evaluation.records import Record
 from nibble.evaluation.wer import interval, paired_interval
 
+METHODS = {  # of records, in words
+    "float": "",
+    "ptq": "not trained",
+    "gptq": "not trained, GPTQ",
+    "qat": "trained",
+    "distilled": "distilled",
+    "shared": "one run for several precisions",
+}
+
 
 @dataclass(frozen=True)
 class System:
@@ -40,8 +49,7 @@ class System:
 
     def is_phase_of_run_of(self, other: "System") -> bool:
         """Whether both were trained, one after the other, in one run."""
-        untrained = {"ptq", "gptq"} & {self.last.method, other.last.method}
-        return not untrained and self.last.config_hash == other.last.config_hash
+        return self.last.trained and other.last.trained and self.last.config_hash == other.last.config_hash
 
     def difference(self, other: "System") -> tuple[float, float, float] | None:
         """WER of this minus WER of `other` on the same utterances, over the seeds both have: (value, low, high).
@@ -73,7 +81,7 @@ def systems(records: Iterable[Record]) -> list[System]:
         key = (record.model, record.quant, record.method, record.backend)
         groups.setdefault(key, {})[record.seed] = record
     found = [System(tuple(seeds[seed] for seed in sorted(seeds))) for seeds in groups.values()]
-    return sorted(found, key=_order)
+    return sorted(found, key=order)
 
 
 def baseline(system: System, among: Sequence[System]) -> System | None:
@@ -81,7 +89,7 @@ def baseline(system: System, among: Sequence[System]) -> System | None:
     if system.last.method == "float":
         return None
     for other in among:
-        same = all(of(other.last) == of(system.last) for of in (_model, engine, _search))
+        same = all(of(other.last) == of(system.last) for of in (_model, engine, search))
         if other.last.method == "float" and same:
             return other
     return None
@@ -107,7 +115,8 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
-def _order(system: System) -> tuple[str, int, str, str]:
+def order(system: System) -> tuple[str, int, str, str]:
+    """Of rows: by model, the largest file first."""
     last = system.last
     return last.model, -last.bundle_bytes, last.method, last.backend
 
@@ -122,6 +131,6 @@ def _model(record: Record) -> str:
     return record.model
 
 
-def _search(record: Record) -> str:
+def search(record: Record) -> str:
     """greedy, beam8 ...: the last word of the backend."""
     return record.backend.split()[-1]

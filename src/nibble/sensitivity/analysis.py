@@ -10,7 +10,7 @@ from nibble import provenance
 from nibble.config import DamageMethod, SensitivityConfig, overridden
 from nibble.errors import UserError
 from nibble.evaluation.evaluate import choose_device
-from nibble.export.checkpoint import load_checkpoint
+from nibble.export.checkpoint import load_checkpoint, run_folder
 from nibble.export.loaded import Loaded
 from nibble.sensitivity.assignment import monotone, total
 from nibble.sensitivity.budget import assign_within, assigned_bytes, average_bits, check_budget, mixed, weight_counts
@@ -19,6 +19,7 @@ from nibble.sensitivity.fisher import estimated_damage
 from nibble.sensitivity.picture import draw
 from nibble.sensitivity.rules import as_yaml
 from nibble.sensitivity.speech import read_batches
+from nibble.sensitivity.table import DamageTable, write_table
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Analysis:
 
 
 def analyse(options: SensitivityConfig, conf: Path) -> Analysis:
-    """Find the damage of each layer, assign bits if there is a budget, and write rules and picture.
+    """Find the damage of each layer, assign bits if there is a budget, and write rules, picture and table.
 
     Args:
         options: of the command.
@@ -67,7 +68,9 @@ def analyse(options: SensitivityConfig, conf: Path) -> Analysis:
     if budget:
         _assign(found, loaded, options, rules_file)
     draw(damage, found.assignment, Path(options.plot), f"{config.name}, {options.method.value}")
-    found.written.append(Path(options.plot))
+    heard = f"{sum(map(len, batches))} utterances of the {options.part.value} speech"
+    table = DamageTable.of(options.name, options.method.value, heard, damage, found.assignment)
+    found.written += [Path(options.plot), write_table(table, run_folder(loaded.path))]
     return found
 
 

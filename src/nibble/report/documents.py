@@ -1,0 +1,44 @@
+"""RESULTS.md and the tables of README.md, from the records and benchmarks of this repository."""
+
+from pathlib import Path
+
+from nibble.bench.records import read as read_benchmarks
+from nibble.errors import UserError
+from nibble.evaluation.records import read
+from nibble.report import benchmarks
+from nibble.report.precisions import summary
+from nibble.report.results import render
+
+BEGIN, END = "<!-- results: written by make results -->", "<!-- end of results -->"
+
+
+def write_documents(records_file: Path, benchmarks_file: Path, output: Path, readme: Path, check: bool) -> None:
+    """Write what the records say, or only compare.
+
+    Args:
+        records_file: of evaluations.
+        benchmarks_file: of benchmarks, if any.
+        output: RESULTS.md.
+        readme: gets tables between its markers, if it is there and has them.
+        check: write nothing.
+
+    Raises:
+        UserError: no records, or with `check` a document that would change.
+    """
+    records = read(records_file)
+    sections = [render(records), benchmarks.render(read_benchmarks(benchmarks_file))]
+    documents = {output: "\n".join(filter(None, sections))}
+    if readme.is_file():
+        documents[readme] = with_tables(readme.read_text(encoding="utf-8"), summary(records))
+    for path, text in documents.items():
+        if not check:
+            path.write_text(text, encoding="utf-8")
+        elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+            raise UserError(f"{path} is not what {records_file} and {benchmarks_file} say; make results")
+
+
+def with_tables(readme: str, tables: str) -> str:
+    """`readme` with `tables` between its two markers; as it is if it has none."""
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{tables}\n{END}{after}" if begin and end else readme

@@ -1,0 +1,35 @@
+"""From paths to a comparison: runs, their records, and what of both is left out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nibble.errors import UserError
+from nibble.evaluation.records import read
+from nibble.report.comparison import Comparison, compare
+from nibble.report.matching import match
+from nibble.report.runs import find_runs
+
+
+def gather(paths: Sequence[Path], records_file: Path, part: str | None) -> tuple[Comparison, list[str]]:
+    """The comparison of the runs at or below `paths`, and a sentence for each kind of run that is not in it.
+
+    Raises:
+        UserError: no finished run, no record of any, or measurements on several kinds of speech.
+    """
+    runs, unfinished = find_runs(paths)
+    measured = match(runs, read(records_file))
+    if not measured:
+        raise UserError(
+            f"{records_file} has no evaluation of {', '.join(run.name for run in runs[:3])}"
+            f"{' …' if len(runs) > 3 else ''}; add one: python evaluate.py checkpoint={runs[0].folder}"
+        )
+    comparison = compare(measured, part)
+    known, shown = {one.run.name for one in measured}, {run.name for run in comparison.runs}
+    left_out = {
+        "not finished": [str(folder) for folder in unfinished],
+        f"no evaluation in {records_file}, or a later run has the same options": [
+            run.name for run in runs if run.name not in known
+        ],
+        f"not evaluated on {comparison.speech.part}": sorted(known - shown),
+    }
+    return comparison, [f"Left out ({why}): {', '.join(names)}." for why, names in left_out.items() if names]

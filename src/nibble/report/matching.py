@@ -1,0 +1,59 @@
+"""Which records are of which runs."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from nibble.config import Search, plain
+from nibble.evaluation.records import Record
+from nibble.provenance import config_hash
+from nibble.report.runs import Run
+from nibble.report.tables import search
+
+
+class Measurement(NamedTuple):
+    """A record and the run that it is of."""
+
+    run: Run
+    record: Record
+
+
+def match(runs: Sequence[Run], records: Sequence[Record]) -> list[Measurement]:
+    """The records of `runs`, in the order of `records`.
+
+    A record of a trained precision is of the run that has its configuration; of equal runs, the last one counts. A
+    record of float weights quantized without training is of the run that its command names, else of the only float
+    run with its experiment, model and seed, else of the only run with these.
+    """
+    by_hash: dict[str, Run] = {}
+    searches = {(record.part, search(record)) for record in records}
+    for run in sorted(runs, key=lambda run: run.finished_s):
+        by_hash.update(dict.fromkeys(_hashes(run, searches), run))
+    latest = list({run.name: run for run in by_hash.values()}.values())
+    found = []
+    for record in records:
+        of = by_hash.get(record.config_hash) if record.trained else _float_run(latest, record)
+        if of is not None:
+            found.append(Measurement(of, record))
+    return found
+
+
+def _hashes(run: Run, searches: set[tuple[str, str]]) -> Iterator[str]:
+    """What `config_hash` the records of a run have: of its options as it wrote them, and with later options."""
+    for settings in (run.settings, plain(run.config)):
+        for part, found_by in searches:
+            how: dict[str, Any] = {"parts": part.split("+"), "decoding": Search.greedy.value}
+            if found_by != Search.greedy:
+                how |= {"decoding": Search.beam.value, "beam_width": int(found_by.removeprefix(Search.beam))}
+            for most in {None, run.config.trainer.max_validation_utterances}:
+                yield config_hash({**settings, "evaluation": {**how, "max_utterances": most}})
+
+
+def _float_run(runs: Sequence[Run], record: Record) -> Run | None:
+    """The run whose float weights an untrained record is of; None if more than one may be."""
+    of = (record.experiment, record.model, record.seed)
+    alike = [run for run in runs if (run.config.name, run.config.model.name, run.config.seed) == of]
+    given = re.findall(r"checkpoint=(\S+)", record.command)
+    named = [run for run in alike if run.folder.name in re.split(r"[/,\[\]]", "/".join(given))]
+    floats = [run for run in alike if not run.config.quant.rules]
+    return next((found[0] for found in (named, floats, alike) if len(found) == 1), None)

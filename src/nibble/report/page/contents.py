@@ -1,0 +1,141 @@
+"""Everything that the page shows, as plain data: what its template and its script read."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from nibble.data.batch import Batch
+from nibble.data.progress import track
+from nibble.errors import UserError
+from nibble.export.checkpoint import load_checkpoint
+from nibble.export.loaded import Loaded
+from nibble.report.comparison import Comparison, Row, Speech
+from nibble.report.formats import cells
+from nibble.report.page.curves import curve, phases, read_metrics, sqnr
+from nibble.report.page.front import apart, pareto_front
+from nibble.report.page.layers import histograms
+from nibble.report.page.utterances import read, recognised, shown, worst
+from nibble.report.runs import Run
+from nibble.sensitivity.table import DamageTable, read_tables
+
+Plain = dict[str, Any]
+
+
+@dataclass
+class Contents:
+    """Of one page. All rates are in percent."""
+
+    rows: list[Plain]  # in the order of the table
+    runs: list[Plain]  # by name
+    utterances: dict[str, Plain]  # the worst, by id
+    damage: list[Plain]  # tables of sensitivities
+    silence: str  # why there are no utterances; empty if there are some
+
+
+def collect(comparison: Comparison, max_utterances: int) -> Contents:
+    """Read what the runs of a comparison left, and let each recognise the worst utterances once more.
+
+    Args:
+        comparison: of finished runs.
+        max_utterances: how many to show; 0 for none.
+
+    Raises:
+        UserError: a checkpoint, a metrics.csv or a table of sensitivities is damaged.
+    """
+    runs = comparison.runs
+    contents = Contents(_rows(comparison), [], {}, [], "")
+    ids = worst((record for run in runs if (record := comparison.own(run))), max_utterances)
+    heard = _Heard(comparison.speech, ids, "No run made an error." if max_utterances else "Left out: --utterances 0.")
+    for run in track(runs, "reading runs", len(runs)):
+        loaded = load_checkpoint(run.folder)
+        contents.runs.append(_run(comparison, run) | {"layers": histograms(loaded.model), "heard": heard.by(loaded)})
+        contents.damage += [_damage(run, table) for table in read_tables(run.folder)]
+    contents.utterances, contents.silence = heard.shown, heard.silence
+    return contents
+
+
+class _Heard:
+    """The worst utterances, read once for all runs with the same features."""
+
+    def __init__(self, speech: Speech, ids: Sequence[str], none: str) -> None:
+        self.speech = speech
+        self.ids = ids
+        self.silence = "" if ids else none
+        self.shown: dict[str, Plain] = {}
+        self._batches: dict[int, list[Batch]] = {}  # mel bins -> utterances
+
+    def by(self, loaded: Loaded) -> dict[str, list[list[str]]]:
+        """What a run recognises in them; nothing if they cannot be read here."""
+        if self.silence:
+            return {}
+        mel_bins = loaded.config.features.mel_bins
+        if mel_bins not in self._batches:
+            try:
+                self._batches[mel_bins] = read(loaded, self.speech, self.ids)
+            except UserError as error:
+                self.silence = f"The utterances cannot be shown: {error}."
+                return {}
+            self.shown = self.shown or shown(self._batches[mel_bins])
+        return recognised(loaded, self._batches[mel_bins])
+
+
+def _rows(comparison: Comparison) -> list[Plain]:
+    rows = [_row(comparison, row) | {"row": number} for number, row in enumerate(comparison.rows)]
+    for cost in ("bytes", "rtf"):
+        front = pareto_front([(row[cost], row["wer"]) for row in rows])
+        named = apart([(row[cost], row["wer"]) for row in rows], front)
+        for number, row in enumerate(rows):
+            row |= {f"front_{cost}": number in front, f"named_{cost}": number in named}
+    return rows
+
+
+def _row(comparison: Comparison, row: Row) -> Plain:
+    weights, how, _, wer, difference, size, smaller, rtf = cells(comparison, row)
+    names = [run.name for run in comparison.runs]
+    value, low, high = (100 * rate for rate in row.wer)
+    kind = "float" if row.last.method == "float" else "trained" if row.last.trained else "not trained"
+    return {
+        "weights": weights,
+        "how": how,
+        "kind": kind,
+        "runs": [(seed, names.index(run.name)) for seed, run in zip(row.system.seeds, row.runs, strict=True)],
+        "wer": value,
+        "low": low,
+        "high": high,
+        "bytes": row.last.bundle_bytes,
+        "ratio": row.last.ratio,
+        "rtf": row.system.rtf,
+        "difference": 100 * row.difference[0] if row.difference else None,
+        "verdict": _verdict(row),
+        "cells": {"wer": wer, "difference": difference, "bytes": size, "ratio": smaller, "rtf": rtf},
+        "description": f"{', '.join(filter(None, [weights, how]))}: WER {wer} %, {size} bytes, RTF {rtf}",
+    }
+
+
+def _verdict(row: Row) -> str:
+    """Whether the interval of the difference to float excludes zero; empty for float itself."""
+    if row.difference is None:
+        return ""
+    _, low, high = row.difference
+    return "worse" if low > 0 else "better" if high < 0 else "same"
+
+
+def _run(comparison: Comparison, run: Run) -> Plain:
+    metrics, record = read_metrics(run.folder), comparison.own(run)
+    return {
+        "name": run.name,
+        "wer": None if record is None else round(100 * record.wer, 2),
+        "command": run.command or (record.command if record else ""),
+        "config": OmegaConf.to_yaml(OmegaConf.create(run.settings)),
+        "origin": f"{record.hardware}; commit {record.commit[:12]}" if record else "",
+        "phases": [phase._asdict() for phase in phases(run.config, metrics)],
+        "loss": curve(metrics, "train_loss"),
+        "errors": [[step, 100 * rate] for step, rate in curve(metrics, "val_wer")],
+        "sqnr": sqnr(metrics),
+    }
+
+
+def _damage(run: Run, table: DamageTable) -> Plain:
+    return {"run": run.name, **asdict(table)}

@@ -1,0 +1,37 @@
+"""Which of several systems no other beats, and which of these can have a name in a chart."""
+
+import math
+from collections.abc import Sequence
+
+_LEAST = 0.09  # distance between two names, as a share of the chart
+
+Point = tuple[float, float]  # cost above 0 and errors; less is better in both
+
+
+def pareto_front(points: Sequence[Point]) -> list[int]:
+    """The numbers of the points that no point costing as little or less undercuts in errors, the cheapest first."""
+    found: list[int] = []
+    for number in sorted(range(len(points)), key=lambda number: points[number]):
+        if not found or points[number][1] < points[found[-1]][1]:
+            found.append(number)
+    return found
+
+
+def apart(points: Sequence[Point], front: Sequence[int]) -> list[int]:
+    """Of a front those whose names do not meet; the one with fewest errors first, then the cheapest and so on."""
+    places = {number: _place(points, number) for number in front}
+    found: list[int] = []
+    for number in [*front[-1:], *front[:-1]]:
+        if all(math.dist(places[number], places[other]) >= _LEAST for other in found):
+            found.append(number)
+    return found
+
+
+def _place(points: Sequence[Point], number: int) -> Point:
+    """Where a point lies in a chart with logarithmic axes, each from 0 to 1."""
+    logs = [[math.log1p(value) if axis else math.log(value) for axis, value in enumerate(point)] for point in points]
+    place = []
+    for axis in range(2):
+        values = [log[axis] for log in logs]
+        place.append((logs[number][axis] - min(values)) / (max(values) - min(values) or 1.0))
+    return place[0], place[1]

@@ -1,0 +1,91 @@
+"""Run folders: what `train.py` left, at or below the paths that a user names."""
+
+import json
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from nibble.config import Config, from_plain
+from nibble.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    folder: Path
+    name: str  # its folder, without what all runs of a report have in common
+    settings: dict[str, Any]  # plain, as the version that trained it wrote them
+    config: Config  # the same, with the defaults of options that came later
+    finished_s: float  # when its bundle was written, in seconds since 1970
+
+    @property
+    def command(self) -> str | None:
+        """What starts this run again; None if `train.py` did not start it."""
+        overrides = self.folder / ".hydra" / "overrides.yaml"
+        if not overrides.is_file():
+            return None
+        given = OmegaConf.load(overrides)
+        return shlex.join(["python", "train.py", *(str(override) for override in given)])
+
+
+def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[Path]]:
+    """The finished runs at or below `paths` in the order of their names, and the folders of those not finished.
+
+    Raises:
+        UserError: a path is no run and has none below it, or is a run that is not finished.
+    """
+    folders = {folder.resolve(): folder for path in paths for folder in _folders(path)}
+    finished = [folder for folder in folders.values() if _is_finished(folder)]
+    for path in paths:
+        if _is_run(path) and not _is_finished(path):
+            raise UserError(f"{path} is not finished: it has no bundle/. To go on: python train.py resume={path}")
+    if not finished:
+        raise UserError(
+            f"no run below {', '.join(map(str, paths))} is finished; to go on with one: "
+            f"python train.py resume={next(iter(folders.values()))}"
+        )
+    common = Path(os.path.commonpath([folder.parent for folder in finished]))
+    runs = [_read(folder, str(folder.relative_to(common))) for folder in sorted(finished)]
+    return runs, sorted(set(folders.values()) - set(finished))
+
+
+def _folders(path: Path) -> Iterator[Path]:
+    """The run folders at or below `path`."""
+    if not path.is_dir():
+        siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        hint = f"; in {path.parent} there is: {nearest(path.name, siblings)}" if siblings else ""
+        raise UserError(f"{path} is not a folder{hint}")
+    found = []
+    for parent, names, _ in os.walk(path, followlinks=True):
+        if _is_run(Path(parent)):
+            found.append(Path(parent))
+            names.clear()  # what lies in a run belongs to it
+    if not found:
+        raise UserError(
+            f"{path} is not a run folder, and no run lies below it: a run has checkpoints/ and, once finished, "
+            "bundle/. Give runs/NAME/RUN, or runs/NAME for all runs of an experiment"
+        )
+    yield from found
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "checkpoints").is_dir()
+
+
+def _is_finished(folder: Path) -> bool:
+    return (folder / "bundle" / "config.json").is_file()
+
+
+def _read(folder: Path, name: str) -> Run:
+    described = folder / "bundle" / "config.json"
+    try:
+        settings = json.loads(described.read_text(encoding="utf-8"))["config"]
+        return Run(folder, name, settings, from_plain(settings), described.stat().st_mtime)
+    except (ValueError, KeyError, TypeError, OSError, UserError) as error:
+        raise UserError(f"{described} cannot be read: {error}; leave this run out, or train it again") from error

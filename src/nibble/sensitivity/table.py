@@ -1,0 +1,60 @@
+"""The damage of each layer as a file in the run's folder, for reports."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from nibble.errors import UserError
+from nibble.schema import build
+from nibble.sensitivity.damage import Damage
+
+_PREFIX = "sensitivity_"
+
+
+@dataclass(frozen=True)
+class DamageTable:
+    """What one analysis found."""
+
+    name: str  # of the analysis
+    method: str  # loss or fisher
+    speech: str  # what it was found on
+    damage: dict[str, dict[str, float]]  # layer -> bits -> nats per label
+    assignment: dict[str, int] | None  # layer -> bits; None without a budget
+
+    @classmethod
+    def of(
+        cls, name: str, method: str, speech: str, damage: Damage, assignment: dict[str, int] | None
+    ) -> "DamageTable":
+        """With bits as JSON has them."""
+        text = {layer: {str(bits): value for bits, value in widths.items()} for layer, widths in damage.items()}
+        return cls(name, method, speech, text, assignment)
+
+
+def write_table(table: DamageTable, run: Path) -> Path:
+    """Write the table into the folder of a run, and return its path.
+
+    Raises:
+        UserError: writing is not allowed there.
+    """
+    path = run / f"{_PREFIX}{table.name}.json"
+    try:
+        path.write_text(json.dumps(asdict(table), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; permit writing there, or analyse a copy") from error
+    return path
+
+
+def read_tables(run: Path) -> list[DamageTable]:
+    """Every table in the folder of a run, by name.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    return [_read(path) for path in sorted(run.glob(f"{_PREFIX}*.json"))]
+
+
+def _read(path: Path) -> DamageTable:
+    try:
+        return build(DamageTable, json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, UserError) as error:
+        raise UserError(f"{path} is damaged: {error}; remove it, or run python -m nibble.sensitivity again") from error

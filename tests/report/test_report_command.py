@@ -1,0 +1,57 @@
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nibble.evaluation.records import append, read
+from nibble.report.__main__ import main
+
+
+@pytest.fixture
+def here(finished_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy to write to, which is the present folder."""
+    folder = shutil.copytree(finished_runs, tmp_path / "here", ignore=shutil.ignore_patterns("*.ckpt", "data"))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_tables_go_to_standard_output_or_a_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["runs/tiny", "--format", "json"]) == 0
+    systems = json.loads(capsys.readouterr().out)["systems"]
+    assert [system["quant"] for system in systems] == ["float", "int4", "int4"]
+    assert main(["runs/tiny/int4", "runs/tiny/float", "--format", "csv", "--output", "table.csv"]) == 0
+    assert capsys.readouterr().out.startswith("table.csv: ")
+    assert Path("table.csv").read_text().count("\n") == 4
+
+
+def test_what_is_left_out_is_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("runs/tiny/killed/checkpoints").mkdir(parents=True)
+    lines = Path("results/records.jsonl").read_text().splitlines(keepends=True)
+    Path("results/records.jsonl").write_text(lines[0])
+    assert main(["runs", "--format", "md"]) == 0
+    said = capsys.readouterr()
+    assert "Left out (not finished): runs/tiny/killed." in said.err
+    assert "Left out (no evaluation in results/records.jsonl, or a later run has the same options): int4." in said.err
+    assert "int4" not in said.out
+    append(Path("results/records.jsonl"), replace(read(Path("results/records.jsonl"))[0], config_hash="0" * 12))
+    assert main(["runs/tiny/int4", "--format", "md"]) == 1
+    assert "no evaluation of int4; add one: python evaluate.py checkpoint=runs/tiny/int4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["runs/none"], "runs/none is not a folder"),
+        (["results"], "results is not a run folder"),
+        (["runs", "--records", "none.jsonl"], "no records at none.jsonl"),
+        (["runs", "--check"], "--check compares RESULTS.md"),
+        (["--format", "md"], "--format and --part are for runs"),
+        (["runs", "--part", "test-tiny", "--format", "md"], "nothing was measured on part test-tiny"),
+        (["runs", "--format", "md", "--output", "no/such/folder.md"], "no/such/folder.md cannot be written"),
+    ],
+)
+def test_messages(here: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 1
+    assert message in capsys.readouterr().err
