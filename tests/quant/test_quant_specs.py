@@ -196,28 +196,30 @@ def test_what_is_not_finite_names_the_layer(rule_name, bad, where):
 
 @cases
 def test_what_reaches_the_integer_product(layer, x, rule_name, monkeypatch):
-    """Codes of one byte, from both sides, and sums of four."""
+    """Codes of one byte, from both sides; sums of four, rescaled at once where a row has one scale."""
     native = quantized(layer, RULES[rule_name])
     seen = []
 
-    def watch(name):
+    def watch(name, weight_at, out_type):
         product = getattr(ops, name)
 
-        def watched(codes, weight, *geometry):
-            out = product(codes, weight, *geometry)
-            seen.append((codes.dtype, weight.dtype, out.dtype))
+        def watched(*given):
+            out = product(*given)
+            seen.append((given[0].dtype, given[weight_at].dtype))
+            assert out.dtype == out_type
             return out
 
-        return watched
+        monkeypatch.setattr(products.ops, name, watched)
 
-    for name in ("int_matmul", "int_conv2d"):
-        monkeypatch.setattr(products.ops, name, watch(name))
+    watch("int_matmul", 1, torch.int32)
+    watch("int_conv2d", 1, torch.int32)
+    watch("linear_w8a8", 2, torch.float32)
     gradients(native.train(), x)
     native.eval()
     with torch.no_grad():
         native(x)
     assert len(seen) >= 2
-    assert set(seen) == {(torch.int8, torch.int8, torch.int32)}
+    assert set(seen) == {(torch.int8, torch.int8)}
 
 
 def test_asymmetric_by_hand():
