@@ -107,7 +107,7 @@ def test_onnx_runtime_streams_what_torch_computes(exported, encoding: Encoding) 
         difference = (found[row, : 2 * length : 2] - expected[row, :length]).abs()
         if encoding is Encoding.float:
             assert difference.max() < 1e-3
-        else:  # in ONNX Runtime an activation has one scale a chunk
+        else:  # the rest is in 16 bits, and flips of codes add up
             assert difference.mean() < 0.1 * expected.abs().mean()
     assert all(row.equal for row in compare_graphs(loaded, graphs) if row.bits is not None)
 
@@ -137,6 +137,14 @@ def test_the_encoder_says_what_sherpa_onnx_feeds_it(exported) -> None:
         "cached_conv": [1, (kernel - 1) // 2, "N", width],
         "processed_lens": ["N"],
     }
+
+
+@pytest.mark.usefixtures("needs_onnx")
+def test_positions_are_stored_once(exported) -> None:
+    """They are constants of some size; the rest of the graph is hardly larger than that of whole utterances."""
+    sizes = [exported("stateless", Encoding.w4a8, chunk)[1]["encoder"].model.ByteSize() for chunk in (CHUNK, None)]
+    width = exported("stateless", Encoding.w4a8, CHUNK)[0].config.model.width
+    assert abs(sizes[0] - sizes[1] - 4 * width * (LEFT + 2 * CHUNK)) < 2_000
 
 
 @pytest.mark.usefixtures("needs_onnx")

@@ -66,20 +66,21 @@ def measure(
 def _measure(
     model: str, encodings: tuple[Encoding, ...], tokenizer: Tokenizer, folder: Path, rounds: int
 ) -> list[Measurement]:
-    folders = {_name(encoding): folder / encoding.value for encoding in encodings}
-    loaded = [_loaded(model, QUANTS[encoding], tokenizer) for encoding in encodings]
-    steps = zip(folders.values(), loaded, encodings, strict=True)
-    written = [_write(*step) for step in track(steps, f"writing {model}", len(folders))]
-    sizes_bytes = {name: one.size_bytes for name, one in zip(folders, written, strict=True)}
-    recognisers = {name: _recogniser(written_to) for name, written_to in folders.items()}
-    chunk = loaded[0].config.model.chunk_frames
+    folders = {encoding: folder / encoding.value for encoding in encodings}
+    written = {
+        _name(encoding): _write(to, model, encoding, tokenizer)
+        for encoding, to in track(folders.items(), f"writing {model}", len(folders))
+    }
+    sizes_bytes = {name: exported.size_bytes for name, exported in written.items()}
+    recognisers = {name: _recogniser(exported.path) for name, exported in written.items()}
+    chunk = next(iter(written.values())).config.model.chunk_frames
     assert chunk is not None, f"{model} streams"
     chunk_s, wait_s = chunk * FRAME_S, first_chunk_samples(chunk) / SAMPLE_RATE
 
     each = {name: _in_sherpa(recogniser, chunk_s) for name, recogniser in recognisers.items()}
     each[TORCH] = _in_torch(_loaded(model, "int4", tokenizer), chunk_s)
     times = in_turns(each, rounds, f"timing chunks of {model}") | _lasting(chunk_s, rounds)
-    pairs = [(name, AUDIO) for name in each] + [(name, _name(encodings[0])) for name in folders][1:]
+    pairs = [(name, AUDIO) for name in each] + [(name, _name(encodings[0])) for name in written][1:]
     case = f"{model}, a chunk of {1000 * chunk_s:g} ms"
     found = measurements("streaming", case, times, pairs, threads=1, sizes_bytes=sizes_bytes)
 
@@ -104,9 +105,10 @@ def _loaded(model: str, quant: str, tokenizer: Tokenizer) -> Loaded:
     return loaded
 
 
-def _write(folder: Path, loaded: Loaded, encoding: Encoding) -> Exported:
+def _write(folder: Path, model: str, encoding: Encoding, tokenizer: Tokenizer) -> Exported:
     from nibble.export.onnx_export import default_labels_per_frame, export_graphs
 
+    loaded = _loaded(model, QUANTS[encoding], tokenizer)
     graphs = export_graphs(loaded, encoding, default_labels_per_frame(loaded.config))
     return write_sherpa(folder, loaded, {name: graph.model for name, graph in graphs.items()}, encoding)
 

@@ -26,6 +26,7 @@ from nibble.export.onnx_products import MICROSOFT
 OPSET = 17
 IR_VERSION = 8
 _DOMAIN = "nibble"
+_NAMED_BY_VALUES = 16  # numbers at most: positions of a model that streams are a constant of thousands
 _BY_POSITION = b"bthd,phd->bhtp"  # of `nibble.model.attention`
 
 
@@ -90,7 +91,9 @@ def expand(traced: ModelProto, layers: dict[str, nn.Module], encoding: Encoding)
     for node in traced.graph.node:
         inputs = [names[name] for name in node.input]
         if node.op_type == "Constant":
-            names[node.output[0]] = graph.number(numpy_helper.to_array(node.attribute[0].t))
+            array = numpy_helper.to_array(node.attribute[0].t)
+            few = array.size <= _NAMED_BY_VALUES
+            names[node.output[0]] = graph.number(array) if few else graph.constant(graph.new_name(), array)
         elif node.domain == _DOMAIN:
             layer = node.attribute[0].s.decode()
             output = add_layer(graph, layer, layers[layer], inputs, encoding)
