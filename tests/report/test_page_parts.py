@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from nibble.errors import UserError
+from nibble.evaluation.listening import listen
 from nibble.evaluation.records import read
 from nibble.export.checkpoint import load_checkpoint
 from nibble.quant.spec import Phase, Precision, ScheduleConfig
@@ -22,7 +23,6 @@ from nibble.report.page.curves import curve, phases, read_metrics, sqnr
 from nibble.report.page.front import apart, pareto_front
 from nibble.report.page.layers import histograms
 from nibble.report.page.media import sound, spectrogram
-from nibble.report.page.utterances import read as read_utterances
 from nibble.report.page.utterances import worst
 from nibble.report.runs import find_runs
 
@@ -135,12 +135,12 @@ def test_utterances_are_those_that_were_evaluated(
     monkeypatch.chdir(finished_runs)
     loaded = load_checkpoint(Path("runs/tiny/int4"))
     ids = [id_ for id_, _, _ in read(Path("results/records.jsonl"))[0].utterance_errors]
-    assert [batch.ids for batch in read_utterances(loaded, SPEECH, ids[:1])] == [ids[:1]]
+    assert [batch.ids for batch in listen(loaded, SPEECH.part, ids[:1])] == [ids[:1]]
     with pytest.raises(UserError, match="has no utterance nobody in dev-tiny"):
-        read_utterances(loaded, SPEECH, ["nobody"])
+        listen(loaded, SPEECH.part, ["nobody"])
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="the corpus speech is not on this machine"):
-        read_utterances(loaded, SPEECH, ids[:1])
+        listen(loaded, SPEECH.part, ids[:1])
 
 
 def test_without_the_corpus_the_page_says_why_it_is_silent(

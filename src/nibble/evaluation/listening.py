@@ -1,25 +1,42 @@
-"""Utterances to listen to, as a model heard them."""
+"""Utterances to look into: what a model heard in them, as it heard it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from torch import Tensor
-
-from nibble.config import FeatureStorage, HardwareConfig
+from nibble.config import FeatureConfig, FeatureStorage, HardwareConfig
+from nibble.data.batch import Batch
+from nibble.data.corpora import find_made
 from nibble.data.datamodule import SpeechDataModule
+from nibble.errors import UserError
 from nibble.export.loaded import Loaded
 
+_ROOT = Path("data")  # where corpora lie, as for train.py
 
-def listen(loaded: Loaded, parts: Sequence[str], ids: Sequence[str]) -> dict[str, Tensor]:
-    """By id: (samples,) at 16 kHz in [-1, 1], noise included, as an evaluation of `loaded` on `parts` hears them.
+
+def listen(loaded: Loaded, part: str, ids: Sequence[str]) -> list[Batch]:
+    """Utterances as the evaluation of `loaded` on `part` heard them, noise included.
+
+    Args:
+        loaded: the model, with the configuration of its run.
+        part: as in records; several are joined by "+".
+        ids: of the utterances.
+
+    Returns:
+        a batch for each utterance, with its samples.
 
     Raises:
-        UserError: the corpus or the noise is not there.
+        UserError: the corpus or the noise is not on this machine.
     """
-    features = replace(loaded.config.features, storage=FeatureStorage.on_the_fly)
-    hardware = HardwareConfig(workers=0, max_batch_utterances=1)
-    data = SpeechDataModule(loaded.config.data, features, hardware, loaded.config.seed)
-    data.tokenizer = loaded.tokenizer
-    data.keep_samples = True
-    batches = data.dataloader(list(parts), ids)
-    return {id_: samples for batch in batches for id_, samples in zip(batch.ids, batch.samples or (), strict=True)}
+    folder = find_made(loaded.config.data, _ROOT)
+    if folder is None:
+        raise UserError(f"the corpus {loaded.corpus} is not on this machine, below {_ROOT.resolve()}")
+    data = replace(loaded.config.data, corpus_dir=str(folder))  # so that nothing is downloaded for it
+    features = FeatureConfig(loaded.config.features.mel_bins, FeatureStorage.on_the_fly)
+    module = SpeechDataModule(data, features, HardwareConfig(workers=0, max_batch_utterances=1), loaded.config.seed)
+    module.tokenizer = loaded.tokenizer
+    module.keep_samples = True
+    batches = list(module.dataloader(part.split("+"), ids))
+    if missing := set(ids) - {batch.ids[0] for batch in batches}:
+        raise UserError(f"{folder} has no utterance {min(missing)} in {part}, which was evaluated")
+    return batches

@@ -20,11 +20,11 @@ WORST = 20  # utterances in the table
 def worst_utterances(bundle: Path, result: Result) -> dict[str, wandb.Table]:
     """A table of those with most errors, with what the model heard, and both texts word by word."""
     worst = result.worst(WORST)
-    ids = [one.transcript.id for one in worst]
-    heard = listen(load_checkpoint(bundle), result.record.part.split("+"), ids)
+    batches = listen(load_checkpoint(bundle), result.record.part, [one.transcript.id for one in worst])
+    heard = {batch.ids[0]: batch.samples[0].numpy() for batch in batches if batch.samples is not None}
     table = wandb.Table(columns=["id", "errors", "words", "audio", "reference", "hypothesis", "aligned"])
     for (id_, reference, hypothesis), errors, words in worst:
-        audio = wandb.Audio(heard[id_].numpy(), sample_rate=SAMPLE_RATE)
+        audio = wandb.Audio(heard[id_], sample_rate=SAMPLE_RATE)
         html = wandb.Html(alignment_html(reference, hypothesis))
         table.add_data(id_, errors, words, audio, reference, hypothesis, html)
     return {"worst_utterances": table}

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from nibble.data.batch import Batch
 from nibble.data.progress import track
 from nibble.errors import UserError
+from nibble.evaluation.listening import listen
 from nibble.export.checkpoint import load_checkpoint
 from nibble.export.loaded import Loaded
 from nibble.report.comparison import Comparison, Row, Speech
@@ -16,7 +17,7 @@ from nibble.report.formats import cells
 from nibble.report.page.curves import curve, phases, read_metrics, sqnr
 from nibble.report.page.front import apart, pareto_front
 from nibble.report.page.layers import histograms
-from nibble.report.page.utterances import read, recognised, shown, worst
+from nibble.report.page.utterances import recognised, shown, worst
 from nibble.report.runs import Run
 from nibble.sensitivity.table import DamageTable, read_tables
 
@@ -73,7 +74,7 @@ class _Heard:
         mel_bins = loaded.config.features.mel_bins
         if mel_bins not in self._batches:
             try:
-                self._batches[mel_bins] = read(loaded, self.speech, self.ids)
+                self._batches[mel_bins] = listen(loaded, self.speech.part, self.ids)
             except UserError as error:
                 self.silence = f"The utterances cannot be shown: {error}."
                 return {}
