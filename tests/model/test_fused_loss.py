@@ -45,9 +45,13 @@ def found_by(loss: Callable[..., Tensor], joiner: Joiner, batch: Batch) -> tuple
 @pytest.fixture(params=[1, 8, 40, 2**14], ids="{} nodes at once".format)
 def nodes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """So many at once that utterances are cut by frames, or grouped, or all together."""
-    monkeypatch.setitem(fused_loss.NODES, "cpu", request.param)
-    monkeypatch.setitem(fused_loss.ROWS, "cpu", 5)
+    at_once(request.param, monkeypatch)
     return request.param
+
+
+def at_once(nodes: int, patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(fused_loss.GROUP, "cpu", nodes)
+    patch.setitem(fused_loss.PART, "cpu", (nodes + 1) // 2)
 
 
 sizes = st.lists(st.tuples(st.integers(1, 7), st.integers(0, 6)), min_size=1, max_size=4)
@@ -60,8 +64,7 @@ def test_loss_and_gradients_are_those_of_the_reference(
 ) -> None:
     joiner, batch = make(sizes, vocabulary, seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(fused_loss.NODES, "cpu", nodes)
-        patch.setitem(fused_loss.ROWS, "cpu", 5)
+        at_once(nodes, patch)
         value, gradients = found_by(fused_transducer_loss, joiner, batch)
     want, slopes = found_by(reference, joiner, batch)
     torch.testing.assert_close(value, want, rtol=1e-5, atol=1e-5)
@@ -71,7 +74,7 @@ def test_loss_and_gradients_are_those_of_the_reference(
 
 @pytest.mark.parametrize("nodes", [300, 2**14])
 def test_a_large_lattice(nodes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(fused_loss.NODES, "cpu", nodes)
+    at_once(nodes, monkeypatch)
     joiner, batch = make([(60, 20), (45, 25)], vocabulary=50)
     value, gradients = found_by(fused_transducer_loss, joiner, batch)
     want, slopes = found_by(reference, joiner, batch)
@@ -104,10 +107,10 @@ def test_the_logits_never_exist_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> N
     joiner, batch = make([(20, 4), (18, 4), (5, 1)], vocabulary=100)
     for loss, nodes, most in (
         (reference, 10**6, 3 * 20 * 5 * 100),
-        (fused_transducer_loss, 100, 20 * 5 * 100),
-        (fused_transducer_loss, 10, 2 * 5 * 100),
+        (fused_transducer_loss, 100, 10 * 5 * 100),
+        (fused_transducer_loss, 20, 2 * 5 * 100),
     ):
-        monkeypatch.setitem(fused_loss.NODES, "cpu", nodes)
+        at_once(nodes, monkeypatch)
         with Largest() as largest:
             loss(joiner, *batch).backward()
         assert largest.elements == most
@@ -115,13 +118,13 @@ def test_the_logits_never_exist_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_only_what_is_cut_is_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     joiner, batch = make([(6, 1), (3, 1), (2, 1)])
-    monkeypatch.setitem(fused_loss.NODES, "cpu", 10)
+    at_once(10, monkeypatch)
     rows: list[tuple[int, ...]] = []
     joiner.output.register_forward_hook(lambda module, inputs, output: rows.append(tuple(output.shape[:3])))
     fused_transducer_loss(joiner, *batch).backward()
-    once = [(1, 2, 2), (1, 3, 2), (1, 5, 2), (1, 1, 2)]  # the last two are of one utterance
-    assert rows[:4] == once
-    assert sorted(rows[4:]) == sorted(once[2:])
+    once = [(1, 2, 2), (1, 2, 2), (1, 1, 2), (1, 2, 2), (1, 2, 2), (1, 2, 2)]  # by twos, shortest first
+    assert rows[:6] == once
+    assert rows[6:] == once[3:]  # six frames of two nodes are more than ten
     rows.clear()
     with torch.no_grad():
         fused_transducer_loss(joiner, *batch)
@@ -131,7 +134,7 @@ def test_only_what_is_cut_is_computed_again(monkeypatch: pytest.MonkeyPatch) -> 
 def test_dropout_in_a_cut_utterance_is_the_same_again(monkeypatch: pytest.MonkeyPatch) -> None:
     joiner, batch = make([(6, 1)])
     joiner.output = torch.nn.Sequential(torch.nn.Dropout(0.5), joiner.output)
-    monkeypatch.setitem(fused_loss.NODES, "cpu", 4)
+    at_once(8, monkeypatch)
     seen: list[Tensor] = []
     joiner.output.register_forward_hook(lambda module, inputs, output: seen.append(output.detach().clone()))
     fused_transducer_loss(joiner, *batch).backward()

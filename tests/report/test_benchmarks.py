@@ -49,3 +49,10 @@ def test_the_page_follows_the_benchmarks(
     page = Path("RESULTS.md").read_text()
     assert page.endswith("\n")
     assert page.index("## e: dev of c") < page.index("## Benchmark: size")
+
+
+def test_what_was_not_measured_on_a_gpu() -> None:
+    fused = replace(INT4, bench="loss", case="B 16: time, 1 thread", bytes=None, median_ms=2.0)
+    assert "On a GPU: not measured." in render([fused])
+    assert "On a GPU: not measured." not in render([fused, replace(fused, case="B 16: time, GPU")])
+    assert "GPU" not in render([INT4])

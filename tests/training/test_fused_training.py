@@ -26,8 +26,13 @@ QUANTS = ["int8", "int4", "int4w", "int4a4", "int2", "int4_asymmetric", "int4_le
 
 @pytest.fixture(params=[50, 2**14], ids="{} nodes at once".format)
 def nodes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setitem(fused_loss.NODES, "cpu", request.param)
+    at_once(request.param, monkeypatch)
     return request.param
+
+
+def at_once(nodes: int, patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(fused_loss.GROUP, "cpu", nodes)
+    patch.setitem(fused_loss.PART, "cpu", nodes)
 
 
 def quantized_joiner(config: Config, blend: float = 1.0) -> Joiner:
@@ -86,11 +91,11 @@ def test_a_factorized_joiner(make_config, nodes: int) -> None:
 
 def test_noise_in_a_weight_is_the_same_when_it_is_computed_again(make_config, monkeypatch) -> None:
     joiner = quantized_joiner(make_config("quant=int4_noise")).train()
-    monkeypatch.setitem(fused_loss.NODES, "cpu", 2**14)
+    at_once(2**14, monkeypatch)
     (value, gradients), (want, slopes) = both(joiner)  # one draw each
     torch.testing.assert_close(value, want, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(gradients["output.weight"], slopes["output.weight"], rtol=1e-3, atol=1e-4)
-    monkeypatch.setitem(fused_loss.NODES, "cpu", 12)
+    at_once(12, monkeypatch)
     seen: list[Tensor] = []
     joiner.output.register_forward_hook(lambda module, inputs, output: seen.append(output.detach().clone()))
     inputs = torch.randn(1, 6, 48), torch.randn(1, 4, 32)
@@ -108,7 +113,7 @@ def losses_of(config: Config) -> list[float]:
 
 
 def test_a_run_has_the_same_losses(make_config, monkeypatch) -> None:
-    monkeypatch.setitem(fused_loss.NODES, "cpu", 200)
+    at_once(200, monkeypatch)
     options = ["trainer.max_steps=4", "trainer.validate_every_steps=2", "optimizer.warmup_steps=1"]
     reference = losses_of(make_config("run_dir=runs/reference", *options))
     assert len(reference) == 6

@@ -18,13 +18,13 @@ class Measurement:
     case: str  # on what: conformer_l
     contender: str  # int4
     baseline: str  # float32
-    ratio: float  # of bytes: baseline / contender; of time: contender / baseline
+    ratio: float  # of bytes on disk: baseline / contender; of memory and time: contender / baseline
     median_ms: float | None  # of the contender, on the clock that the ratio is of; null where nothing is timed
     threads: int  # CPU threads
     hardware: str
     commit: str
     command: str
-    bytes: int | None = None  # of the contender, on disk
+    bytes: int | None = None  # of the contender, on disk, or at its peak in memory
     clock: str | None = None  # what the ratio is of: cpu (time of all threads of the process) or wall
     wall_ms: float | None = None  # median time until the contender returned
     rounds: int | None = None  # in each of which every contender had its turn

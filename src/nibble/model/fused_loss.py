@@ -7,8 +7,8 @@ and that of the label that follows. The lattice says how probably a path takes e
 
 The loss of an utterance depends on its own nodes alone. So gradients are found group by group in the forward pass, from
 logits that are still there, and the backward pass multiplies them by what comes in. Nothing is computed twice, but in
-an utterance with more nodes than a group may have: it is cut along its frames, and the logits of each part are dropped,
-and computed again for its gradient.
+an utterance with more nodes than a group may have: the logits of each of its parts are dropped, and computed again for
+the gradient.
 """
 
 from typing import Any
@@ -23,8 +23,8 @@ from nibble.model.joiner import Joiner
 from nibble.model.lattice import transducer_lattice
 from nibble.model.transducer import BLANK
 
-NODES = {"cpu": 2**14, "cuda": 2**17}  # of a group: at 1024 labels, 64 and 512 MB of float32 logits
-ROWS = {"cpu": 2**8, "cuda": 2**14}  # of logits that become a softmax at once: on a CPU they stay in its cache
+GROUP = {"cpu": 2**14, "cuda": 2**17}  # nodes whose logits are there together: 64 and 512 MB at 1024 labels
+PART = {"cpu": 2**12, "cuda": 2**15}  # nodes that go through the joiner at once
 
 
 def fused_transducer_loss(
@@ -35,7 +35,7 @@ def fused_transducer_loss(
     Float32 whatever the autocast, or float64 for float64. The joiner follows the autocast, unless to float16.
 
     Args:
-        joiner: gets a group of utterances at a time, or a part of a long one.
+        joiner: gets some frames of a group of utterances at a time.
         encoded: (B, T', D)
         predicted: (B, U + 1, P)
         encoded_lengths: (B,)
@@ -56,7 +56,7 @@ def fused_transducer_loss(
     following = F.pad(labels.long(), (0, 1), value=BLANK)
     loss = torch.zeros((), dtype=torch.float64, device=encoded.device)
     gradients: list[Tensor | None] = [None] * len(inputs)
-    for rows, frames, positions in _groups(encoded_lengths.tolist(), label_lengths.tolist(), NODES[kind]):
+    for rows, frames, positions in _groups(encoded_lengths.tolist(), label_lengths.tolist(), GROUP[kind]):
         with torch.set_grad_enabled(training):
             log_probs = _log_probs(
                 joiner, encoded[rows, :frames], predicted[rows, :positions], following[rows, :positions]
@@ -101,10 +101,10 @@ def _log_probs(joiner: Joiner, encoded: Tensor, predicted: Tensor, following: Te
         predicted: projected, (G, U + 1, J).
         following: labels, (G, U + 1).
     """
-    frames = max(1, NODES[encoded.device.type] // following.numel())
-    if encoded.size(1) <= frames:
-        return _joined(joiner, encoded, predicted, following)
-    parts = encoded.split(frames, 1)
+    kind, count = encoded.device.type, following.numel()
+    parts = encoded.split(max(1, PART[kind] // count), 1)
+    if count * encoded.size(1) <= GROUP[kind]:
+        return torch.cat([_joined(joiner, part, predicted, following) for part in parts], 1)
     return torch.cat(
         [checkpoint(_joined, joiner, part, predicted, following, use_reentrant=False) for part in parts], 1
     )
@@ -117,12 +117,11 @@ def _joined(joiner: Joiner, encoded: Tensor, predicted: Tensor, following: Tenso
 
 
 class _TwoLogProbs(torch.autograd.Function):
-    """Logits (..., V), which are spent -> log-probabilities of blank and of the label that follows, (..., 2)."""
+    """Logits (..., V) -> log-probabilities of blank and of the label that follows, (..., 2)."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, following: Tensor) -> Tensor:
-        parts = logits.flatten(0, -2).split(ROWS[logits.device.type])
-        total = torch.cat([part.to(_wide(part)).logsumexp(1) for part in parts]).view(following.shape)
+        total = logits.to(_wide(logits)).logsumexp(-1, keepdim=True)
         ctx.save_for_backward(logits, following, total)
         return torch.cat((logits[..., BLANK : BLANK + 1], logits.gather(-1, following)), -1) - total
 
@@ -130,15 +129,10 @@ class _TwoLogProbs(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor, None]:
         logits, following, total = ctx.saved_tensors
-        rows = ROWS[logits.device.type]
-        parts = (x.flatten(0, -2).split(rows) for x in (logits, following, total, slopes))
-        for part, label, log_sum, slope in zip(*parts, strict=True):
-            by_blank, by_label = slope.split(1, 1)
-            gradient = (part - log_sum).exp_().mul_(-by_blank - by_label)
-            gradient[:, BLANK : BLANK + 1] += by_blank
-            gradient.scatter_add_(1, label, by_label)
-            part.copy_(gradient)  # in place: two tensors of this size would double the peak
-        return logits, None
+        by_blank, by_label = slopes.split(1, -1)
+        gradient = (logits - total).exp_().mul_(-by_blank - by_label)
+        gradient[..., BLANK : BLANK + 1] += by_blank
+        return gradient.scatter_add_(-1, following, by_label).to(logits.dtype), None
 
 
 class _WithGradients(torch.autograd.Function):

@@ -12,6 +12,11 @@ _EXPLAINED = {
         "`quantize_dynamic`; ONNX Runtime's has signed weights, one scale a channel; MatMulNBits has blocks of 128 and "
         "accuracy level 4. **ratio**: contender over baseline, the median over rounds; a mean is the geometric one."
     ),
+    "loss": (
+        "Forward and backward pass of the joiner of conformer_l and the transducer loss, in float32; all utterances "
+        "are equally long. `loss=rnnt_fused` against the joiner's logits in torchaudio's loss (`loss=rnnt`). "
+        "**memory**: how far that of a process of their own rises in three steps. **ratio**: contender over baseline."
+    ),
     "size": (
         "Bytes of a whole bundle, all its files counted: packed integers, scales, what stays in 16 bits, names, "
         "configuration, tokenizer, model card. **ratio**: four bytes for each parameter of the float model, over these "
@@ -32,6 +37,7 @@ _EXPLAINED = {
         "with forty labels of 1024. **ratio**: contender over baseline, the median over rounds."
     ),
 }
+_FOR_A_GPU_TOO = ("gemm", "loss", "train_step")
 
 
 def render(measurements: Sequence[Measurement]) -> str:
@@ -48,6 +54,8 @@ def _section(bench: str, measurements: Sequence[Measurement]) -> str:
         for found in last.values()
     )
     parts = [f"## Benchmark: {bench}\n", *([f"{_EXPLAINED[bench]}\n"] if bench in _EXPLAINED else [])]
+    if bench in _FOR_A_GPU_TOO and not any(case.endswith("GPU") for case, *_ in last):
+        parts.append("On a GPU: not measured.\n")
     header, *rows = cells(list(last.values()))
     return "\n".join([*parts, markdown(header, rows), *origins, ""])
 
