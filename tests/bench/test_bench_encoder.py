@@ -1,10 +1,15 @@
 """The encoder's contenders are all there, run, and stand in the file as the issue's targets want them."""
 
+from pathlib import Path
+
 import pytest
 
 from nibble.bench import encoder
+from nibble.bench.records import Measurement, read
 from nibble.errors import UserError
 from nibble.export import packages
+
+COMMITTED = Path(__file__).parents[2] / "results" / "bench.jsonl"
 
 
 def test_every_pair_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,3 +35,17 @@ def test_without_the_tools(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packages, "find_spec", lambda package: None if package == "onnx_ir" else package)
     with pytest.raises(UserError, match=r"bench encoder needs onnx-ir: pip install -e '.\[bench\]'"):
         encoder.measure()
+
+
+def claimed(contender: str, baseline: str) -> Measurement:
+    found = [one for one in read(COMMITTED) if (one.bench, one.case) == ("encoder", "conformer_l, 10 s")]
+    return [one for one in found if (one.contender, one.baseline) == (contender, baseline)][-1]
+
+
+def test_what_is_claimed_of_conformer_l() -> None:
+    assert claimed(encoder.W4A8, encoder.ORT).ratio <= 0.45
+    ours, theirs = claimed(encoder.W4A8, encoder.ORT_INT8), claimed(encoder.ORT_INT8, encoder.ORT)
+    assert ours.ratio <= 1.05
+    assert ours.bytes is not None
+    assert theirs.bytes is not None
+    assert ours.bytes <= theirs.bytes / 2

@@ -6,6 +6,14 @@ from nibble.bench.records import Measurement, cells
 from nibble.report.tables import markdown
 
 _EXPLAINED = {
+    "encoder": (
+        "Time of an encoder with fresh weights and the joiner's projection of it, on one thread. *nn.Conv1d*: with "
+        "depthwise convolutions as they are usually written. Torch's int8 is `quantize_dynamic`; ONNX Runtime's is its "
+        "tool of that name on our float export, one scale a channel, products only (its integer convolutions take "
+        "longer than those in float); MatMulNBits has blocks of 128 and accuracy level 4. Ours have the activations' "
+        "scales of training, one a token. **bytes**: of the encoder's file. **ratio**: contender over baseline, the "
+        "median over rounds, of CPU time; **wall ms** counts what other processes took as well."
+    ),
     "gemm": (
         "Time of one linear layer with 4-bit weights, quantizing its activations to 8 bits included, against what "
         "users would pick instead, on one thread with the weights in cache. Torch's dynamic int8 is that of "
