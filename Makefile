@@ -1,4 +1,5 @@
 # make demo     the main job on the embedded corpus: float -> int8 -> int4, one table, one transcription, one page
+# make ablation five precisions x three seeds on the digits (else the embedded corpus), their table and page; stopped, it goes on
 # make test     all tests
 # make kernels  compiles the optional kernels; says why when it cannot
 # make check    ruff, format, types
@@ -7,8 +8,9 @@
 
 PYTHON ?= $(shell command -v python3.12 >/dev/null 2>&1 && python3.12 -V >/dev/null 2>&1 && echo python3.12 || echo python3)
 BIN := .venv/bin
+ABLATION := $(if $(wildcard data/digits),digits,demo)
 
-.PHONY: demo test kernels check results clean setup
+.PHONY: demo ablation test kernels check results clean setup
 setup: .venv/ready
 
 # pip's own progress shows; about five gigabytes the first time, since torch brings its CUDA libraries.
@@ -16,13 +18,17 @@ setup: .venv/ready
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else f"Python {v[0]}.{v[1]} found; Nibble needs 3.11 or 3.12: make PYTHON=python3.11 $(MAKECMDGOALS)")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --upgrade pip
-	$(BIN)/python -m pip install -e ".[embedded,export,bench,tensorboard,dashboard,test,dev]"
+	$(BIN)/python -m pip install -e ".[embedded,export,bench,sweep,tensorboard,dashboard,test,dev]"
 	touch $@
 
 demo: .venv/ready
 	$(BIN)/python train.py experiment=demo
 	$(BIN)/python -m nibble.report.demo
 	$(BIN)/python -m nibble.report runs/demo --part test-commands
+
+ablation: .venv/ready
+	$(BIN)/python train.py -m quant=float,int8,int4,int4a4,int2 seed=1,2,3 experiment=$(ABLATION) resume=true
+	$(BIN)/python -m nibble.report runs/$(ABLATION)
 
 test: kernels
 	$(BIN)/python -m pytest

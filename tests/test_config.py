@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
 GROUPS = [
     *("data", "features", "model", "loss", "quant", "schedule"),
-    *("optimizer", "hardware", "logger", "trainer", "experiment", "debug"),
+    *("optimizer", "hardware", "logger", "trainer", "experiment", "debug", "hparams_search"),
 ]
 CHOICES = sorted(f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml"))
 
@@ -56,7 +56,7 @@ def test_every_experiment_begins_with_its_command_and_what_it_costs(path):
 
 def test_groups_stand_in_the_order_data_flows():
     text = (CONF / "train.yaml").read_text()
-    assert sorted(GROUPS) == sorted(path.name for path in CONF.iterdir() if path.is_dir())
+    assert sorted([*GROUPS, "hydra"]) == sorted(path.name for path in CONF.iterdir() if path.is_dir())
     positions = [text.index(f"  - {group}:") for group in GROUPS]
     assert positions == sorted(positions)
 

@@ -35,7 +35,8 @@ MAY_IMPORT = {
     "quantize": BASE | {"export", "evaluation", "cli"},
     "options": set(),
     "help": {"options"},
-    "cli": BASE | {"help", "training.resume"},
+    "cli": BASE | {"help", "sweep", "training.resume"},
+    "sweep": BASE | {"provenance", "evaluation", "report"},
 }
 
 

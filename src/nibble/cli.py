@@ -1,11 +1,13 @@
 """What the commands that Hydra composes share: a check of the command line, and errors without a traceback."""
 
 import io
+import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,11 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -31,6 +36,13 @@ SCHEMAS = {
 }
 
 
+# Hydra's launchers and sweepers that come with packages of their own -> the extra in pyproject.toml that has them.
+PLUGINS = {
+    "hydra/launcher": {"joblib": "sweep", "submitit_local": "sweep", "submitit_slurm": "sweep", "ray": "ray"},
+    "hydra/sweeper": {"optuna": "sweep"},
+}
+
+
 def conf_dir() -> Path:
     """conf/ of the repository, for `python -m nibble.*`, which may run anywhere; it may be absent (`run` says so)."""
     return Path(__file__).resolve().parents[2] / "conf"
@@ -42,8 +54,13 @@ def register_schemas() -> None:
         ConfigStore.instance().store(name=f"{name}_schema", node=schema)
 
 
-def check_command_line(config_dir: Path, config_name: str, overrides: Sequence[str]) -> None:
+def check_command_line(config_dir: Path, config_name: str, overrides: Sequence[str]) -> DictConfig:
     """Compose the configuration once before Hydra does, so that a slip ends in one line.
+
+    Of a sweep, each value of an option is composed with the first ones of the others.
+
+    Returns:
+        the configuration with Hydra's own part; of a sweep, without the options that it varies.
 
     Raises:
         UserError: an unknown option or group choice, with the nearest names; a value of the wrong type.
@@ -52,15 +69,31 @@ def check_command_line(config_dir: Path, config_name: str, overrides: Sequence[s
     with initialize_config_dir(str(config_dir), version_base="1.3"):
         base = compose(config_name, return_hydra_config=True)
         try:
-            parsed = OverridesParser.create().parse_overrides(list(overrides))
-            for override in parsed:
-                # A sweep gives several values; each is checked by its own job.
-                if override.is_sweep_override():
-                    return
-            reject_unknown(compose(config_name, overrides=list(overrides)))
+            parsed = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(overrides))
+            for words in each_value(parsed):
+                reject_unknown(compose(config_name, overrides=words))
+            fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
+            composed = compose(config_name, overrides=fixed, return_hydra_config=True)
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(explain(error, base, config_dir)) from error
     GlobalHydra.instance().clear()
+    return composed
+
+
+def each_value(overrides: Sequence[Override]) -> Iterator[list[str]]:
+    """Overrides without sweeps, such that each value of each sweep is in one; a sweep over an interval is left out."""
+    choices = []
+    for override in overrides:
+        if not override.is_sweep_override():
+            choices.append([str(override.input_line)])
+        elif override.is_discrete_sweep():
+            key = override.get_key_element()
+            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+    first = [values[0] for values in choices]
+    yield first
+    for number, values in enumerate(choices):
+        for value in values[1:]:
+            yield [*first[:number], value, *first[number + 1 :]]
 
 
 def explain(error: Exception, base: DictConfig, config_dir: Path) -> str:
@@ -78,7 +111,10 @@ def explain(error: Exception, base: DictConfig, config_dir: Path) -> str:
         return f"no option {name!r}; nearest: {nearest(name, names)}"
     if match := re.search(r"Could not find '([\w/]+)/([\w.-]+)'", full):
         group, choice = match.groups()
-        known = [path.stem for path in (config_dir / group).glob("*.yaml")]
+        plugins = PLUGINS.get(group, {})
+        if choice in plugins:
+            return f"{group}={choice} needs a package: pip install -e .[{plugins[choice]}]"
+        known = [*plugins, *(path.stem for path in (config_dir / group).glob("*.yaml"))]
         return f"no {group}={choice}; nearest: {nearest(choice, known)} (all: {', '.join(sorted(known))})"
     first = next(line for line in text.splitlines() if line.strip())
     key = re.search(r"full_key: (\S+)", text)
@@ -112,24 +148,41 @@ def run(config_dir: Path, config_name: str, main: Callable[[], Any]) -> None:
                 f"{config_dir / config_name}.yaml is missing; clone the repository, and there: pip install -e ."
             )
         if config_name == "train":
-            sys.argv += resume_arguments(overrides)
+            more = resume_arguments(overrides)
+            sys.argv += more
+            overrides += more
         if given.help:
             show_help(config_dir, config_name, overrides, str(sys.modules[main.__module__].__doc__))
         elif given.shell_completion:
             complete(main, overrides)
-        else:
-            if not given.hydra_help:
-                check_command_line(config_dir, config_name, overrides)
+        elif given.hydra_help:
             main()
+        else:
+            composed = check_command_line(config_dir, config_name, overrides)
+            if config_name != "train" or given.cfg or given.info:
+                main()
+            elif given.multirun or composed.hydra.mode == RunMode.MULTIRUN:
+                run_sweep(main, composed, overrides)
+            else:
+                new_folder(composed.hydra.run.dir, "hydra.run.dir", overrides)
+                main()
     except UserError as error:
         sys.exit(f"error: {error}")
 
 
+def run_sweep(main: Callable[[], Any], composed: DictConfig, overrides: Sequence[str]) -> None:
+    """Run all jobs of a Hydra `main`, show what became of them, and end the process."""
+    from nibble import sweep  # imports torch: not before it is needed
+
+    sweep.check(composed)
+    folder = new_folder(composed.hydra.sweep.dir, "hydra.sweep.dir", overrides)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what went wrong, rather than print it
+    sys.exit(sweep.run(main, folder))
+
+
 def show_help(config_dir: Path, config_name: str, overrides: Sequence[str], about: str) -> None:
     """Print what can be typed, with the options as `overrides` set them."""
-    check_command_line(config_dir, config_name, overrides)
-    with initialize_config_dir(str(config_dir), version_base="1.3"):
-        composed = compose(config_name, overrides=list(overrides), return_hydra_config=True)
+    composed = check_command_line(config_dir, config_name, overrides)
     print(help_text(about, config_dir, config_name, composed, SCHEMAS[config_name]))
 
 
@@ -142,19 +195,44 @@ def complete(main: Callable[[], Any], overrides: Sequence[str]) -> None:
         main()
 
 
-def resume_arguments(overrides: Sequence[str]) -> list[str]:
-    """`resume=DIR` goes on in DIR: Hydra is told to write nothing elsewhere.
+def new_folder(name: str, option: str, overrides: Sequence[str]) -> Path:
+    """The folder that Hydra is to use for `option`: `name` unless given, with a number if another run has taken it.
+
+    Two runs that start in the same second are told apart because only one of them can make a folder.
 
     Raises:
-        UserError: other options are given too; they would be ignored, since the checkpoint holds all of them.
+        UserError: no folder can be made there.
+    """
+    if any(word.startswith(f"{option}=") for word in overrides):
+        return Path(name)
+    for number in count(1):
+        folder = Path(name if number == 1 else f"{name}_{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f"cannot create {folder}: {error.strerror}. Choose another with {option}=DIR") from error
+        sys.argv.append(f"{option}={folder}")
+        return folder
+    raise AssertionError("count has no end")
+
+
+def resume_arguments(overrides: Sequence[str]) -> list[str]:
+    """`resume=DIR` goes on in DIR, `resume=true` wherever it finds the run: Hydra is told to write nothing elsewhere.
+
+    Raises:
+        UserError: options beside `resume=DIR`; they would be ignored, since the run has all of them.
     """
     resume = next((word.removeprefix("resume=") for word in overrides if word.startswith("resume=")), None)
-    if resume is None:
+    if resume is None or resume.lower() in ("false", "null"):
         return []
+    if resume.lower() == "true":
+        return ["hydra.output_subdir=null", "hydra/job_logging=stdout"]
     others = [word for word in overrides if not word.startswith(("resume=", "hydra."))]
     if others:
         raise UserError(
-            f"resume= takes every option from the checkpoint; drop {' '.join(others)}, "
+            f"resume={resume} takes every option from that run; drop {' '.join(others)}, "
             "or start a new run from its weights with init_from="
         )
     from nibble.training.resume import run_folder  # imports torch: not before it is needed
@@ -163,11 +241,18 @@ def resume_arguments(overrides: Sequence[str]) -> list[str]:
 
 
 def report_errors(task: Callable[[Any], Any], config: Any) -> Any:
-    """Call `task`, turning the errors a user can mend into an exit code before Hydra adds a traceback."""
+    """Call `task`, turning the errors a user can mend into an exit code before Hydra adds a traceback.
+
+    In a sweep they are printed and raised, so that Hydra goes on with the next job.
+    """
     try:
         return task(config)
     except UserError as error:
-        sys.exit(f"error: {message(error)}")
+        text = message(error)
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            print(f"error: {text}", file=sys.stderr)
+            raise UserError(text) from error
+        sys.exit(f"error: {text}")
     except Interrupted as stop:
         sys.exit(stop.exit_code)
 

@@ -313,7 +313,9 @@ class Config:
     name: str = "default"  # of the experiment; a part of the run folder and of the record
     seed: int = 1  # of weights, order and augmentation
     run_dir: str = MISSING  # Hydra sets it: give hydra.run.dir=DIR instead
-    resume: str | None = None  # a run folder or checkpoint to go on from, exactly
+    # a run folder or checkpoint to go on from, exactly; true: the run of these options, wherever it stands: if complete
+    # it is left as it is, if stopped it goes on, if not there it starts
+    resume: str | None = None
     init_from: str | None = None  # a checkpoint to take the weights from
     records: str | None = "results/records.jsonl"  # where the evaluation at the end is added; null: nowhere
     data: DataConfig = MISSING
@@ -327,6 +329,15 @@ class Config:
     hardware: HardwareConfig = MISSING
     logger: LoggerConfig = MISSING
     trainer: TrainerConfig = MISSING
+
+    def __post_init__(self) -> None:
+        if self.resume in ("False", "false"):  # the text that resume=false becomes
+            self.resume = None
+
+    @property
+    def resumes_itself(self) -> bool:
+        """Whether it goes on with the run of its own options."""
+        return self.resume in ("True", "true")
 
 
 # ---- evaluation ----------------------------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+COMMAND = "NIBBLE_COMMAND"  # environment variable: the command, in a process that was started by another one
+
 # Options that say where a run lives and how it is watched; the result is the same whatever they are.
 _IRRELEVANT = (
     "run_dir",
@@ -49,8 +51,8 @@ def hardware(device: torch.device | None = None) -> str:
 
 
 def command() -> str:
-    """What was typed, with `python` for the interpreter."""
-    return shlex.join(["python", *sys.orig_argv[1:]])
+    """What was typed, with `python` for the interpreter; in a job of a sweep, what would run that job alone."""
+    return os.environ.get(COMMAND) or shlex.join(["python", *sys.orig_argv[1:]])
 
 
 def config_hash(values: dict[str, Any]) -> str:

@@ -1,11 +1,12 @@
 import json
-from dataclasses import fields, replace
+import multiprocessing
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
 
 from nibble.errors import UserError
-from nibble.evaluation.records import Record, append, read
+from nibble.evaluation.records import Record, append, from_plain, read
 
 RECORD = Record(
     experiment="digits",
@@ -45,6 +46,30 @@ def test_round_trip_and_order_of_fields(tmp_path: Path) -> None:
     lines = path.read_text().splitlines()
     assert len(lines) == 2
     assert list(json.loads(lines[0])) == [field.name for field in fields(Record)]
+
+
+def add_many(path: Path, seed: int) -> None:
+    for number in range(30):
+        append(path, replace(RECORD, seed=seed, parameters=number))
+
+
+def test_processes_that_add_at_once_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=add_many, args=(path, seed)) for seed in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    found = [(record.seed, record.parameters) for record in read(path)]
+    assert sorted(found) == [(seed, number) for seed in range(4) for number in range(30)]
+
+
+def test_the_same_record_is_added_once(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    for record in (RECORD, RECORD, from_plain(json.loads(json.dumps(asdict(RECORD))))):
+        append(path, record)
+    assert read(path) == [RECORD]
 
 
 def test_a_rate_that_is_no_number_is_not_written(tmp_path: Path) -> None:

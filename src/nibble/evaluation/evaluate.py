@@ -152,14 +152,14 @@ def _evaluate(
 
 
 def evaluate_run(folder: Path, console: Console | None = None) -> Result:
-    """Write `bundle/` of a finished run, evaluate it on the dev parts, write that on its card, and append its record.
+    """Write `bundle/` of a finished run, evaluate it on the dev parts, and write that on its card.
 
     Args:
         folder: the run; its best checkpoint is used, else its last.
         console: prints the result there; None prints nothing.
 
     Returns:
-        what was found.
+        what was found; no record is appended.
     """
     trained = load_checkpoint(folder)
     config = trained.config
@@ -177,8 +177,6 @@ def evaluate_run(folder: Path, console: Console | None = None) -> Result:
     )
     (result,) = evaluate_checkpoints(options)
     result.record = _on_card(folder / "bundle", trained, result.record)
-    if config.records is not None:
-        records.append(Path(config.records), result.record)
     if console is not None:
         print_results([result], console)
     return result

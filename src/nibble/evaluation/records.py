@@ -1,5 +1,6 @@
 """One JSON line per evaluation: what was measured, on what, and how to measure it again."""
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -49,7 +50,7 @@ class Record:
 
 
 def append(path: Path, record: Record) -> None:
-    """Add one line. A reader or another writer never sees half of it.
+    """Add one line, unless it is there. A reader or another writer never sees half of it.
 
     Raises:
         UserError: the file cannot be written; it is then as it was before.
@@ -60,15 +61,19 @@ def append(path: Path, record: Record) -> None:
 def append_line(path: Path, values: dict[str, Any], cure: str) -> None:
     """Add `values` as one line of JSON, whole or not at all; `cure` ends the message if that fails.
 
+    Processes wait for one another, on a network drive as well. A line that is there already is not added again.
+
     Raises:
         UserError: the file cannot be written; it is then as it was before.
     """
     line = (json.dumps(values, allow_nan=False) + "\n").encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # One write to a file opened for appending: concurrent runs of a sweep do not interleave.
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
+            fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
+            if path.is_file() and line in path.read_bytes():
+                return
             written = os.write(file, line)
             if written != len(line):
                 os.ftruncate(file, os.fstat(file).st_size - written)
@@ -77,6 +82,12 @@ def append_line(path: Path, values: dict[str, Any], cure: str) -> None:
             os.close(file)
     except OSError as error:
         raise UserError(f"the result cannot be added to {path}: {error}; {cure}") from error
+
+
+def from_plain(values: dict[str, Any]) -> Record:
+    """The inverse of `dataclasses.asdict`, also of what JSON made of it; `values` has all fields and no others."""
+    pairs = [tuple(utterance) for utterance in values["utterance_errors"]]
+    return Record(**{**values, "wer_ci95": tuple(values["wer_ci95"]), "utterance_errors": pairs})
 
 
 def read(path: Path) -> list[Record]:
@@ -100,6 +111,4 @@ def _records(path: Path) -> Iterator[Record]:
         if not isinstance(values, dict) or set(values) != set(names):
             wrong = sorted(set(values) ^ set(names)) if isinstance(values, dict) else [type(values).__name__]
             raise UserError(f"{path}, line {number} is not a record of this version; it differs in {', '.join(wrong)}")
-        values["wer_ci95"] = tuple(values["wer_ci95"])
-        values["utterance_errors"] = [tuple(utterance) for utterance in values["utterance_errors"]]
-        yield Record(**values)
+        yield from_plain(values)

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from nibble.config import Config, from_plain
 from nibble.errors import UserError, nearest
+from nibble.evaluation import run_file
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,9 @@ class Run:
     @property
     def command(self) -> str | None:
         """What starts this run again; None if `train.py` did not start it."""
-        overrides = self.folder / ".hydra" / "overrides.yaml"
+        if (run := run_file.read(self.folder)) is not None:
+            return run.command
+        overrides = self.folder / ".hydra" / "overrides.yaml"  # runs before run.json
         if not overrides.is_file():
             return None
         given = OmegaConf.load(overrides)

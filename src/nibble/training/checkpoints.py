@@ -58,6 +58,8 @@ class Checkpoints(pl.Callback):
     def _save(self, trainer: pl.Trainer, name: str) -> None:
         target = self.folder / f"{name}.ckpt"
         partial = self.folder / f"{name}.ckpt.partial"
+        for logger in trainer.loggers:
+            logger.save()  # a run that goes on from here needs its curves until here
         try:
             trainer.save_checkpoint(partial)
             if trainer.is_global_zero:

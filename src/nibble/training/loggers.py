@@ -1,13 +1,16 @@
 """Where curves go: CSV, W&B (offline unless asked otherwise), TensorBoard."""
 
+import csv
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from torch import Tensor
 
 from nibble.config import Config, LoggerConfig, WandbMode, plain
 from nibble.errors import UserError
+from nibble.export.checkpoint import read_checkpoint
 from nibble.wandb_key import check_wandb_key
 
 
@@ -28,7 +31,11 @@ def build_loggers(config: Config, folder: Path) -> list[Logger]:
     options: LoggerConfig = config.logger
     loggers: list[Logger] = []
     if options.csv:
-        loggers.append(CSVLogger(folder, name="", version="csv"))
+        curves = earlier_curves(config, folder / "csv" / "metrics.csv")
+        csv_logger = CSVLogger(folder, name="", version="csv")  # begins a new file
+        for step, metrics in curves:
+            csv_logger.log_metrics(metrics, step)
+        loggers.append(csv_logger)
     if options.tensorboard:
         loggers.append(TensorBoardLogger(folder, name="", version="tensorboard"))
     if options.wandb:
@@ -41,6 +48,16 @@ def build_loggers(config: Config, folder: Path) -> list[Logger]:
         logger.experiment.config.update(plain(config), allow_val_change=True)
         loggers.append(logger)
     return loggers
+
+
+def earlier_curves(config: Config, path: Path) -> list[tuple[int, dict[str, Tensor | float]]]:
+    """(step, metrics) of a run that goes on, up to the checkpoint it goes on from."""
+    if config.resume is None or not path.is_file():
+        return []
+    steps = read_checkpoint(Path(config.resume))["global_step"]
+    with path.open(newline="") as file:
+        rows = [(int(row.pop("step")), row) for row in csv.DictReader(file)]
+    return [(step, {name: float(value) for name, value in row.items() if value}) for step, row in rows if step < steps]
 
 
 def finish_loggers(loggers: Iterable[Logger]) -> None:

@@ -1,33 +1,85 @@
-"""Go on from where a run stopped, with the configuration it was started with."""
+"""Go on from where a run stopped.
 
+resume=RUN_DIR or resume=FILE.ckpt: with the options that run was started with.
+resume=true: with the options given; their run is looked for, and is started if there is none.
+"""
+
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from nibble.config import Config, from_plain
-from nibble.errors import UserError
+from nibble.errors import UserError, nearest
+from nibble.evaluation import run_file
 from nibble.export.checkpoint import read_checkpoint
 
 
-def checkpoint_path(resume: str) -> Path:
-    """The checkpoint that `resume=` names: a file, or `last.ckpt` of a run folder."""
-    path = Path(resume)
-    return path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+def resumed(config: Config) -> Config:
+    """What is to be trained: `config`, or the run that `config.resume` goes on with.
+
+    Its `run_dir` is where, and its `resume` the checkpoint to go on from; None begins at the first step.
+
+    Raises:
+        UserError: there is no such run, its files are damaged, or a new one would overwrite another.
+    """
+    own = Path(config.run_dir)
+    if config.resume is None:
+        _check_unused(own)
+        return config
+    if config.resumes_itself:
+        folder = run_file.find(config)
+        if folder is None:
+            _check_unused(own)
+            return replace(config, resume=None)
+        checkpoint = run_file.last_checkpoint(folder)
+        if folder.resolve() != own.resolve():
+            with suppress(OSError):  # not empty, or not there: then it isn't the folder that Hydra has just made
+                own.rmdir()
+    else:
+        folder = run_folder(config.resume)
+        checkpoint = Path(config.resume)
+        if not checkpoint.is_file():
+            checkpoint = run_file.last_checkpoint(folder)
+        config = _saved(folder, checkpoint)
+    return replace(config, run_dir=str(folder), resume=str(checkpoint) if checkpoint.is_file() else None)
 
 
 def run_folder(resume: str) -> Path:
-    """The run folder that holds the checkpoint of `resume=`.
+    """The run folder that `resume=` names, by itself or by a checkpoint in it.
 
     Raises:
-        UserError: there is no such checkpoint.
+        UserError: there is no such run.
     """
-    path = checkpoint_path(resume)
-    if not path.is_file():
-        raise UserError(f"resume={resume}: there is no {path}. Give a run folder such as runs/demo/… or a .ckpt file")
-    return path.resolve().parent.parent
+    path = Path(resume)
+    if path.is_file():
+        return path.resolve().parent.parent
+    if path.is_dir() and _is_run(path):
+        return path.resolve()
+    why = f"has no {run_file.NAME} and no checkpoints/last.ckpt" if path.is_dir() else "does not exist"
+    siblings = [entry.name for entry in path.parent.iterdir() if entry.is_dir()] if path.parent.is_dir() else []
+    hint = f"; in {path.parent} there is: {nearest(path.name, siblings)}" if siblings else ""
+    raise UserError(
+        f"resume={resume} is no run: it {why}{hint}. Give a run folder such as runs/demo/…, a .ckpt file, "
+        "or resume=true for the run of these options"
+    )
 
 
-def saved_config(resume: str) -> Config:
-    """The configuration of the run that `resume=` names, to be continued in its own folder."""
-    folder = run_folder(resume)
-    saved = from_plain(read_checkpoint(checkpoint_path(resume))["nibble"]["config"])
-    return replace(saved, run_dir=str(folder), resume=resume)
+def _saved(folder: Path, checkpoint: Path) -> Config:
+    """The configuration that the run in `folder` was started with."""
+    if checkpoint.is_file():
+        return from_plain(read_checkpoint(checkpoint)["nibble"]["config"])
+    run = run_file.read(folder)  # it stopped before its first checkpoint
+    assert run is not None
+    return from_plain(run.config)
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / run_file.NAME).is_file() or run_file.last_checkpoint(folder).is_file()
+
+
+def _check_unused(folder: Path) -> None:
+    """Raise `UserError` if there is a run in `folder`: its checkpoints would be mixed with those of a new one."""
+    if _is_run(folder):
+        raise UserError(
+            f"there is a run in {folder} already: go on with it, resume={folder}, or give another hydra.run.dir"
+        )

@@ -15,6 +15,7 @@ from rich.console import Console
 from nibble.config import Config
 from nibble.data.datamodule import SpeechDataModule
 from nibble.errors import Interrupted, UserError
+from nibble.evaluation import records, run_file
 from nibble.evaluation.evaluate import choose_device, evaluate_run
 from nibble.model.transducer import Transducer
 from nibble.quant.callback import QuantizationCallback
@@ -33,7 +34,7 @@ from nibble.training.loggers import build_loggers, check_loggers, finish_loggers
 from nibble.training.module import TransducerModule
 from nibble.training.progress import TrainingProgress
 from nibble.training.reproducibility import Reproducible
-from nibble.training.resume import checkpoint_path, saved_config
+from nibble.training.resume import resumed
 from nibble.training.speed import Speed
 
 console = Console(stderr=True)
@@ -41,6 +42,8 @@ console = Console(stderr=True)
 
 def train(config: Config) -> dict[str, Any]:
     """Train, write `last.ckpt`, `best.ckpt` and `bundle/` below `config.run_dir`, evaluate, append a record.
+
+    A run that `config.resume` finds complete is left as it is.
 
     Returns:
         the record of the evaluation on the dev parts.
@@ -50,11 +53,38 @@ def train(config: Config) -> dict[str, Any]:
         Interrupted: Ctrl-C or SIGTERM; the run is saved.
     """
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # importing Lightning has set it to INFO
-    if config.resume:
-        config = saved_config(config.resume)
+    from_file = config.resume is not None and Path(config.resume).is_file()
+    config = resumed(config)
     check_rules(config)
     check_hardware(config)
     check_loggers(config.logger)
+    folder = make_folder(Path(config.run_dir))
+    with run_file.claimed(folder):
+        run = run_file.read(folder)
+        if run is not None and run.record is not None and not from_file:
+            console.print(f"{folder} is complete: dev WER {run.record['wer']:.2%}", highlight=False)
+        else:
+            run_file.begin(folder, config)
+            fit(config)
+        return _recorded(folder, config.records)
+
+
+def _recorded(folder: Path, path: str | None) -> dict[str, Any]:
+    """The record of a complete run, added to those at `path` unless it is there: the run may be killed in between."""
+    run = run_file.read(folder)
+    assert run is not None
+    assert run.record is not None
+    record = records.from_plain(run.record)
+    if path is not None:
+        records.append(Path(path), record)
+    return asdict(record)
+
+
+def fit(config: Config) -> None:
+    """Train from the first step, or from the checkpoint `config.resume`, to the last; then evaluate.
+
+    What is found stands in run.json, which makes the run complete.
+    """
     teacher = find_teacher(config)
     if config.hardware.threads:
         torch.set_num_threads(config.hardware.threads)
@@ -85,21 +115,16 @@ def train(config: Config) -> dict[str, Any]:
     loggers = build_loggers(config, folder)
     try:
         trainer = build_trainer(config, folder, checkpoints, max_steps, steps_per_epoch, loggers)
-        trainer.fit(
-            module,
-            datamodule=data,
-            ckpt_path=checkpoint_path(config.resume) if config.resume else None,
-            weights_only=True,
-        )
+        trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=True)
     except Interrupted as stop:
         console.print(f"stopped by {stop}; saved. To go on:\n  python train.py resume={folder}", highlight=False)
         raise
     else:
         result = evaluate_run(folder, console=console)
+        run_file.complete(folder, asdict(result.record))
         log_result(loggers, folder / "bundle", result, step=max_steps)
     finally:
         finish_loggers(loggers)
-    return asdict(result.record)
 
 
 def build_trainer(
