@@ -25,7 +25,7 @@ def start(folder: Path, overrides: list[str], cwd: Path) -> subprocess.Popen:
 
 
 def wait_for(path: Path, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 900
     while not path.exists():
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline, f"{path} never appeared"
@@ -56,7 +56,7 @@ def options(tiny_overrides, tmp_path_factory):
         "hardware.workers=1",
     ]
     whole = cwd / "whole"
-    done = subprocess.run(command(whole, *overrides), cwd=cwd, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command(whole, *overrides), cwd=cwd, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     return overrides, cwd, load(whole)
 
@@ -77,7 +77,7 @@ def resume(folder: Path, cwd: Path) -> None:
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
 
