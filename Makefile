@@ -1,5 +1,5 @@
 # make demo     the main job on the embedded corpus: float -> int8 -> int4, one table, one transcription, one page
-# make ablation five precisions x three seeds on the digits (else the embedded corpus), their table and page; stopped, it goes on
+# make ablation five precisions x three seeds on the digits (else the embedded corpus): table, page, dashboard; stopped, it goes on
 # make test     all tests
 # make kernels  compiles the optional kernels; says why when it cannot
 # make check    ruff, format, types
@@ -29,6 +29,7 @@ demo: .venv/ready
 ablation: .venv/ready
 	$(BIN)/python train.py -m quant=float,int8,int4,int4a4,int2 seed=1,2,3 experiment=$(ABLATION) resume=true
 	$(BIN)/python -m nibble.report runs/$(ABLATION)
+	$(BIN)/python -m nibble.dashboard --output runs/$(ABLATION)/dashboard.json
 
 test: kernels
 	$(BIN)/python -m pytest

@@ -63,3 +63,16 @@ def test_what_wandb_refuses_is_said_in_one_line(key, sent, monkeypatch):
     monkeypatch.setattr(workspaces.interface.internal, "upsert_view2", refuse)
     with pytest.raises(UserError, match=r"dashboard of me/nibble: permission denied"):
         send("me/nibble")
+
+
+def test_without_a_key_its_definition_is_written(sent, monkeypatch, tmp_path, capsys):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    path = tmp_path / "runs" / "dashboard.json"
+    main(["--output", str(path)])
+    assert capsys.readouterr().out.strip() == str(path)
+    panels = json.dumps(json.loads(path.read_text())["section"]["panelBankConfig"])
+    assert "result/bundle_bytes" in panels
+    assert "speed/waiting_share" in panels
+    assert not sent
+    with pytest.raises(SystemExit, match=r"error: cannot write .*give another --output FILE"):
+        main(["--output", str(path / "below_a_file")])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from nibble import provenance
 from nibble.config import EvaluateConfig, HardwareConfig
 from nibble.evaluation.evaluate import evaluate_checkpoints
 from nibble.quant.spec import ActivationSpec, QuantConfig, Rule, WeightSpec
@@ -52,10 +53,10 @@ def finished_runs(tiny_corpus: Path, compose_tiny, tmp_path_factory: pytest.Temp
     transcripts.write_text("\n".join([f"{first.split()[0]} {HOSTILE}", *others]) + "\n")
     with inside(folder):
         for quant in ("float", "int4"):
-            run = Path("runs/tiny") / quant
-            (run / ".hydra").mkdir(parents=True)
-            (run / ".hydra" / "overrides.yaml").write_text(f"- name=tiny\n- quant={quant}\n- data.corpus_dir=<b>\n")
-            train(compose_tiny(run, corpus.relative_to(folder), f"quant={quant}", *OPTIONS))
+            config = compose_tiny(Path("runs/tiny") / quant, corpus.relative_to(folder), f"quant={quant}", *OPTIONS)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv(provenance.COMMAND, f"python train.py name=tiny quant={quant} 'data.corpus_dir=<b>'")
+                train(config)
         int4 = QuantConfig("int4", [Rule(weight=WeightSpec(bits=4), activation=ActivationSpec())])
         hardware = HardwareConfig(threads=1, workers=0)
         evaluate_checkpoints(EvaluateConfig(checkpoint="runs/tiny/float", quant=int4, hardware=hardware))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from nibble.errors import UserError
+from nibble.evaluation import run_file
 from nibble.report.runs import find_runs
 
 
@@ -25,10 +26,13 @@ def test_a_run_named_twice_is_one_run(finished_runs: Path) -> None:
     assert [run.name for run in runs] == ["float", "int4"]
 
 
-def test_a_run_that_train_py_did_not_start_has_no_command(finished_runs: Path, tmp_path: Path) -> None:
+def test_the_command_of_a_run_from_before_run_json(finished_runs: Path, tmp_path: Path) -> None:
     run = shutil.copytree(finished_runs / "runs" / "tiny" / "int4", tmp_path / "run")
-    shutil.rmtree(run / ".hydra")
+    (run / run_file.NAME).unlink()
     assert find_runs([run])[0][0].command is None
+    (run / ".hydra").mkdir()
+    (run / ".hydra" / "overrides.yaml").write_text("- quant=int4\n- data.corpus_dir=<b>\n")
+    assert find_runs([run])[0][0].command == "python train.py quant=int4 'data.corpus_dir=<b>'"
 
 
 def test_what_is_not_finished_is_said(finished_runs: Path, tmp_path: Path) -> None:
