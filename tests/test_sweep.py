@@ -83,7 +83,15 @@ def test_a_killed_sweep_goes_on_where_it_stood(options, tmp_path):
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_jobs_in_other_processes(options, tmp_path, launcher):
     pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
-    done = run(tmp_path, "-m", f"hydra/launcher={launcher}", *options, "trainer.max_steps=1", "model.heads=5,2")
+    done = run(
+        tmp_path,
+        "-m",
+        f"hydra/launcher={launcher}",
+        *options,
+        "hardware.workers=1",
+        "trainer.max_steps=1",
+        "model.heads=5,2",
+    )
     assert done.returncode == 1, done.stderr
     states = [job.state for job in sweep.read(next(tmp_path.glob("runs/tiny/*_sweep")))]
     assert states == [State.failed, State.complete]

@@ -1,6 +1,7 @@
 """Corpora, tokenizer, samplers and loaders of one run."""
 
 import signal
+import sys
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -25,6 +26,9 @@ from nibble.data.screening import report_unknown, trainable
 from nibble.data.stored import with_stored_features
 from nibble.data.tokenizer import Tokenizer, train_tokenizer
 from nibble.errors import UserError
+
+# How loader processes begin. It is said because joblib's launcher makes its own way the default, by which torch's fail.
+_START = "fork" if sys.platform == "linux" else "spawn"
 
 
 class SpeechDataModule(pl.LightningDataModule):
@@ -249,6 +253,7 @@ class SpeechDataModule(pl.LightningDataModule):
             batch_size=None,
             sampler=sampler,
             num_workers=self.hardware.workers,
+            multiprocessing_context=_START if self.hardware.workers else None,
             pin_memory=self.hardware.accelerator != "cpu" and torch.cuda.is_available(),
             # Its own, so that making an iterator leaves torch's global random state alone.
             generator=torch.Generator().manual_seed(self.seed),
