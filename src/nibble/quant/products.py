@@ -198,24 +198,53 @@ class _IntegerConv2d(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x_codes, x_scale, w_codes, w_scale = ctx.saved_tensors
         x_type, weight_type, bias_type = ctx.types
-        move = ctx.geometry
-        dx, dw, db = torch.ops.aten.convolution_backward(
+        needed = ctx.needs_input_grad[:3]
+        dx, dw, db = _conv2d_gradients(gradient, x_codes, x_scale, w_codes, w_scale, ctx.geometry, needed)
+        dx = None if dx is None else dx.to(x_type)
+        dw = None if dw is None else dw.to(weight_type)
+        db = None if db is None else db.to(bias_type)
+        return dx, dw, db, None, None, None, None, None, None
+
+
+def _conv2d_gradients(
+    gradient: Tensor,
+    x_codes: Tensor,
+    x_scale: Tensor,
+    w_codes: Tensor,
+    w_scale: Tensor,
+    move: Geometry,
+    needed: tuple[bool, bool, bool],
+) -> tuple[Tensor | None, ...]:
+    """Gradients of input, filters and bias; None for one that is not needed."""
+
+    def gradients(
+        gradient: Tensor, x: Tensor, filters: Tensor, needed: tuple[bool, bool, bool]
+    ) -> tuple[Tensor | None, ...]:
+        found: tuple[Tensor | None, ...] = torch.ops.aten.convolution_backward(
             gradient,
-            dequantize(x_codes, x_scale).to(gradient.dtype),
-            dequantize(w_codes, w_scale).to(gradient.dtype),
-            [w_codes.shape[0]],
+            x,
+            filters,
+            [filters.shape[0]],
             move.stride,
             move.padding,
             move.dilation,
             False,
             [0, 0],
             move.groups,
-            ctx.needs_input_grad[:3],
+            needed,
         )
-        dx = None if dx is None else dx.to(x_type)
-        dw = None if dw is None else dw.to(weight_type)
-        db = None if db is None else db.to(bias_type)
-        return dx, dw, db, None, None, None, None, None, None
+        return found
+
+    filters = dequantize(w_codes, w_scale).to(gradient.dtype)
+    if w_codes.shape[1] == 1 or gradient.device.type != "cpu":
+        return gradients(gradient, dequantize(x_codes, x_scale).to(gradient.dtype), filters, needed)
+    # Where filters have many channels, oneDNN finds their gradient three times as fast in the contiguous layout, that
+    # of the input faster in channels-last layout.
+    unread = torch.empty_like(x_codes, dtype=gradient.dtype, memory_format=torch.channels_last)
+    dx, _, _ = gradients(gradient, unread, filters, (needed[0], False, False))
+    values = dequantize(x_codes.contiguous(), x_scale).to(gradient.dtype)
+    _, dw, db = gradients(gradient.contiguous(), values, filters.contiguous(), (False, *needed[1:]))
+    return dx, dw, db
 
 
 def _types(*tensors: Tensor | None) -> list[torch.dtype | None]:
