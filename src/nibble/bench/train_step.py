@@ -1,7 +1,7 @@
 """Time of one step of training, forward, backward and optimizer: int4 in native and in fake arithmetic, and float32.
 
-A batch is four utterances of ten seconds with forty labels of 1024. The gradient goes through the transducer's loss, the same
-in all contenders of a case: torchaudio's, a third of the float32 step of conformer_s, or our own.
+A batch is four utterances of ten seconds with forty labels of 1024. The gradient goes through the transducer's loss,
+the same in all contenders of a case: torchaudio's, a third of the float32 step of conformer_s, or our own.
 """
 
 from collections.abc import Callable
