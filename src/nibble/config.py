@@ -251,8 +251,6 @@ class HardwareConfig:
     strategy: str = "auto"  # as Lightning: auto, ddp, fsdp
     precision: str = "32-true"  # of the float parts, as Lightning: 32-true, bf16-mixed
     threads: int | None = None  # CPU threads; null: torch's choice
-    kernels: str = "reference"  # which implementation of nibble.kernels.ops
-    compile: bool = False  # has no effect so far
     batch_duration_s: float = 60.0  # speech in a batch, per device
     max_batch_utterances: int | None = None  # null: as many as batch_duration_s holds
     buckets: int = 10  # of similar duration

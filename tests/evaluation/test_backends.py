@@ -89,7 +89,7 @@ def test_the_bundle_of_a_run(fitted_run) -> None:
     loaded = quantize(load_checkpoint(run), INT4)
     size = export_bundle(loaded, run / "bundle")
     record = measure(run, Backend.bundle, records=None).record
-    assert record.backend == "bundle native reference greedy"
+    assert record.backend == "bundle native greedy"
     assert record.bundle_bytes == size
     again = measure(run / "bundle", Backend.bundle, records=None).record
     assert again.utterance_errors == record.utterance_errors

@@ -42,7 +42,7 @@ def test_measures_prints_and_records(write_run) -> None:
     (record,) = read(Path("results/records.jsonl"))
     assert record == result.record
     assert (record.experiment, record.part, record.model, record.quant) == ("tiny", "dev-tiny", "tiny", "int4")
-    assert (record.method, record.seed, record.threads, record.backend) == ("qat", 1, 1, "native reference greedy")
+    assert (record.method, record.seed, record.threads, record.backend) == ("qat", 1, 1, "native greedy")
     assert len(record.utterance_errors) == 4
     assert record.substitutions + record.deletions + record.insertions == sum(e for _, e, _ in record.utterance_errors)
     assert record.rtf > 0

@@ -9,7 +9,7 @@ from nibble.export.card import Measured, write_card
 from nibble.export.checkpoint import load_checkpoint
 from nibble.export.loaded import float_parameters
 
-MEASURED = Measured("digits", "dev-digits", 0.0196, (0.0129, 0.0271), 900, 200, "native reference greedy")
+MEASURED = Measured("digits", "dev-digits", 0.0196, (0.0129, 0.0271), 900, 200, "native greedy")
 
 
 def test_says_what_the_model_is_worth_and_how_large_the_folder_is(write_run, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_records_of_a_beam_search_are_of_the_run_too(runs: dict[str, Run], recor
     how = {"parts": ["dev-tiny"], "decoding": "beam", "max_utterances": None, "beam_width": 4}
     beam = replace(
         records[1],
-        backend="native reference beam4",
+        backend="native beam4",
         config_hash=config_hash({**runs["int4"].settings, "evaluation": how}),
     )
     assert match([runs["int4"]], [beam])[0].run is runs["int4"]
@@ -141,6 +141,6 @@ def test_engines_are_told_apart(runs: dict[str, Run], records: list[Record]) -> 
     sherpa = replace(records[1], backend="sherpa 1.0 w4a8 greedy")
     comparison = compare([Measurement(runs["int4"], record) for record in (records[1], sherpa)])
     assert sorted(comparison.how(row) for row in comparison.rows) == [
-        "trained, native reference greedy",
+        "trained, native greedy",
         "trained, sherpa 1.0 w4a8 greedy",
     ]

@@ -43,7 +43,7 @@ INT4 = replace(
     quant="int4",
     method="qat",
     config_hash="def",
-    backend="native reference greedy",
+    backend="native greedy",
     bundle_bytes=500,
     ratio=8.0,
     wer=0.5,
@@ -97,7 +97,7 @@ def test_exports_are_compared_with_exports_and_leave_the_readme_as_it_is() -> No
         if row.last.quant == "int4"
     }
     assert compared == {
-        "native reference greedy": "float greedy",
+        "native greedy": "float greedy",
         "onnx w4a8 greedy": "onnx float greedy",
         "sherpa 2.0.1 w4a8 greedy": None,
     }

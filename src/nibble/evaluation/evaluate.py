@@ -30,6 +30,7 @@ from nibble.export.card import Measured, write_card
 from nibble.export.checkpoint import bundle_of, latest_run, load_checkpoint, quantize
 from nibble.export.loaded import Loaded, float_parameters
 from nibble.export.sherpa import Exported, read_exported
+from nibble.kernels.implementations import used_by
 from nibble.model.decoding import beam, greedy
 from nibble.model.transducer import Transducer
 from nibble.quant.spec import Arithmetic, Precision
@@ -96,7 +97,10 @@ def evaluate_loaded(loaded: Loaded, options: EvaluateConfig) -> Result:
     """Evaluate one model on the parts that the options name, and append its record."""
     device = choose_device(options.hardware)
     recognise = Network(loaded.model.to(device), loaded.tokenizer, _decoder(options))
-    return _evaluate(loaded, recognise, options, measure_size(loaded), device, _backend(loaded, options))
+    backend, machine = _backend(loaded, options), provenance.hardware(device)
+    if _computes_integers(loaded):
+        machine += f", kernels: {used_by('linear_w4a8', device.type)}"
+    return _evaluate(loaded, recognise, options, measure_size(loaded), device, backend, machine)
 
 
 def evaluate_exported(folder: Path, options: EvaluateConfig) -> Result:
@@ -120,7 +124,7 @@ def evaluate_exported(folder: Path, options: EvaluateConfig) -> Result:
     backend = f"{backend} {exported.encoding.value} {_search(options)}"
     # One by one, as sherpa-onnx does: the scales of quantized activations are those of an utterance.
     options = replace(options, hardware=replace(options.hardware, max_batch_utterances=1))
-    return _evaluate(exported, recognise, options, size, torch.device("cpu"), backend)
+    return _evaluate(exported, recognise, options, size, torch.device("cpu"), backend, provenance.hardware())
 
 
 def _evaluate(
@@ -130,6 +134,7 @@ def _evaluate(
     size: Size,
     device: torch.device,
     backend: str,
+    machine: str,
 ) -> Result:
     if options.hardware.threads:
         torch.set_num_threads(options.hardware.threads)
@@ -145,7 +150,7 @@ def _evaluate(
     measured = measure(recognise, batches, device)
     if not measured.score.reference_words:
         raise UserError(f"{'+'.join(parts)} has no reference words, so there is no error rate; give another part=")
-    record = _record(model, options, data.corpus_name, parts, measured, size, device, backend)
+    record = _record(model, options, data.corpus_name, parts, measured, size, backend, machine)
     if options.records is not None:
         records.append(Path(options.records), record)
     return Result(record, measured.transcripts, size, options.hardware, peak_bytes())
@@ -240,8 +245,8 @@ def _record(
     parts: list[str],
     measured: Evaluation,
     size: Size,
-    device: torch.device,
     backend: str,
+    machine: str,
 ) -> Record:
     config, measured_score = model.config, measured.score
     how: dict[str, Any] = {"parts": parts, "decoding": options.decoding.value, "max_utterances": options.max_utterances}
@@ -269,7 +274,7 @@ def _record(
         rtf=measured.rtf,
         threads=torch.get_num_threads(),
         backend=backend,
-        hardware=provenance.hardware(device),
+        hardware=machine,
         commit=provenance.commit(),
         command=provenance.command(),
         config_hash=provenance.config_hash({**plain(config), "evaluation": how}),
@@ -277,13 +282,15 @@ def _record(
 
 
 def _backend(loaded: Loaded, options: EvaluateConfig) -> str:
-    """Arithmetic, kernels and search."""
+    """Arithmetic and search."""
     read = "bundle " if options.backend is Backend.bundle else ""
     if loaded.precision is Precision.float:
         return f"{read}float {_search(options)}"
-    if loaded.config.quant.arithmetic is Arithmetic.fake:
-        return f"{read}fake {_search(options)}"
-    return f"{read}native {options.hardware.kernels} {_search(options)}"
+    return f"{read}{'native' if _computes_integers(loaded) else 'fake'} {_search(options)}"
+
+
+def _computes_integers(loaded: Loaded) -> bool:
+    return loaded.precision is not Precision.float and loaded.config.quant.arithmetic is Arithmetic.native
 
 
 def _search(options: EvaluateConfig) -> str:

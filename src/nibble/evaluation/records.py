@@ -37,7 +37,7 @@ class Record:
     ratio: float  # float32_bytes / bundle_bytes
     rtf: float  # time of encoder and search / duration of the audio, one process
     threads: int  # CPU threads
-    backend: str  # arithmetic, kernels and search, such as "native reference greedy"
+    backend: str  # arithmetic and search, such as "native greedy"
     hardware: str
     commit: str
     command: str

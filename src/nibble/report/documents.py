@@ -1,10 +1,11 @@
 """RESULTS.md and the tables of README.md, from the records and benchmarks of this repository."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from nibble.bench.records import read as read_benchmarks
 from nibble.errors import UserError
-from nibble.evaluation.records import read
+from nibble.evaluation.records import Record, read
 from nibble.report import benchmarks
 from nibble.report.precisions import summary
 from nibble.report.results import render
@@ -29,12 +30,18 @@ def write_documents(records_file: Path, benchmarks_file: Path, output: Path, rea
     sections = [render(records), benchmarks.render(read_benchmarks(benchmarks_file))]
     documents = {output: "\n".join(filter(None, sections))}
     if readme.is_file():
-        documents[readme] = with_tables(readme.read_text(encoding="utf-8"), summary(records))
+        documents[readme] = with_tables(readme.read_text(encoding="utf-8"), summary(_compared(records)))
     for path, text in documents.items():
         if not check:
             path.write_text(text, encoding="utf-8")
         elif not path.is_file() or path.read_text(encoding="utf-8") != text:
             raise UserError(f"{path} is not what {records_file} and {benchmarks_file} say; make results")
+
+
+def _compared(records: Sequence[Record]) -> list[Record]:
+    """Those of models that were measured in float as well: the question is what fewer bits cost."""
+    in_float = {(record.experiment, record.model) for record in records if record.quant == "float"}
+    return [record for record in records if (record.experiment, record.model) in in_float]
 
 
 def with_tables(readme: str, tables: str) -> str:
