@@ -20,13 +20,14 @@ CONF = Path(__file__).resolve().parent / "conf"
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="evaluate")
 def main(config: DictConfig) -> None:
     """Compose, evaluate, print."""
-    from rich.console import Console
-
-    from nibble.config import EvaluateConfig, typed_as
-    from nibble.evaluation.evaluate import evaluate_checkpoints
-    from nibble.evaluation.printing import print_results
 
     def task(composed: DictConfig) -> None:
+        from rich.console import Console
+
+        from nibble.config import EvaluateConfig, typed_as
+        from nibble.evaluation.evaluate import evaluate_checkpoints  # loads the kernels
+        from nibble.evaluation.printing import print_results
+
         options = typed_as(EvaluateConfig, composed)
         print_results(evaluate_checkpoints(options), Console(highlight=False), worst=options.worst)
 

@@ -19,10 +19,14 @@ CONF = Path(__file__).resolve().parent / "conf"
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def main(config: DictConfig) -> float:
     """Compose, train, and return the WER for a sweeper to minimise."""
-    from nibble.config import typed
-    from nibble.training.run import train
 
-    return float(cli.report_errors(lambda composed: train(typed(composed)), config)["wer"])
+    def task(composed: DictConfig) -> float:
+        from nibble.config import typed
+        from nibble.training.run import train  # loads the kernels
+
+        return float(train(typed(composed))["wer"])
+
+    return float(cli.report_errors(task, config))
 
 
 if __name__ == "__main__":

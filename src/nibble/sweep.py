@@ -27,9 +27,7 @@ from nibble import provenance
 from nibble.config import typed
 from nibble.errors import UserError
 from nibble.evaluation import records, run_file
-from nibble.evaluation.printing import percent
 from nibble.evaluation.records import Record
-from nibble.report.precisions import summary
 
 FILE = "jobs.jsonl"
 
@@ -138,6 +136,10 @@ def read(folder: Path) -> list[Job]:
 
 def show(jobs: Sequence[Job], console: Console) -> None:
     """One row a job and, if the jobs differ in precision and seed alone, one a precision."""
+    # Loaded here, since Hydra loads this file before it runs a job, where no error would be caught.
+    from nibble.evaluation.printing import percent
+    from nibble.report.precisions import summary
+
     table = Table(title="jobs of the sweep", title_justify="left", box=box.SIMPLE)
     for column in ("", "options", "state", "dev WER", "folder, or what was wrong"):
         table.add_column(column, overflow="fold")

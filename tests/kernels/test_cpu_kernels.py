@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from nibble.kernels import implementations, ops, reference, reference_linear
 from nibble.kernels.cpu import build, library
 from nibble.kernels.nibbles import pack_rows
 
+ROOT = Path(__file__).parents[2]
 PATHS = library.paths()
 needs_library = pytest.mark.skipif(not PATHS, reason=f"the CPU kernels are not loaded: {library.missing()}")
 every_path = pytest.mark.parametrize("path", PATHS)
@@ -137,8 +139,11 @@ def test_info_lists_what_each_operator_uses():
         assert any(operator in line and "reference" in line for line in done.stdout.splitlines())
 
 
-def test_a_wrong_choice_is_an_error():
-    done = info(NIBBLE_KERNELS="gpu")
+@pytest.mark.parametrize("words", ["-m nibble.info", "train.py experiment=demo", "evaluate.py checkpoint=runs"])
+def test_a_wrong_choice_is_an_error(words, tmp_path):
+    command = [sys.executable, *(str(ROOT / word) if word.endswith(".py") else word for word in words.split())]
+    environment = {**os.environ, "NIBBLE_KERNELS": "gpu"}
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         "error: NIBBLE_KERNELS=gpu is none; give one of reference, cpu, cuda, triton, "
