@@ -40,7 +40,9 @@ def test_a_training_step_is_timed(monkeypatch):
         monkeypatch.setattr(train_step, name, value)
     monkeypatch.setattr("nibble.bench.timing._TURN_S", 1e-4)
     found = train_step.measure(models=("conformer_xxs",), rounds=1)
-    pairs = [("native", "float32"), ("native", "int4, fake"), ("fake", "float32")]
-    assert [(one.contender.split()[1], one.baseline) for one in found] == pairs * 2
-    assert [one.case.split(", ")[1] for one in found] == ["loss=rnnt"] * 3 + ["loss=rnnt_fused"] * 3
+    assert [(one.contender.split()[1], one.baseline) for one in found] == [
+        ("native", "float32"),
+        ("native", "int4, fake"),
+        ("fake", "float32"),
+    ]
     assert all(one.ratio > 0 for one in found)

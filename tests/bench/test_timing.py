@@ -48,6 +48,12 @@ def test_a_turn_of_a_short_contender_is_many_calls() -> None:
     assert times["a"].cpu_ms == pytest.approx([1.5, 1.5])
 
 
+def test_a_long_call_warms_up_alone() -> None:
+    machine = Machine()
+    in_turns({"a": machine.contender("a", 1.5)}, rounds=2, clock=machine.clock)
+    assert len(machine.called) == 1 + 2
+
+
 def test_the_first_calls_do_not_count() -> None:
     machine = Machine()
     slow_at_first = iter([5.0, 1.0, 1.0, 1.0])

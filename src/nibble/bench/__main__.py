@@ -6,7 +6,7 @@ loss        memory and time of joiner and transducer loss, rnnt_fused against to
 size        bytes of the bundles of conformer_xs, s, m and l at int4 and int4_24, against float32; about a minute
 streaming   time of a chunk and till the first label, conformer_stream_s and l in sherpa-onnx, one thread; five minutes
 together    training time of one run for several precisions, against a run for each; about a minute
-train_step  time of one step of int4 training, native and fake, against float32; twenty minutes
+train_step  time of one step of int4 training, native and fake, against float32; ten minutes
 """
 
 import argparse
