@@ -113,3 +113,10 @@ def test_contradictions_name_the_option(overrides, expected):
 
 def test_a_plus_before_an_option_of_the_default_run_is_accepted():
     assert typed(composed("quant=int4", "model=conformer_l", "+trainer.max_steps=3")).trainer.max_steps == 3
+
+
+def test_a_notebook_composes_what_the_command_line_does():
+    config = cli.training_config(["quant=int4", "trainer.max_steps=7", "run_dir=here"])
+    assert (config.quant.name, config.trainer.max_steps, config.run_dir) == ("int4", 7, "here")
+    with pytest.raises(UserError, match=r"nearest: trainer\.max_steps"):
+        cli.training_config(["trainer.max_stepz=7", "run_dir=here"])

@@ -23,7 +23,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nibble.config import Config, EvaluateConfig, ExportConfig, QuantizeConfig, SensitivityConfig, reject_unknown
+from nibble.config import (
+    Config,
+    EvaluateConfig,
+    ExportConfig,
+    QuantizeConfig,
+    SensitivityConfig,
+    reject_unknown,
+    typed,
+)
 from nibble.errors import Interrupted, UserError, nearest
 from nibble.help import help_text
 
@@ -52,6 +60,18 @@ def register_schemas() -> None:
     """Put the typed configurations where Hydra finds them: `defaults: [train_schema, ...]`."""
     for name, schema in SCHEMAS.items():
         ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+
+
+def training_config(words: Sequence[str]) -> Config:
+    """What `python train.py` makes of these words, for notebooks and benches; `run_dir=DIR` must be one of them.
+
+    Raises:
+        UserError: as of that command.
+    """
+    register_schemas()
+    check_command_line(conf_dir(), "train", words)
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return typed(compose("train", overrides=list(words)))
 
 
 def check_command_line(config_dir: Path, config_name: str, overrides: Sequence[str]) -> DictConfig:

@@ -9,10 +9,9 @@ from pathlib import Path
 from random import Random
 
 import torch
-from hydra import compose, initialize_config_dir
 
 from nibble import cli
-from nibble.config import Config, typed
+from nibble.config import Config
 from nibble.data.tokenizer import Tokenizer, train_tokenizer
 from nibble.export.checkpoint import quantize
 from nibble.export.loaded import Loaded, float_model
@@ -25,10 +24,9 @@ _CONSONANTS, _VOWELS = "BCDFGHKLMNPRSTVW", "AEIOU"
 
 def fresh_config(model: str, quant: str) -> Config:
     """The configuration of a run on LibriSpeech."""
-    cli.register_schemas()
-    overrides = [f"model={model}", f"quant={quant}", "data=librispeech", f"run_dir=runs/{model}_{quant}"]
-    with initialize_config_dir(str(cli.conf_dir()), version_base="1.3"):
-        return typed(compose("train", overrides=overrides))
+    return cli.training_config(
+        [f"model={model}", f"quant={quant}", "data=librispeech", f"run_dir=runs/{model}_{quant}"]
+    )
 
 
 def fresh_model(model: str, quant: str, tokenizer: Tokenizer) -> Loaded:

@@ -10,11 +10,10 @@ from time import perf_counter
 from typing import NamedTuple
 
 import torch
-from hydra import compose, initialize_config_dir
 
 from nibble import cli, provenance
 from nibble.bench.records import Measurement
-from nibble.config import Config, typed
+from nibble.config import Config
 from nibble.data.progress import track
 from nibble.export.loaded import float_model
 from nibble.model.loss import transducer_loss
@@ -61,9 +60,7 @@ def measure() -> list[Measurement]:
 
 
 def _config(*overrides: str) -> Config:
-    cli.register_schemas()
-    with initialize_config_dir(str(cli.conf_dir()), version_base="1.3"):
-        return typed(compose("train", overrides=["experiment=digits", "run_dir=.", *overrides]))
+    return cli.training_config(["experiment=digits", "run_dir=.", *overrides])
 
 
 def _steps(config: Config, steps: int) -> Counter[State]:
