@@ -4,8 +4,10 @@ The shapes are those of a Conformer block with D = 512; rows are frames, from on
 activations go in and come out everywhere: ours are quantized by `quantize_rows`, those of the others inside.
 """
 
+import copy
 import math
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from nibble.bench.records import Measurement
 from nibble.bench.timing import Times, in_turns, measurements, torch_threads
 from nibble.errors import UserError
+from nibble.export.packages import need
 from nibble.kernels import implementations, ops
 from nibble.kernels.nibbles import pack_rows
 from nibble.quant.numerics import quantize_weight
@@ -31,24 +34,35 @@ Layer = Callable[[], object]
 
 
 def measure(rows: tuple[int, ...] = ROWS, rounds: int = _ROUNDS) -> list[Measurement]:
-    """For each number of rows: each shape against float32, and the geometric mean over the shapes against all.
+    """On one thread and on all, for each number of rows: each shape against float32, their geometric mean against all.
 
     Raises:
-        UserError: the CPU kernels are not built, or ONNX Runtime is not installed.
+        UserError: the CPU kernels are not built, or a package that we compare with is not installed.
     """
     used = implementations.used_by("linear_w4a8", "cpu")
     if used == implementations.REFERENCE:
         raise UserError("the CPU kernels do not run here; python -m nibble.info says why, and make kernels builds them")
-    ours = f"linear_w4a8, {used}"
+    for package, extra in (("onnx", "export"), ("onnxruntime", "export"), ("torchao", "bench")):
+        need(package, "python -m nibble.bench gemm", extra)
     found = []
-    with torch_threads(1), torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
-        for count in rows:
-            of_shapes = [_time(ours, *shape, count, rounds, Path(folder)) for shape in SHAPES]
-            for (terms, outputs), times in zip(SHAPES, of_shapes, strict=True):
-                case = f"{_counted(count)}, {terms} to {outputs}"
-                found += measurements("gemm", case, times, [(ours, _FLOAT)], threads=1)
-            found += [_mean(ours, baseline, of_shapes, count) for baseline in of_shapes[0] if baseline != ours]
+    for threads in sorted({1, torch.get_num_threads()}):
+        with torch_threads(threads), torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
+            for count in rows:
+                found += _rows(f"linear_w4a8, {used}", count, threads, rounds, Path(folder))
     return found
+
+
+def _rows(ours: str, count: int, threads: int, rounds: int, folder: Path) -> list[Measurement]:
+    times = {shape: _time(ours, *shape, count, rounds, folder) for shape in SHAPES}
+    counted = "1 row" if count == 1 else f"{count} rows"
+    also = f", {threads} threads" if threads > 1 else ""
+    found = []
+    for (terms, outputs), of_shape in times.items():
+        case = f"{counted}, {terms} to {outputs}{also}"
+        found += measurements("gemm", case, of_shape, [(ours, _FLOAT)], threads)
+    case = f"{counted}, mean of {len(SHAPES)} shapes{also}"
+    baselines = [name for name in times[SHAPES[0]] if name != ours]
+    return found + [_mean(case, ours, baseline, list(times.values()), threads) for baseline in baselines]
 
 
 def _time(ours: str, terms: int, outputs: int, rows: int, rounds: int, folder: Path) -> dict[str, Times]:
@@ -58,22 +72,18 @@ def _time(ours: str, terms: int, outputs: int, rows: int, rounds: int, folder: P
         ours: _w4a8(layer, x),
         _FLOAT: lambda: layer(x),
         **{f"torch dynamic int8, {engine}": _torch_dynamic(layer, x, engine) for engine in _ENGINES},
+        "torchao dynamic int8": _torchao(layer, x),
         "ONNX Runtime dynamic int8": _onnx_dynamic(layer, x, folder),
         "ONNX Runtime MatMulNBits": _onnx_nbits(layer, x, folder),
     }
     return in_turns(contenders, rounds, f"{rows} x {terms} x {outputs}")
 
 
-def _mean(ours: str, baseline: str, of_shapes: list[dict[str, Times]], rows: int) -> Measurement:
+def _mean(case: str, ours: str, baseline: str, times: list[dict[str, Times]], threads: int) -> Measurement:
     """The geometric mean of the ratios of all shapes."""
-    each = [measurements("gemm", "", times, [(ours, baseline)], threads=1)[0] for times in of_shapes]
+    each = [measurements("gemm", case, of_shape, [(ours, baseline)], threads)[0] for of_shape in times]
     ratio = math.exp(math.fsum(math.log(one.ratio) for one in each) / len(each))
-    case = f"{_counted(rows)}, mean of {len(each)} shapes"
-    return replace(each[0], case=case, ratio=ratio, median_ms=None, wall_ms=None)
-
-
-def _counted(rows: int) -> str:
-    return "1 row" if rows == 1 else f"{rows} rows"
+    return replace(each[0], ratio=ratio, median_ms=None, wall_ms=None)
 
 
 def _w4a8(layer: nn.Linear, x: Tensor) -> Layer:
@@ -89,6 +99,16 @@ def _torch_dynamic(layer: nn.Linear, x: Tensor, engine: str) -> Layer:
         quantized = torch.ao.quantization.quantize_dynamic(nn.Sequential(layer), {nn.Linear})[0]
     finally:
         torch.backends.quantized.engine = before
+    return lambda: quantized(x)
+
+
+def _torchao(layer: nn.Linear, x: Tensor) -> Layer:
+    """8-bit weights: for 4 bits its wheels have no kernels that run on a CPU."""
+    warnings.filterwarnings("ignore", module="torchao")  # of what it will drop, at each call
+    from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+
+    quantized = nn.Sequential(copy.deepcopy(layer))
+    quantize_(quantized, Int8DynamicActivationInt8WeightConfig())
     return lambda: quantized(x)
 
 
@@ -115,11 +135,7 @@ def _onnx_nbits(layer: nn.Linear, x: Tensor, folder: Path) -> Layer:
 
 
 def _onnx_model(layer: nn.Linear, folder: Path) -> Path:
-    try:
-        import onnx
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        raise UserError("gemm compares with ONNX Runtime; pip install -e .[export]") from error
+    import onnx
     from onnx import TensorProto, helper, numpy_helper
 
     outputs, terms = layer.weight.shape
@@ -145,7 +161,7 @@ def _session(path: Path, x: Tensor) -> Layer:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     given = {"x": x.numpy()}
     return lambda: session.run(None, given)

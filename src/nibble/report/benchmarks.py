@@ -16,9 +16,10 @@ _EXPLAINED = {
     ),
     "gemm": (
         "Time of one linear layer with 4-bit weights, quantizing its activations to 8 bits included, against what "
-        "users would pick instead, on one thread with the weights in cache. Torch's dynamic int8 is that of "
-        "`quantize_dynamic`; ONNX Runtime's has signed weights, one scale a channel; MatMulNBits has blocks of 128 and "
-        "accuracy level 4. **ratio**: contender over baseline, the median over rounds; a mean is the geometric one."
+        "users would pick instead, on one thread (CPU time) and on all (wall time), with the weights in cache. Torch's "
+        "dynamic int8 is that of `quantize_dynamic`, torchao's has 8-bit weights (for 4 its wheels have no CPU "
+        "kernels); ONNX Runtime's has signed weights, one scale a channel; MatMulNBits has blocks of 128 and accuracy "
+        "level 4. **ratio**: contender over baseline, the median over rounds; a mean is the geometric one."
     ),
     "loss": (
         "Forward and backward pass of the joiner of conformer_l and the transducer loss, in float32; all utterances "
