@@ -265,6 +265,7 @@ def report_errors(task: Callable[[Any], Any], config: Any) -> Any:
 
     In a sweep they are printed and raised, so that Hydra goes on with the next job.
     """
+    quieten()  # launchers may run this in a process of its own
     try:
         return task(config)
     except UserError as error:
