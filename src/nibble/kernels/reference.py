@@ -40,7 +40,8 @@ def int_conv2d(
     if groups > 1 and weight[0].numel() <= EXACT_FLOAT32_TERMS:
         out = _float_conv2d(x, weight, stride, padding, dilation, groups)
     else:
-        x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
+        if any(padding):
+            x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
         parts = zip(x.chunk(groups, 1), weight.chunk(groups, 0), strict=True)
         outs = [_unfolded_conv2d(part, filters, stride, dilation) for part, filters in parts]
         out = outs[0] if groups == 1 else torch.cat(outs, 1)

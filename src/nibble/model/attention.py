@@ -58,7 +58,7 @@ class RelativeAttention(nn.Module):
 
     def forward(self, x: Tensor, positions: Tensor, valid: Tensor, past: Past | None = None) -> Tensor:
         """x (B, T, D), positions (left + 2T, D), valid (B, T, 1) -> (B, T, D); left is 0 without a past."""
-        x = self.norm(x) * valid
+        x = self.norm(x).mul_(valid)
         query, key, value = self.query(x), self.key(x), self.value(x)
         visible = valid
         if past is not None:

@@ -23,8 +23,8 @@ class ConformerBlock(nn.Module):
 
     def forward(self, x: Tensor, positions: Tensor, valid: Tensor, past: Past | None = None) -> Tensor:
         """x (B, T, D), positions (left + 2T, D), valid (B, T, 1) -> (B, T, D); a past only where utterances stream."""
-        x = x + 0.5 * self.feed_forward1(x, valid)
+        x = x.add(self.feed_forward1(x, valid), alpha=0.5)
         x = x + self.attention(x, positions, valid, past)
         x = x + self.convolution(x, valid, past)
-        x = x + 0.5 * self.feed_forward2(x, valid)
+        x = x.add(self.feed_forward2(x, valid), alpha=0.5)
         return self.norm(x)

@@ -45,9 +45,9 @@ class ConvolutionModule(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor, past: Past | None = None) -> Tensor:
         """x (B, T, D), valid (B, T, 1) -> (B, T, D); a causal one needs its past."""
-        x = F.glu(self.pointwise1(self.norm(x) * valid), dim=2) * valid
+        x = F.glu(self.pointwise1(self.norm(x).mul_(valid)), dim=2).mul_(valid)
         if past is not None:
             x = past.extend(x, self.past_frames)
         x = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
-        x = F.silu(self.batch_norm(x, valid)) * valid
+        x = F.silu(self.batch_norm(x, valid)).mul_(valid)
         return self.dropout(self.pointwise2(x))

@@ -16,5 +16,5 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """x (B, T, D), valid (B, T, 1) -> (B, T, D)."""
-        hidden = self.dropout(F.silu(self.expansion(self.norm(x) * valid)))
-        return self.dropout(self.projection(hidden * valid))
+        hidden = self.dropout(F.silu(self.expansion(self.norm(x).mul_(valid))))
+        return self.dropout(self.projection(hidden.mul_(valid)))

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 def valid_frames(lengths: Tensor, frames: int) -> Tensor:
     """True for a real frame, False for padding: lengths (B,) -> (B, T, 1) with T = `frames`.
 
-    `x * valid_frames(...)` makes padding zero and keeps the type of x, half precision included.
+    `x * valid_frames(...)` makes padding zero and keeps the type of x, half precision included. `x.mul_(...)` does so
+    several times faster on CPU, where new memory costs more than the product.
     """
     positions = torch.arange(frames, device=lengths.device)
     return (positions < lengths.unsqueeze(1)).unsqueeze(2)

@@ -36,10 +36,10 @@ class Subsampling(nn.Module):
         features = F.pad(features, (0, 0, 0, max(0, MIN_FRAMES - features.size(1))))
         lengths = (lengths.clamp(min=MIN_FRAMES) - 1) // 2
         x = self.conv1(features.unsqueeze(3).permute(0, 3, 1, 2))  # (B, C, T/2, F/2), channels last: faster on CPU
-        x = (x * valid_frames(lengths, x.size(2)).unsqueeze(1)).relu_()
+        x = x.mul_(valid_frames(lengths, x.size(2)).unsqueeze(1)).relu_()
         lengths = (lengths - 1) // 2
         x = self.conv2(x)  # (B, C, T', F/4)
-        x = (x * valid_frames(lengths, x.size(2)).unsqueeze(1)).relu_()
+        x = x.mul_(valid_frames(lengths, x.size(2)).unsqueeze(1)).relu_()
         return self.output(x.permute(0, 2, 3, 1).flatten(2)), lengths
 
     def without_padding(self, features: Tensor) -> Tensor:
