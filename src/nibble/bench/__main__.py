@@ -1,6 +1,7 @@
 """python -m nibble.bench size: measure, print a table, and add the measurements to results/bench.jsonl.
 
 encoder     time of the encoder of conformer_l on one thread, ours and others', in torch and ONNX Runtime; five minutes
+feeding     hours of audio an hour from a loader, and how long a training waits for it; two minutes
 gemm        time of a linear layer of 4-bit weights against float32, int8 and others' int4; three minutes
 loss        memory and time of joiner and transducer loss, rnnt_fused against torchaudio; ten minutes
 size        bytes of the bundles of conformer_xs, s, m and l at int4 and int4_24, against float32; about a minute
@@ -17,12 +18,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from nibble.bench import encoder, gemm, loss, size, streaming, together, train_step
+from nibble.bench import encoder, feeding, gemm, loss, size, streaming, together, train_step
 from nibble.bench.records import Measurement, append, cells
 from nibble.errors import UserError
 
 BENCHES: dict[str, Callable[[], list[Measurement]]] = {
     "encoder": encoder.measure,
+    "feeding": feeding.measure,
     "gemm": gemm.measure,
     "loss": loss.measure,
     "size": size.measure,
@@ -38,10 +40,13 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m nibble.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("bench", choices=sorted(BENCHES))
+    parser.add_argument("--corpus", type=Path, metavar="DIR", help="of feeding; without it, the embedded one")
     parser.add_argument("--records", type=Path, default=Path("results/bench.jsonl"), metavar="FILE")
     options = parser.parse_args(arguments)
+    if options.corpus and options.bench != "feeding":
+        parser.error(f"{options.bench} needs no --corpus; only feeding takes one")
     try:
-        found = BENCHES[options.bench]()
+        found = feeding.measure(options.corpus) if options.corpus else BENCHES[options.bench]()
         Console().print(table(found))
         for measurement in found:
             append(options.records, measurement)

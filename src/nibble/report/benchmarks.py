@@ -14,6 +14,14 @@ _EXPLAINED = {
         "scales of training, one a token. **bytes**: of the encoder's file. **ratio**: contender over baseline, the "
         "median over rounds, of CPU time; **wall ms** counts what other processes took as well."
     ),
+    "feeding": (
+        "A loader goes through the training speech once, on one thread of the process that is timed, its files in the "
+        "page cache, and makes batches: log-mel from decoded audio (`features=fbank`), from a file for each utterance "
+        "(`features=fbank_stored`), or the same features read by Lhotse from tar files (Shar). Then `train.py` trains, "
+        "on one thread, and says what it waits for. **ratio** to its audio: hours of audio delivered, or trained on, "
+        "in an hour; to the time it takes: the share of it that training is without a batch, the median over windows "
+        "of five steps, the first left out."
+    ),
     "gemm": (
         "Time of one linear layer with 4-bit weights, quantizing its activations to 8 bits included, against what "
         "users would pick instead, on one thread (CPU time) and on all (wall time), with the weights in cache. Torch's "
