@@ -75,8 +75,9 @@ def measure_trainings(words: list[str], steps: int = _STEPS) -> list[Measurement
     """What each training hears in an hour, and the share of its time that it waits."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
-        for name, options in track(_TRAININGS.items(), f"training, {steps} steps each", len(_TRAININGS)):
-            run = Path(folder) / name.replace(" ", "_")
+        trainings = enumerate(_TRAININGS.items())
+        for number, (name, options) in track(trainings, f"training, {steps} steps each", len(_TRAININGS)):
+            run = Path(folder) / f"run_{number}"
             _train([*words, *options], run, steps)
             found += _training(name, run / "csv" / "metrics.csv")
     return found
@@ -150,7 +151,7 @@ def _train(words: list[str], run: Path, steps: int) -> None:
     script = cli.conf_dir().parent / "train.py"
     done = subprocess.run([sys.executable, script, *words, *options, *lengths], capture_output=True, text=True)
     if done.returncode:
-        raise UserError(f"{script.name} {' '.join(words)} failed: {done.stderr.strip().splitlines()[-1]}")
+        raise UserError(f"{script.name} {' '.join(words)} failed: {done.stderr.strip()}")
 
 
 def _loader(case: str, name: str, times: Times, audio_s: float) -> Measurement:
