@@ -17,16 +17,18 @@ CONF = Path(__file__).resolve().parent / "conf"
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
-def main(config: DictConfig) -> float:
-    """Compose, train, and return the WER for a sweeper to minimise."""
+def main(config: DictConfig) -> float | None:
+    """Compose, train, and return the WER for a sweeper to minimise; None in a process that only helps another."""
 
-    def task(composed: DictConfig) -> float:
+    def task(composed: DictConfig) -> float | None:
         from nibble.config import typed
         from nibble.training.run import train  # loads the kernels
 
-        return float(train(typed(composed))["wer"])
+        record = train(typed(composed))
+        return None if record is None else float(record["wer"])
 
-    return float(cli.report_errors(task, config))
+    found: float | None = cli.report_errors(task, config)
+    return found
 
 
 if __name__ == "__main__":

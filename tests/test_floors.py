@@ -11,19 +11,22 @@ MAY_IMPORT = {
     "errors": set(),
     "schema": {"errors"},
     "provenance": set(),
+    "processes": set(),
     # The options of quantization are plain data, defined in their own room.
     "config": {"errors", "schema", "quant.spec"},
     "features": BASE,
-    "model": BASE,
+    "model": BASE | {"processes"},
     "kernels": {"errors"},
     "info": {"errors", "provenance", "kernels"},
-    "quant": {"errors", "kernels"},
+    "quant": {"errors", "kernels", "processes"},
     "data": BASE | {"features", "model.subsampling"},  # how many frames an utterance becomes
     "export": BASE | {"cli", "schema", "provenance", "features", "model", "kernels", "quant", "data"},
     "evaluation": BASE | {"provenance", "features", "model", "kernels", "quant", "data", "export"},
     "sensitivity": BASE | {"schema", "provenance", "cli", "model", "quant", "data", "export", "evaluation"},
     "wandb_key": {"errors"},
-    "training": BASE | {"wandb_key", "features", "model", "kernels", "quant", "data", "export", "evaluation"},
+    "training": BASE
+    | {"processes", "provenance", "wandb_key", "features", "model", "kernels", "quant", "data", "export", "evaluation"},
+    "rank": BASE | {"cli", "processes", "evaluation", "training"},
     # What is measured is at the top: whole bundles, encoders, training steps. Only what prints it stands above.
     "bench": BASE
     | {"schema", "provenance", "cli", "features", "model", "kernels", "quant", "data", "export", "evaluation"},
@@ -36,7 +39,7 @@ MAY_IMPORT = {
     "options": set(),
     "help": {"options"},
     "cli": BASE | {"help", "sweep", "training.resume"},
-    "sweep": BASE | {"provenance", "evaluation", "report"},
+    "sweep": BASE | {"processes", "provenance", "evaluation", "report"},
 }
 
 

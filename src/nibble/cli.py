@@ -287,4 +287,4 @@ def message(error: UserError) -> str:
 def quieten() -> None:
     """Silence what libraries say of themselves; what concerns the user is said by this project."""
     warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric|torch\.optim\.lr_scheduler")
-    warnings.filterwarnings("ignore", message=r".*(torchaudio|rnnt_loss|deprecat).*")
+    warnings.filterwarnings("ignore", message=r".*(torchaudio|rnnt_loss|deprecat|Grad strides).*")

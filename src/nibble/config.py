@@ -241,14 +241,22 @@ class OptimizerConfig:
 # ---- hardware ------------------------------------------------------------------------------------------------------
 
 
+class Strategy(StrEnum):
+    """How several processes train together."""
+
+    auto = "auto"  # ddp, or nothing of the kind for one process
+    ddp = "ddp"  # each has the whole model
+    fsdp = "fsdp"  # each keeps a share of parameters, gradients and optimizer state
+
+
 @dataclass
 class HardwareConfig:
     """`hardware=`: where it runs, what fits there, and what a deployment there may cost."""
 
     accelerator: str = "cpu"  # as Lightning: cpu, gpu, auto
-    devices: int = 1  # on each machine; -1: all GPUs
+    devices: int = 1  # on each machine, a process each; -1: all GPUs
     nodes: int = 1  # machines
-    strategy: str = "auto"  # as Lightning: auto, ddp, fsdp
+    strategy: Strategy = Strategy.auto  # of several processes, one a device, each with a batch of batch_duration_s
     precision: str = "32-true"  # of the float parts, as Lightning: 32-true, bf16-mixed
     threads: int | None = None  # CPU threads; null: torch's choice
     batch_duration_s: float = 60.0  # speech in a batch, per device

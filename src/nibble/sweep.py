@@ -23,7 +23,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from nibble import provenance
+from nibble import processes, provenance
 from nibble.config import typed
 from nibble.errors import UserError
 from nibble.evaluation import records, run_file
@@ -56,14 +56,14 @@ class JobLog(Callback):
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         """A job begins."""
-        if config.hydra.mode == RunMode.MULTIRUN:
+        if _tells(config):
             words = ["python", f"{config.hydra.job.name}.py", *config.hydra.overrides.task]
             os.environ[provenance.COMMAND] = shlex.join(words)
             _append(config, State.started)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         """A job ends by itself."""
-        if config.hydra.mode != RunMode.MULTIRUN:
+        if not _tells(config):
             return
         os.environ.pop(provenance.COMMAND, None)
         if job_return.status == JobStatus.COMPLETED:
@@ -76,6 +76,11 @@ class JobLog(Callback):
         else:
             traceback.print_exception(error)
             _append(config, State.failed, problem=f"{type(error).__name__}: {error}")
+
+
+def _tells(config: DictConfig) -> bool:
+    """Whether this process is to tell of its job: of those that train one run together, the first one."""
+    return bool(config.hydra.mode == RunMode.MULTIRUN) and processes.started()[0] == 0
 
 
 def _append(config: DictConfig, state: State, folder: str = "", problem: str = "") -> None:

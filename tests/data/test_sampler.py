@@ -10,6 +10,7 @@ from lhotse import CutSet
 from nibble.config import HardwareConfig
 from nibble.data.manifest import read_part
 from nibble.data.sampler import TrainSampler, evaluation_batches
+from nibble.errors import UserError
 
 HARDWARE = HardwareConfig(batch_duration_s=8.0, max_batch_utterances=3, buckets=2)
 
@@ -19,12 +20,38 @@ def cuts(tiny_corpus: Path, tmp_path: Path) -> CutSet:
     return read_part(tiny_corpus / "LibriSpeech", "train-tiny", tmp_path)
 
 
-def test_devices_share_an_epoch(cuts: CutSet) -> None:
-    alone = [set(batch.ids) for batch in TrainSampler(cuts, HARDWARE, seed=1).epoch(0)]
-    ranks = [list(TrainSampler(cuts, HARDWARE, 1, rank=rank, world_size=2).epoch(0)) for rank in (0, 1)]
-    first, second = ([name for batch in batches for name in batch.ids] for batches in ranks)
-    assert len(ranks[0]) == len(ranks[1]) < len(alone)
-    assert sorted(first + second) == sorted(cuts.ids)
+@pytest.mark.parametrize("utterances", [4, 5, 9, 12, 31])
+def test_in_each_of_three_epochs_four_processes_hear_every_utterance_once(cuts: CutSet, utterances: int) -> None:
+    copies = [cut.with_id(f"{cut.id}-{copy}") for copy in range(3) for cut in cuts]
+    many = CutSet.from_cuts(copies[:utterances])
+    samplers = [TrainSampler(many, HARDWARE, 1, rank=rank, world_size=4) for rank in range(4)]
+    orders = []
+    for epoch in range(3):
+        shares = [[list(batch.ids) for batch in sampler.epoch(epoch)] for sampler in samplers]
+        assert len({len(batches) for batches in shares}) == 1, "a process would wait for the others for ever"
+        assert all(batch for batches in shares for batch in batches)
+        orders.append([name for step in zip(*shares, strict=True) for batch in step for name in batch])
+        assert sorted(orders[-1]) == sorted(many.ids)
+    assert utterances < 31 or orders[0] != orders[1] != orders[2]
+
+
+def test_processes_share_the_batches_of_one_with_larger_ones(cuts: CutSet) -> None:
+    larger = replace(HARDWARE, batch_duration_s=16.0, max_batch_utterances=6)
+    alone = [sorted(batch.ids) for batch in TrainSampler(cuts, larger, seed=1).epoch(0)]
+    shares = zip(*(TrainSampler(cuts, HARDWARE, 1, rank=rank, world_size=2).epoch(0) for rank in (0, 1)), strict=True)
+    assert [sorted(name for batch in step for name in batch.ids) for step in shares] == alone
+
+
+def test_more_processes_than_utterances(cuts: CutSet) -> None:
+    with pytest.raises(UserError, match="3 training utterances are too few for 4 processes"):
+        next(TrainSampler(cuts.subset(first=3), HARDWARE, 1, rank=0, world_size=4).epoch(0))
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 5])
+def test_processes_evaluate_every_utterance_in_as_many_batches(cuts: CutSet, ranks: int) -> None:
+    shares = [evaluation_batches(cuts, HARDWARE, rank, ranks) for rank in range(ranks)]
+    assert len({len(share) for share in shares}) == 1
+    assert {name for share in shares for _, _, batch in share for name in batch.ids} == set(cuts.ids)
 
 
 def test_starting_late_gives_the_rest(cuts: CutSet) -> None:

@@ -1,7 +1,9 @@
 """Samples from files: checked, converted to 16 kHz mono, and for small corpora decoded only once."""
 
 import hashlib
+import io
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -59,15 +61,31 @@ def check(path: Path) -> Shape:
     return shape
 
 
+def member(archive: Path, start: int, size_bytes: int) -> str:
+    """How the source of a cut names a file within a tar file: by the place of its bytes."""
+    return f"{archive}:{start}:{size_bytes}"
+
+
+def _opened(path: Path | str) -> Path | str | io.BytesIO:
+    """What soundfile opens: the file at `path` or, of a `member`, its bytes."""
+    archive, _, place = str(path).partition(".tar:")
+    if not place:
+        return path
+    start, size_bytes = map(int, place.split(":"))
+    with open(f"{archive}.tar", "rb") as file:
+        file.seek(start)
+        return io.BytesIO(file.read(size_bytes))
+
+
 def decode(path: Path | str, start: int = 0, count: int = -1) -> NDArray[np.float32]:
-    """Samples (count,) from `start` on of a 16 kHz mono file; all of them by default.
+    """Samples (count,) from `start` on of a 16 kHz mono file, or `member`; all of them by default.
 
     Raises:
         UserError: the file can't be decoded.
     """
     cure = "replace the file, or remove it with its transcript"
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(_opened(path)) as file:
             left = file.frames - start
             wanted = left if count < 0 else min(count, left)
             file.seek(start)
@@ -140,7 +158,7 @@ def fingerprint(cuts: CutSet) -> str:
     """A name for what the audio files of `cuts` hold: their paths, sizes and times of change."""
     digest = hashlib.sha256()
     for cut in cuts:
-        status = os.stat(source(cut))
+        status = os.stat(re.sub(r"(\.tar):\d+:\d+$", r"\1", source(cut)))
         digest.update(f"{source(cut)} {cut.num_samples} {status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
 

@@ -23,6 +23,7 @@ from nibble.data.noise import Babble, FolderNoise, Noise
 from nibble.data.progress import track
 from nibble.data.sampler import Item, TrainSampler, evaluation_batches
 from nibble.data.screening import report_unknown, trainable
+from nibble.data.shar import is_shar, read_shar
 from nibble.data.stored import with_stored_features
 from nibble.data.tokenizer import Tokenizer, train_tokenizer
 from nibble.errors import UserError
@@ -46,6 +47,7 @@ class SpeechDataModule(pl.LightningDataModule):
 
     Attributes:
         position: the (epoch, batch index) at which `train_dataloader()` starts; a part of a checkpoint.
+        processes: (rank, number) of the process, of those that train together.
         max_validation_utterances: a bound on the dev set of `val_dataloader()`; None for all of it.
         keep_samples: whether batches have the samples that their features were made from; needs features on the fly.
     """
@@ -70,6 +72,7 @@ class SpeechDataModule(pl.LightningDataModule):
         self.seed = seed
         self.root = root
         self.position: tuple[int, int] = (0, 0)
+        self.processes: tuple[int, int] = (0, 1)
         self.max_validation_utterances: int | None = None
         self.keep_samples = False
         self._waveforms = Waveforms(root / "cache")
@@ -156,7 +159,7 @@ class SpeechDataModule(pl.LightningDataModule):
         return self._loader(self._in_order(cuts), training=False)
 
     def batches_per_epoch(self) -> int:
-        """Batches of epoch 0 on this device."""
+        """Batches of epoch 0, for this process as for every other."""
         sampler = self._train_sampler((0, 0))
         return sum(1 for _ in track(sampler.epoch(0), "counting batches", len(sampler.cuts), size=len))
 
@@ -190,7 +193,15 @@ class SpeechDataModule(pl.LightningDataModule):
     def _read(self, folder: Path, part: str) -> CutSet:
         key = (folder, part)
         if key not in self._cuts:
-            cuts = read_part(folder, part, self.root / "cache", self.data.max_bad_utterances)
+            if is_shar(folder / part):
+                if self.feature_config.storage == FeatureStorage.stored:
+                    raise UserError(
+                        f"features.storage=stored makes a file of each utterance, which the shards of {folder / part} "
+                        "are there to avoid; give features.storage=on_the_fly"
+                    )
+                cuts = read_shar(folder, part, self.root / "cache")
+            else:
+                cuts = read_part(folder, part, self.root / "cache", self.data.max_bad_utterances)
             if self.feature_config.storage == FeatureStorage.stored:
                 cuts = with_stored_features(cuts, self.feature_config, self.root / "features")
             else:
@@ -216,10 +227,10 @@ class SpeechDataModule(pl.LightningDataModule):
         return self._kept
 
     def _train_sampler(self, start: tuple[int, int]) -> TrainSampler:
-        return TrainSampler(self._trainable(), self.hardware, self.seed, start, *self._rank())
+        return TrainSampler(self._trainable(), self.hardware, self.seed, start, *self.processes)
 
     def _in_order(self, cuts: CutSet) -> list[Item]:
-        return evaluation_batches(cuts, self.hardware, *self._rank())
+        return evaluation_batches(cuts, self.hardware, *self.processes)
 
     def _noise_of(self, kind: str) -> Noise | None:
         """The noise behind "train" or "dev"."""
@@ -239,16 +250,18 @@ class SpeechDataModule(pl.LightningDataModule):
                 self._noise[kind] = Babble(cuts, self._waveforms, config.talkers)
         return self._noise[kind]
 
-    def _rank(self) -> tuple[int, int]:
-        """(rank, world size) of this process."""
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-
     def _loader(self, sampler: TrainSampler | list[Item], training: bool) -> DataLoader[Batch]:
         noise = self._noise_of("train" if training else "dev")
         disturbance = Disturbance(noise, self.data.noise, self.data.spec_augment, training)
         return DataLoader(
             SpeechDataset(
-                self._waveforms, self.tokenizer, self.feature_config, disturbance, self.seed, self.keep_samples
+                self._waveforms,
+                self.tokenizer,
+                self.feature_config,
+                disturbance,
+                self.seed,
+                rank=self.processes[0],
+                keep_samples=self.keep_samples,
             ),
             batch_size=None,
             sampler=sampler,

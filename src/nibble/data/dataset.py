@@ -34,8 +34,8 @@ class Disturbance:
 class SpeechDataset(Dataset[Batch]):
     """Makes the batch that a sampler asks for.
 
-    Every random choice of a training batch follows from (seed, epoch, index), so it is the same batch in whichever
-    process, and after a resumption.
+    Every random choice of a training batch follows from (seed, epoch, index), and the rank in a run of several
+    processes, so it is the same batch in whichever loader process, and after a resumption.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class SpeechDataset(Dataset[Batch]):
         features: FeatureConfig,
         disturbance: Disturbance,
         seed: int,
+        rank: int = 0,
         keep_samples: bool = False,
     ) -> None:
         self.waveforms = waveforms
@@ -52,11 +53,13 @@ class SpeechDataset(Dataset[Batch]):
         self.features = features
         self.disturbance = disturbance
         self.seed = seed
+        self.rank = rank
         self.keep_samples = keep_samples
 
     def __getitem__(self, item: Item) -> Batch:
         epoch, index, cuts = item
-        random = np.random.default_rng([self.seed, epoch, index])
+        others = [self.rank] if self.rank else []  # the first process draws what a single one would
+        random = np.random.default_rng([self.seed, epoch, index, *others])
         with _one_thread():
             features, samples = zip(*(self._features(cut, random) for cut in cuts), strict=True)
         texts = [cut.supervisions[0].text for cut in cuts]

@@ -3,12 +3,13 @@
 import random
 from collections.abc import Iterator
 
-from lhotse import CutSet
+from lhotse import CutSet, MonoCut
 from lhotse.dataset import DynamicBucketingSampler, DynamicCutSampler
 from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
 from torch.utils.data import Sampler
 
 from nibble.config import HardwareConfig
+from nibble.errors import UserError
 
 Item = tuple[int, int, CutSet]  # epoch, index of the batch in the epoch, its utterances
 
@@ -17,7 +18,8 @@ class TrainSampler(Sampler[Item]):
     """Epoch after epoch without end, from a given batch on. Only metadata is touched, so skipping is cheap.
 
     Each epoch is shuffled as a whole, then drawn from buckets of similar duration. What an epoch holds depends on
-    the utterances, the seed and the epoch alone.
+    the utterances, the seed and the epoch alone. Several processes share each batch, which is then so many times as
+    large: what they train on together is what one process with that batch would.
     """
 
     def __init__(
@@ -35,6 +37,10 @@ class TrainSampler(Sampler[Item]):
         self.start = start
         self.rank = rank
         self.world_size = world_size
+        # Of all processes together.
+        self.batch_duration_s = world_size * hardware.batch_duration_s
+        most = hardware.max_batch_utterances
+        self.max_batch_utterances = None if most is None else world_size * most
         self.bounds_s = self._bucket_bounds_s()
 
     def __iter__(self) -> Iterator[Item]:
@@ -46,45 +52,85 @@ class TrainSampler(Sampler[Item]):
             epoch, first = epoch + 1, 0
 
     def epoch(self, epoch: int) -> Iterator[CutSet]:
-        """The batches of one epoch."""
+        """The batches of one epoch; of several processes, this one's shares: in each batch one utterance or more.
+
+        Raises:
+            UserError: there are more processes than utterances.
+        """
+        if self.world_size == 1:
+            return self._batches(epoch)
+        return (share(batch, self.rank, self.world_size) for batch in at_least(self.world_size, self._batches(epoch)))
+
+    def _batches(self, epoch: int) -> Iterator[CutSet]:
         seed = self.seed * 1_000_003 + epoch
         shuffled = self.cuts.copy()
         random.Random(seed).shuffle(shuffled)
         sampler: DynamicBucketingSampler = DynamicBucketingSampler(
             shuffled,
-            max_duration=self.hardware.batch_duration_s,
-            max_cuts=self.hardware.max_batch_utterances,
+            max_duration=self.batch_duration_s,
+            max_cuts=self.max_batch_utterances,
             duration_bins=self.bounds_s,
             shuffle=True,
             seed=seed,
-            # Devices draw from the same bucket. Without this, Lhotse 1.33 ends an epoch at the first empty bucket.
+            # Without this, Lhotse 1.33 ends an epoch at the first empty bucket.
             sync_buckets=True,
-            rank=self.rank,
-            world_size=self.world_size,
+            # The sampler is to divide nothing by itself: its ends of epochs may repeat utterances.
+            rank=0,
+            world_size=1,
         )
         return iter(sampler)
 
     def _bucket_bounds_s(self) -> list[float]:
         """Durations between buckets; few enough that a bucket holds at least a batch."""
-        batches = sum(cut.duration for cut in self.cuts) / self.hardware.batch_duration_s
-        if self.hardware.max_batch_utterances is not None:
-            batches = max(batches, len(self.cuts) / self.hardware.max_batch_utterances)
+        batches = sum(cut.duration for cut in self.cuts) / self.batch_duration_s
+        if self.max_batch_utterances is not None:
+            batches = max(batches, len(self.cuts) / self.max_batch_utterances)
         buckets = min(self.hardware.buckets, int(batches))
         if buckets < 2:
-            return [self.hardware.batch_duration_s]
+            return [self.batch_duration_s]
         bounds_s: list[float] = estimate_duration_buckets(self.cuts, buckets)
         return [float(bound) for bound in bounds_s]
 
 
+def at_least(utterances: int, batches: Iterator[CutSet]) -> Iterator[CutSet]:
+    """`batches`, those with fewer utterances joined to their neighbours.
+
+    Raises:
+        UserError: all of them together have fewer.
+    """
+    ready: list[MonoCut] = []
+    few: list[MonoCut] = []
+    for batch in batches:
+        few += batch
+        if len(few) >= utterances:
+            if ready:
+                yield CutSet.from_cuts(ready)
+            ready, few = few, []
+    if not ready:
+        raise UserError(f"{len(few)} training utterances are too few for {utterances} processes; give fewer devices")
+    yield CutSet.from_cuts(ready + few)
+
+
+def share(batch: CutSet, rank: int, world_size: int) -> CutSet:
+    """The utterances of a batch that process `rank` trains on; each process has about the same duration."""
+    ordered = sorted(batch, key=lambda cut: (-cut.duration, cut.id))
+    return CutSet.from_cuts(ordered[rank::world_size])
+
+
 def evaluation_batches(cuts: CutSet, hardware: HardwareConfig, rank: int = 0, world_size: int = 1) -> list[Item]:
-    """Every utterance once, longest first, so that a batch that doesn't fit into memory shows at once."""
+    """Every utterance once, longest first, so that a batch that doesn't fit into memory shows at once.
+
+    Several processes have as many batches each; where they don't come out even, some are given twice.
+    """
     ordered = sorted(cuts, key=lambda cut: (-cut.duration, cut.id))
     sampler = DynamicCutSampler(
         ordered,
         max_duration=hardware.batch_duration_s,
         max_cuts=hardware.max_batch_utterances,
         shuffle=False,
-        rank=rank,
-        world_size=world_size,
+        rank=0,
+        world_size=1,
     )
-    return [(0, index, batch) for index, batch in enumerate(sampler)]
+    batches = [(0, index, batch) for index, batch in enumerate(sampler)]
+    rounds = -(-len(batches) // world_size)
+    return [batches[(number * world_size + rank) % len(batches)] for number in range(rounds)]

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from nibble.processes import total
+
 
 def valid_frames(lengths: Tensor, frames: int) -> Tensor:
     """True for a real frame, False for padding: lengths (B,) -> (B, T, 1) with T = `frames`.
@@ -17,6 +19,7 @@ def valid_frames(lengths: Tensor, frames: int) -> Tensor:
 class MaskedBatchNorm(nn.BatchNorm1d):
     """Batch normalisation (Ioffe and Szegedy, 2015) of (B, T, D) whose statistics leave padding out.
 
+    Processes that train together share the statistics of all their batches, so their buffers stay equal.
     Parameters and buffers are those of `nn.BatchNorm1d`. Statistics are float32 whatever the autocast.
     """
 
@@ -36,10 +39,11 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         with torch.autocast(x.device.type, enabled=False):
             rows = x.float().reshape(-1, self.num_features)
             weights = valid.reshape(1, -1).float()
-            count = weights.sum()
-            mean = weights @ rows / count  # (1, D): as a product it is several times faster than masking and summing
+            count = total(weights.sum())
+            # (1, D): as a product it is several times faster than masking and summing
+            mean = total(weights @ rows) / count
             centred = rows - mean
-            variance = weights @ centred.square() / count
+            variance = total(weights @ centred.square()) / count
             self._track(mean.detach()[0], variance.detach()[0], count)
             scale = torch.rsqrt(variance + self.eps)
             y = torch.addcmul(self.bias, centred, scale * self.weight) if self.affine else centred * scale

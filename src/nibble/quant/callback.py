@@ -10,6 +10,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import nn
 
 from nibble.errors import UserError
+from nibble.processes import whole
 from nibble.quant.convert import prepare, quantized_modules, set_precision
 from nibble.quant.freezing import check_freezing, drop_scale_gradients, freeze_norms, freeze_scales
 from nibble.quant.norm_statistics import separate
@@ -81,15 +82,16 @@ class QuantizationCallback(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Log how well the weights' codes stand for them."""
-        if not self.log_every_steps or trainer.global_step % self.log_every_steps or not trainer.is_global_zero:
+        if not self.log_every_steps or trainer.global_step % self.log_every_steps:
             return
         if trainer.fit_loop._should_accumulate():  # no step was taken
             return
-        values = {
-            f"quant/{name}/{what}": value
-            for name, module in quantized_modules(self._prepared()).items()
-            for what, value in weight_statistics(module).items()
-        }
+        with whole(trainer.lightning_module):
+            values = {
+                f"quant/{name}/{what}": value
+                for name, module in quantized_modules(self._prepared()).items()
+                for what, value in weight_statistics(module).items()
+            }
         for logger in trainer.loggers if values else ():
             logger.log_metrics(values, step=trainer.global_step)
 

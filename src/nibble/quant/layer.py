@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from nibble import processes
 from nibble.errors import UserError
 from nibble.kernels.nibbles import pack_rows
 from nibble.quant.noise import with_noise
@@ -277,8 +278,8 @@ class QuantizedLayer(nn.Module):
 
     @staticmethod
     def _follow(largest: Tensor, x: Tensor) -> None:
-        """Move the average of max|x|; the first batch sets it."""
-        now = x.abs().amax().to(largest.dtype)
+        """Move the average of max|x| over all processes; the first batch sets it."""
+        now = processes.largest(x.abs().amax().to(largest.dtype))
         largest.copy_(torch.where(largest == 0, now, largest.lerp(now, STATIC_MOMENTUM)))
 
     def linear(

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from nibble.processes import whole
 from nibble.quant.callback import total_steps
 from nibble.quant.convert import prune
 from nibble.quant.spec import PruneSchedule
@@ -27,7 +28,8 @@ class PruningCallback(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Draw the masks anew, if it is time."""
         if self.is_due(trainer.global_step, total_steps(trainer)):
-            prune(pl_module.get_submodule(self.target))
+            with whole(pl_module):
+                prune(pl_module.get_submodule(self.target))
 
     def is_due(self, step: int, steps: float) -> bool:
         """Whether masks are drawn before this step of so many: first, every so many steps, and when they are fixed."""

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nibble import processes
 from nibble.config import Config
 from nibble.data.batch import Batch
 from nibble.data.tokenizer import Tokenizer
@@ -196,6 +197,8 @@ def own_weights(config: Config) -> Path:
 def encoder_match(student: Tensor, teacher: Tensor, lengths: Tensor) -> Tensor:
     """Mean squared difference of two encoders' outputs over valid frames, in variances of the teacher's: a scalar.
 
+    Over the batches of all processes that train together, as is `posterior_divergence`.
+
     Args:
         student: (B, T', D)
         teacher: (B, T', D)
@@ -238,9 +241,9 @@ def posterior_divergence(student: Tensor, teacher: Tensor, lengths: Tensor, labe
     divergence = (teacher.exp() * (teacher - student)).sum(3)
     _, edges = transducer_lattice(teacher[..., :2], lengths, label_lengths)  # a path leaves a node by one of two
     weight = edges.sum(3).to(divergence.dtype)
-    return (weight * divergence).sum() / label_lengths.sum().clamp(min=1)
+    return processes.total((weight * divergence).sum()) / processes.total(label_lengths.sum()).clamp(min=1)
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """The mean of x where mask, of the same shape, is True."""
-    return torch.where(mask, x, 0.0).sum() / mask.sum()
+    """The mean of x where mask, of the same shape, is True; over all processes that train together."""
+    return processes.total(torch.where(mask, x, 0.0).sum()) / processes.total(mask.sum())

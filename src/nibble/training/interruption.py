@@ -7,6 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from nibble import processes
 from nibble.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -26,10 +27,10 @@ class Interruption(pl.Callback):
         """Take the signals over, after Lightning has installed its handlers."""
         self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Stop here if a signal came during the step."""
-        if self.signal is not None:
-            raise Interrupted(self.signal)
+    def on_train_batch_end(self, _trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        """Stop here if a signal came during the step, to whichever process."""
+        if number := processes.highest(self.signal or 0, module.device):
+            raise Interrupted(number)
 
     def on_train_end(self, *_: Any) -> None:
         """Give the signals back."""

@@ -1,12 +1,16 @@
 """The training and validation steps of a Conformer-Transducer, and its optimizer. Nothing else."""
 
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import ModelParallelStrategy
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
+from nibble import processes
 from nibble.config import Config, plain
 from nibble.data.batch import Batch
 from nibble.data.tokenizer import Tokenizer
@@ -25,6 +29,15 @@ from nibble.training.learning_rate import learning_rate_factor
 MAX_SKIPPED_STEPS = 10  # losses in a row that may be infinite or NaN
 
 
+class _Validated(NamedTuple):
+    """A batch of the dev part."""
+
+    ids: list[str]
+    references: list[str]
+    hypotheses: list[str]
+    loss: float
+
+
 class TransducerModule(pl.LightningModule):
     """A `Transducer` with its losses: transducer + `loss.ctc_weight` x CTC on the encoder (Watanabe et al., 2017).
 
@@ -41,27 +54,49 @@ class TransducerModule(pl.LightningModule):
         self.ctc = nn.Linear(config.model.width, tokenizer.size) if config.loss.ctc_weight > 0 else None
         self.skipped_in_a_row = 0
         self.skipped_ids: list[str] = []
-        self._validation: list[tuple[str, str, str]] = []  # id, reference, hypothesis
+        self._skipping = False
+        self._validation: list[_Validated] = []
 
-    def training_step(self, batch: Batch, _index: int) -> Tensor | None:
-        """The mean loss per label, or None to skip a step whose loss isn't finite.
+    def configure_model(self) -> None:
+        """Under FSDP, keep a share of each parameter, of its gradient and of the optimizer's state in each process.
+
+        All parameters are one unit: a step gathers them once, so that whatever it calls finds them whole.
+        """
+        if isinstance(self.trainer.strategy, ModelParallelStrategy) and not isinstance(self, FSDPModule):
+            fully_shard(self, mesh=self.trainer.strategy.device_mesh["data_parallel"])
+            for step in ("training_step", "validation_step"):
+                register_fsdp_forward_method(self, step)
+
+    def on_fit_start(self) -> None:
+        """Raise `UserError` if processes that were started one by one write to different folders."""
+        if len(folders := set(processes.gathered(str(Path(self.config.run_dir).resolve())))) > 1:
+            raise UserError(
+                f"the processes of this run have different folders, {', '.join(sorted(folders))}; "
+                "give all of them the same hydra.run.dir=DIR"
+            )
+
+    def training_step(self, batch: Batch, _index: int) -> Tensor:
+        """The mean loss per label: of this batch, or such that its mean over processes is that of all their batches.
+
+        If it isn't finite in one process, all skip the step: its gradients are dropped.
 
         Raises:
             UserError: ten steps in a row were skipped; the text names the utterances.
         """
         loss = self.loss(batch)
-        if not torch.isfinite(loss):
-            self._skip(batch)
-            return None
+        finite = bool(torch.isfinite(loss))
+        if processes.highest(not finite, self.device):
+            self._skip([] if finite else batch.ids)
+            return loss
         self.skipped_in_a_row = 0
-        self.log("train_loss", loss, batch_size=len(batch.ids))
+        self.log("train_loss", loss, batch_size=len(batch.ids), sync_dist=processes.count() > 1)
         weight = self.config.loss.norm_decay
         return loss + weight * norm_decay(self.model) if weight else loss
 
     def loss(self, batch: Batch) -> Tensor:
         """Transducer and CTC losses of a batch, summed over utterances, per label: a scalar.
 
-        In training, the teacher's terms are added.
+        In training, the teacher's terms are added, and labels are the mean number of labels over processes.
         """
         encoded, lengths = self.model.encode(batch.features, batch.feature_lengths)
         predicted = self.model.predict(batch.labels)
@@ -72,7 +107,10 @@ class TransducerModule(pl.LightningModule):
         else:
             logits = self.model.join(encoded, predicted)
             total = transducer_loss(logits, *targets).sum()
-        labels = batch.label_lengths.sum().clamp(min=1)
+        labels = batch.label_lengths.sum()
+        if self.training:
+            labels = processes.total(labels) / processes.count()
+        labels = labels.clamp(min=1)
         loss = total / labels
         terms = {"transducer": loss}
         if self.training and self.teacher is not None and self.teacher.teaches(self._precision()):
@@ -88,7 +126,8 @@ class TransducerModule(pl.LightningModule):
             terms["ctc"] = ctc / labels
             loss = loss + self.config.loss.ctc_weight * terms["ctc"]
         if self.training:
-            self.log_dict({f"train_{name}": term for name, term in terms.items()}, batch_size=len(batch.ids))
+            logged = {f"train_{name}": term for name, term in terms.items()}
+            self.log_dict(logged, batch_size=len(batch.ids), sync_dist=processes.count() > 1)
         return loss
 
     def _precision(self) -> Precision:
@@ -104,12 +143,21 @@ class TransducerModule(pl.LightningModule):
             return "shared"
         return "distilled" if self.teacher is not None and self.teacher.teaches(self._precision()) else "qat"
 
-    def _skip(self, batch: Batch) -> None:
+    def on_before_optimizer_step(self, _optimizer: torch.optim.Optimizer) -> None:
+        """Leave the weights, and the optimizer's averages, as they are in a step that is skipped."""
+        if self._skipping:
+            for parameter in self.parameters():
+                parameter.grad = None
+            self._skipping = False
+
+    def _skip(self, ids: list[str]) -> None:
+        self._skipping = True
         self.skipped_in_a_row += 1
-        self.skipped_ids = (self.skipped_ids + batch.ids)[-100:]
-        self.log("skipped_in_a_row", float(self.skipped_in_a_row), batch_size=len(batch.ids), prog_bar=True)
+        found = [name for share in processes.gathered(ids) for name in share]
+        self.skipped_ids = (self.skipped_ids + found)[-100:]
+        self.log("skipped_in_a_row", float(self.skipped_in_a_row), batch_size=1, prog_bar=True)
         if self.skipped_in_a_row >= MAX_SKIPPED_STEPS:
-            shown = ", ".join(self.skipped_ids[-2 * len(batch.ids) :])
+            shown = ", ".join(self.skipped_ids[-2 * len(found) :])
             raise UserError(
                 f"the loss was not finite in {MAX_SKIPPED_STEPS} steps in a row; the last utterances: {shown}. "
                 "Listen to them, or lower optimizer.learning_rate, or lower trainer.gradient_clip"
@@ -117,19 +165,23 @@ class TransducerModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, _index: int) -> None:
         """Greedy transcripts and loss of a batch."""
-        self.log("val_loss", self.loss(batch), batch_size=len(batch.ids))
+        loss = float(self.loss(batch))
         encoded, lengths = self.model.encode(batch.features, batch.feature_lengths)
-        for utterance, text, hypothesis in zip(
-            batch.ids, batch.texts, greedy(self.model, encoded, lengths), strict=True
-        ):
-            self._validation.append((utterance, text, self.tokenizer.decode(hypothesis.ids)))
+        hypotheses = [self.tokenizer.decode(hypothesis.ids) for hypothesis in greedy(self.model, encoded, lengths)]
+        self._validation.append(_Validated(batch.ids, batch.texts, hypotheses, loss))
 
     def on_validation_epoch_end(self) -> None:
-        """The word error rate over the dev part."""
-        if not self._validation:
+        """Loss and word error rate over the dev part, the same in every process."""
+        shares = processes.gathered(self._validation)
+        self._validation = []
+        # By its first utterance: a process without a batch of its own is given one of another.
+        batches = list({batch.ids[0]: batch for share in shares for batch in share}.values())
+        if not batches:
             return
-        ids, references, hypotheses = (list(column) for column in zip(*self._validation, strict=True))
-        self._validation.clear()
+        ids = [one for batch in batches for one in batch.ids]
+        references = [one for batch in batches for one in batch.references]
+        hypotheses = [one for batch in batches for one in batch.hypotheses]
+        self.log("val_loss", sum(len(batch.ids) * batch.loss for batch in batches) / len(ids))
         self.log("val_wer", score(ids, references, hypotheses).wer)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:

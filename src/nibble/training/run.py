@@ -8,10 +8,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from filelock import FileLock
 from pytorch_lightning.callbacks import EMAWeightAveraging
 from pytorch_lightning.loggers import Logger
 from rich.console import Console
 
+from nibble import processes
 from nibble.config import Config
 from nibble.data.datamodule import SpeechDataModule
 from nibble.errors import Interrupted, UserError
@@ -24,6 +26,7 @@ from nibble.quant.low_rank import factorize
 from nibble.quant.pruning import PruningCallback
 from nibble.quant.rules import assign
 from nibble.quant.spec import ActivationGranularity, Rule, ScheduleConfig
+from nibble.training import launch
 from nibble.training.checkpoints import Checkpoints
 from nibble.training.distillation import find_teacher
 from nibble.training.early_stop import FinalPhaseEarlyStopping
@@ -40,32 +43,42 @@ from nibble.training.speed import Speed
 console = Console(stderr=True)
 
 
-def train(config: Config) -> dict[str, Any]:
+def train(config: Config) -> dict[str, Any] | None:
     """Train, write `last.ckpt`, `best.ckpt` and `bundle/` below `config.run_dir`, evaluate, append a record.
 
     A run that `config.resume` finds complete is left as it is.
 
     Returns:
-        the record of the evaluation on the dev parts.
+        the record of the evaluation on the dev parts; None in all but the first of processes started together.
 
     Raises:
         UserError: an option, the corpus or the machine doesn't allow the run.
         Interrupted: Ctrl-C or SIGTERM; the run is saved.
     """
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # importing Lightning has set it to INFO
     from_file = config.resume is not None and Path(config.resume).is_file()
     config = resumed(config)
     check_rules(config)
     check_hardware(config)
     check_loggers(config.logger)
+    launch.check(config)
     folder = make_folder(Path(config.run_dir))
+    rank, started = processes.started()
+    if rank > 0:
+        run = run_file.read(folder)
+        if run is None or run.record is None or from_file:
+            fit(config)
+        return None
     with run_file.claimed(folder):
         run = run_file.read(folder)
         if run is not None and run.record is not None and not from_file:
             console.print(f"{folder} is complete: dev WER {run.record['wer']:.2%}", highlight=False)
         else:
             run_file.begin(folder, config)
-            fit(config)
+            wanted = launch.count(config.hardware)
+            if started < wanted:
+                launch.run(folder, wanted)
+            else:
+                fit(config)
         return _recorded(folder, config.records)
 
 
@@ -83,8 +96,11 @@ def _recorded(folder: Path, path: str | None) -> dict[str, Any]:
 def fit(config: Config) -> None:
     """Train from the first step, or from the checkpoint `config.resume`, to the last; then evaluate.
 
-    What is found stands in run.json, which makes the run complete.
+    Of processes that train together each calls it, and the first one evaluates. What is found stands in run.json, which
+    makes the run complete.
     """
+    for lightning in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(lightning).setLevel(logging.WARNING)  # importing Lightning has set it to INFO
     teacher = find_teacher(config)
     if config.hardware.threads:
         torch.set_num_threads(config.hardware.threads)
@@ -93,7 +109,12 @@ def fit(config: Config) -> None:
 
     data = SpeechDataModule(config.data, config.features, config.hardware, config.seed)
     data.max_validation_utterances = config.trainer.max_validation_utterances
-    data.prepare_data()
+    rank, number = data.processes = processes.started()
+    if number == 1:
+        data.prepare_data()
+    else:
+        with FileLock(folder / ".data.lock"):  # the first process finds or makes all that the others then find
+            data.prepare_data()
     data.setup("fit")
 
     torch.manual_seed(config.seed)
@@ -107,12 +128,14 @@ def fit(config: Config) -> None:
     steps_per_epoch = max(1, batches // config.trainer.accumulate)
     max_steps = config.trainer.max_steps or config.trainer.max_epochs * steps_per_epoch
     parameters = sum(p.numel() for p in module.model.parameters())
+    many = f" for each of {number} processes" if number > 1 else ""
+    console.quiet = rank > 0
     console.print(
         f"{config.model.name}: {parameters / 1e6:.2f} million parameters, {data.tokenizer.size} tokens; "
-        f"{data.corpus_name}: {batches} batches an epoch; {max_steps} steps at {config.quant.name} -> {folder}",
+        f"{data.corpus_name}: {batches} batches an epoch{many}; {max_steps} steps at {config.quant.name} -> {folder}",
         highlight=False,
     )
-    loggers = build_loggers(config, folder)
+    loggers = build_loggers(config, folder) if rank == 0 else []
     try:
         trainer = build_trainer(config, folder, checkpoints, max_steps, steps_per_epoch, loggers)
         trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=True)
@@ -120,9 +143,10 @@ def fit(config: Config) -> None:
         console.print(f"stopped by {stop}; saved. To go on:\n  python train.py resume={folder}", highlight=False)
         raise
     else:
-        result = evaluate_run(folder, console=console)
-        run_file.complete(folder, asdict(result.record))
-        log_result(loggers, folder / "bundle", result, step=max_steps)
+        if rank == 0:
+            result = evaluate_run(folder, console=console)
+            run_file.complete(folder, asdict(result.record))
+            log_result(loggers, folder / "bundle", result, step=max_steps)
     finally:
         finish_loggers(loggers)
 
@@ -151,7 +175,7 @@ def build_trainer(
         accelerator=hardware.accelerator,
         devices=hardware.devices,
         num_nodes=hardware.nodes,
-        strategy=hardware.strategy,
+        strategy=launch.strategy(config),
         precision=hardware.precision,  # type: ignore[arg-type]
         max_steps=max_steps,
         max_epochs=-1,

@@ -1,0 +1,160 @@
+"""The processes of a run on several devices: how many, who starts them, and with which of Lightning's strategies.
+
+On one machine `train` starts them itself, `python -m nibble.rank RUN_DIR` each. On several machines, Slurm (srun, or
+hydra/launcher=slurm) or torchrun has started them before.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
+
+from nibble import processes, provenance
+from nibble.config import Config, HardwareConfig, Strategy
+from nibble.errors import Interrupted, UserError
+
+_PATIENCE_S = 10.0  # with the other processes, once one has failed
+_POLL_S = 0.05
+
+
+def count(hardware: HardwareConfig) -> int:
+    """How many processes the run is to have, one a device."""
+    devices = torch.cuda.device_count() if hardware.devices == -1 else hardware.devices
+    return devices * hardware.nodes
+
+
+def check(options: Config) -> None:
+    """Raise `UserError` unless the processes that the run is to have are there, or can be started here."""
+    hardware, wanted, started = options.hardware, count(options.hardware), processes.started()[1]
+    if wanted < 1:
+        raise UserError("hardware.devices=-1 is all GPUs, and there is none here; give hardware.devices=1")
+    if started > 1 and started != wanted:
+        raise UserError(
+            f"{started} processes were started, as RANK or SLURM_PROCID say, and hardware.nodes={hardware.nodes} x "
+            f"hardware.devices={hardware.devices} are {wanted}; give as many devices a node, and nodes, as there are "
+            "processes"
+        )
+    if hardware.nodes > 1 and started == 1:
+        raise UserError(
+            f"hardware.nodes={hardware.nodes} needs a process for each device, started on each node: "
+            "hydra/launcher=slurm does, or srun, or torchrun"
+        )
+    if hardware.strategy is Strategy.fsdp and options.trainer.ema_decay is not None:
+        raise UserError("trainer.ema_decay keeps a copy of all weights, which FSDP spreads; use hardware.strategy=ddp")
+
+
+def strategy(options: Config) -> pl.strategies.Strategy | str:
+    """Lightning's strategy for the processes of the run."""
+    wanted = count(options.hardware)
+    if wanted == 1:
+        return "auto"
+    if options.hardware.strategy is Strategy.fsdp:
+        return ModelParallelStrategy(wanted, tensor_parallel_size=1, save_distributed_checkpoint=False)
+    # A learned scale has no gradient in float phases. Buffers need no broadcast: all processes compute the same.
+    learned = any(rule.weight is not None and rule.weight.learned for rule in options.quant.rules)
+    return DDPStrategy(broadcast_buffers=False, find_unused_parameters=learned)
+
+
+def run(folder: Path, number: int) -> None:
+    """Train the run that `folder`/run.json describes in so many processes; the first one shows how far they are.
+
+    What the others print stands in `folder`/rank1.log and so on.
+
+    Raises:
+        UserError: a process failed; what it said, or where to read it.
+        Interrupted: Ctrl-C or SIGTERM, which each process is told; the run is saved.
+    """
+    port = _free_port()
+    with ExitStack() as stack:
+        started = []
+        for rank in range(number):
+            error_file(folder, rank).unlink(missing_ok=True)
+            log = None if rank == 0 else stack.enter_context((folder / f"rank{rank}.log").open("w"))
+            started.append(
+                subprocess.Popen(
+                    command(folder),
+                    env=_environment(rank, number, port),
+                    stdin=subprocess.PIPE,  # closed when this process ends, however it ends: then they end too
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,  # Ctrl-C comes from here alone
+                )
+            )
+        with _passing_signals_to(started):
+            failed = _wait(started)
+    if failed is None:
+        return
+    for rank in range(number):  # whichever failed, others may have failed for it
+        if error_file(folder, rank).is_file():
+            raise UserError(error_file(folder, rank).read_text(encoding="utf-8"))
+    code = started[failed].returncode
+    if code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+        raise Interrupted(code - 128)
+    where = "above" if failed == 0 else f"in {folder / f'rank{failed}.log'}"
+    raise UserError(f"process {failed} of {number} ended with exit code {code}; what it said stands {where}")
+
+
+def command(folder: Path) -> list[str]:
+    """What starts one of the processes."""
+    return [sys.executable, "-m", "nibble.rank", str(folder)]
+
+
+def error_file(folder: Path, rank: int) -> Path:
+    """Where process `rank` leaves the text of a `UserError`."""
+    return folder / f"rank{rank}.error"
+
+
+def _environment(rank: int, number: int, port: int) -> dict[str, str]:
+    """What tells Lightning and torch which of the processes one is; nothing of a scheduler that started this one."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "TORCHELASTIC_"))}
+    ranks = {"RANK": rank, "LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": number, "MASTER_PORT": port}
+    told = {"MASTER_ADDR": "127.0.0.1", provenance.COMMAND: provenance.command()}
+    return kept | {name: str(value) for name, value in ranks.items()} | told
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _passing_signals_to(started: list[subprocess.Popen[bytes]]) -> Iterator[None]:
+    def send(number: int, _frame: FrameType | None) -> None:
+        for process in started:
+            process.send_signal(number)
+
+    previous = {number: signal.signal(number, send) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _wait(started: list[subprocess.Popen[bytes]]) -> int | None:
+    """Wait until all have ended; the rank of the first that failed, after which the others are ended too."""
+    while True:
+        codes = [process.poll() for process in started]
+        failed = next((rank for rank, code in enumerate(codes) if code), None)
+        if failed is not None:
+            deadline = time.monotonic() + _PATIENCE_S
+            while time.monotonic() < deadline and any(process.poll() is None for process in started):
+                time.sleep(_POLL_S)
+            for process in started:
+                process.kill()
+                process.wait()
+            return failed
+        if all(code == 0 for code in codes):
+            return None
+        time.sleep(_POLL_S)
