@@ -20,6 +20,7 @@ from nibble.data.progress import track
 
 _WARM_UP_CALLS = 3
 _LONG_S = 1.0  # a call that takes longer warms up alone
+_REST_S = 0.1  # ONNX Runtime's threads keep their cores for a while after its last call
 _TURN_S = 0.02  # a turn of a short contender is many calls: clocks and their calls take about a microsecond
 
 
@@ -51,6 +52,8 @@ def in_turns(
 ) -> dict[str, Times]:
     """Call every contender in each round, each round beginning with another one; they are warmed up before.
 
+    On several threads each turn waits until the threads of the one before rest.
+
     A contender must have finished when it returns: one that runs on a GPU waits for it.
     """
     calls = {name: _calls(contender, clock) for name, contender in contenders.items()}
@@ -59,6 +62,9 @@ def in_turns(
     turns = [name for number in range(rounds) for name in _rotated(names, number)]
     for name in track(turns, description, len(turns)):
         contender = contenders[name]
+        if torch.get_num_threads() > 1:
+            time.sleep(_REST_S)
+            contender()  # wakes its own threads
         started = clock()
         for _ in range(calls[name]):
             contender()
