@@ -127,7 +127,7 @@ def test_everything_has_a_name_and_fits_a_phone(page: Any) -> None:
             || one.labels?.length)).length"""
     assert page.evaluate(unnamed) == 0
     page.set_viewport_size({"width": 390, "height": 844})
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.wait_for_function("document.documentElement.scrollWidth <= 390")  # charts are drawn anew
     page.set_viewport_size({"width": 1280, "height": 900})
 
 
