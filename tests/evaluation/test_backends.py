@@ -67,7 +67,7 @@ def test_an_export_has_the_record_of_its_checkpoint(
     assert record.bundle_bytes == sum(file.stat().st_size for file in folder.iterdir())
     assert record.rtf > 0
     assert record.threads == 1
-    assert 2**26 < result.peak_bytes < 2**36
+    assert 2**26 < result.record.peak_bytes < 2**36
 
 
 @pytest.mark.parametrize("decoding", list(Search))

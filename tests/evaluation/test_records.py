@@ -28,6 +28,7 @@ RECORD = Record(
     float32_bytes=4000,
     ratio=8.0,
     rtf=0.01,
+    peak_bytes=2**30,
     threads=2,
     backend="native greedy",
     hardware="a CPU, 2 cores",

@@ -31,6 +31,7 @@ FLOAT = Record(
     float32_bytes=4000,
     ratio=4000 / 4500,
     rtf=0.01,
+    peak_bytes=2**30,
     threads=2,
     backend="float greedy",
     hardware="a CPU, 2 cores",

@@ -109,7 +109,6 @@ def test_two_processes_are_as_one(make_config, alone, tmp_path, strategy):
     if strategy is Strategy.ddp:
         for name, tensor in first["state"].items():
             assert torch.equal(tensor, second["state"][name]), f"{name} differs between the processes"
-    print("LOSS", first["losses"], alone["losses"], first["metrics"]["val_loss"], alone["metrics"]["val_loss"])
     assert first["losses"] == pytest.approx(alone["losses"], rel=1e-3)
     assert first["metrics"]["val_loss"] == pytest.approx(alone["metrics"]["val_loss"], rel=1e-3)
     for name, tensor in first["state"].items():

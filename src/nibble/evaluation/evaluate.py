@@ -153,7 +153,7 @@ def _evaluate(
     record = _record(model, options, data.corpus_name, parts, measured, size, backend, machine)
     if options.records is not None:
         records.append(Path(options.records), record)
-    return Result(record, measured.transcripts, size, options.hardware, peak_bytes())
+    return Result(record, measured.transcripts, size, options.hardware)
 
 
 def evaluate_run(folder: Path, console: Console | None = None) -> Result:
@@ -272,6 +272,7 @@ def _record(
         float32_bytes=size.float32_bytes,
         ratio=size.ratio,
         rtf=measured.rtf,
+        peak_bytes=peak_bytes(),
         threads=torch.get_num_threads(),
         backend=backend,
         hardware=machine,

@@ -74,7 +74,8 @@ def _print_result(result: Result, console: Console, worst: int) -> None:
         f"[bold]RTF {record.rtf:.4f}[/] (encoder and search; CPU threads: {record.threads}; {record.hardware})"
         + _budget(record.rtf, result.hardware.max_rtf)
     )
-    peak_mib = result.peak_bytes / 2**20
+    assert record.peak_bytes is not None  # it was measured just now
+    peak_mib = record.peak_bytes / 2**20
     console.print(f"[bold]{peak_mib:.0f} MiB[/] of memory at the most, in the whole process; {record.backend}")
 
 

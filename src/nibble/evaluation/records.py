@@ -36,6 +36,7 @@ class Record:
     float32_bytes: int  # 4 x parameters
     ratio: float  # float32_bytes / bundle_bytes
     rtf: float  # time of encoder and search / duration of the audio, one process
+    peak_bytes: int | None  # memory of the whole process at its most; not in the oldest records
     threads: int  # CPU threads
     backend: str  # arithmetic and search, such as "native greedy"
     hardware: str

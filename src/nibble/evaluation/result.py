@@ -32,7 +32,6 @@ class Result:
     transcripts: list[Transcript]
     size: Size
     hardware: HardwareConfig  # its budget is printed beside the measurement
-    peak_bytes: int  # memory of the whole process at its most
 
     def worst(self, count: int) -> list[Misheard]:
         """At most so many utterances with errors, most errors first."""

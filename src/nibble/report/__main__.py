@@ -29,7 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
             raise UserError("--format and --part are for runs: python -m nibble.report runs/NAME --format md")
         else:
             output = options.output or Path("RESULTS.md")
-            write_documents(options.records, options.benchmarks, output, options.readme, options.check)
+            write_documents(
+                options.records, options.benchmarks, options.published, output, options.readme, options.check
+            )
     except OSError as error:
         print(f"error: {error.filename} cannot be written: {error.strerror}", file=sys.stderr)
         return 1
@@ -75,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--records", type=Path, default=Path("results/records.jsonl"), metavar="FILE")
     parser.add_argument("--benchmarks", type=Path, default=Path("results/bench.jsonl"), metavar="FILE", help="if any")
+    parser.add_argument(
+        "--published", type=Path, default=Path("results/published.jsonl"), metavar="FILE", help="of others"
+    )
     parser.add_argument("--readme", type=Path, default=Path("README.md"), metavar="FILE", help="its tables, if any")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a document would change")
     return parser

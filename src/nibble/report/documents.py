@@ -6,19 +6,22 @@ from pathlib import Path
 from nibble.bench.records import read as read_benchmarks
 from nibble.errors import UserError
 from nibble.evaluation.records import Record, read
-from nibble.report import benchmarks
+from nibble.report import benchmarks, published
 from nibble.report.precisions import summary
 from nibble.report.results import render
 
 BEGIN, END = "<!-- results: written by make results -->", "<!-- end of results -->"
 
 
-def write_documents(records_file: Path, benchmarks_file: Path, output: Path, readme: Path, check: bool) -> None:
+def write_documents(
+    records_file: Path, benchmarks_file: Path, published_file: Path, output: Path, readme: Path, check: bool
+) -> None:
     """Write what the records say, or only compare.
 
     Args:
         records_file: of evaluations.
         benchmarks_file: of benchmarks, if any.
+        published_file: of what others published, if any.
         output: RESULTS.md.
         readme: gets tables between its markers, if it is there and has them.
         check: write nothing.
@@ -27,7 +30,11 @@ def write_documents(records_file: Path, benchmarks_file: Path, output: Path, rea
         UserError: no records, or with `check` a document that would change.
     """
     records = read(records_file)
-    sections = [render(records), benchmarks.render(read_benchmarks(benchmarks_file))]
+    sections = [
+        render(records),
+        published.render(published.read(published_file)),
+        benchmarks.render(read_benchmarks(benchmarks_file)),
+    ]
     documents = {output: "\n".join(filter(None, sections))}
     if readme.is_file():
         documents[readme] = with_tables(readme.read_text(encoding="utf-8"), summary(_compared(records)))

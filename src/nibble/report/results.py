@@ -21,7 +21,8 @@ _HEADER = (
 _INTRODUCTION = """\
 # Results
 
-Made from `results/records.jsonl` and `results/bench.jsonl` by `make results`; \
+Made from `results/records.jsonl`, `results/bench.jsonl` and, for what others have published, \
+`results/published.jsonl` by `make results`; \
 `python -m nibble.report --check` says whether it is up to date.
 
 - **WER**: word errors over reference words, the mean over the seeds; in brackets the 95 % bootstrap interval over \
@@ -83,12 +84,16 @@ def _origins(rows: Iterable[System]) -> list[str]:
     return [
         f"- {record.model} {_precision(record)} ({record.backend}), seed {record.seed}: "
         f"{100 * record.wer:.2f} % (substitutions {record.substitutions}, deletions {record.deletions}, "
-        f"insertions {record.insertions}); {record.hardware}; commit {record.commit[:12]}"
+        f"insertions {record.insertions}); {_memory(record)}{record.hardware}; commit {record.commit[:12]}"
         f"{'+dirty' if record.commit.endswith('+dirty') else ''}; configuration {record.config_hash}; "
         f"`{record.command}`"
         for system in rows
         for record in system.records
     ]
+
+
+def _memory(record: Record) -> str:
+    return "" if record.peak_bytes is None else f"{record.peak_bytes / 2**20:.0f} MiB of memory at the most; "
 
 
 def _precision(record: Record) -> str:

@@ -1,0 +1,54 @@
+"""What others have published, from results/published.jsonl: beside our figures in RESULTS.md, and marked as theirs."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+from nibble.errors import UserError
+from nibble.report.tables import markdown
+from nibble.schema import build
+
+_TITLE = """\
+## Published by others, not measured here
+
+As their abstracts and model cards say, each on its own speech, with its own model and its own way to count bytes: \
+what low precision has been found to cost elsewhere, not a comparison with the tables above.
+"""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A result as its source states it. The order of the fields is that of the columns."""
+
+    system: str
+    weights: str
+    speech: str
+    errors: str
+    size: str
+    source: str
+
+
+def read(path: Path) -> list[Published]:
+    """All results of a file, in its order; none if there is no file.
+
+    Raises:
+        UserError: a line is not such a result; the text gives the line.
+    """
+    return list(_lines(path)) if path.is_file() else []
+
+
+def render(published: list[Published]) -> str:
+    """A section of RESULTS.md; empty without results."""
+    if not published:
+        return ""
+    columns = [field.name for field in fields(Published)]
+    return f"{_TITLE}\n{markdown(columns, (list(astuple(one)) for one in published))}"
+
+
+def _lines(path: Path) -> Iterator[Published]:
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            yield build(Published, json.loads(line))
+        except (ValueError, UserError) as error:
+            raise UserError(f"{path}, line {number} is not a published result: {error}; mend that line") from error
