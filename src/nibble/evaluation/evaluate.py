@@ -291,7 +291,8 @@ def _backend(loaded: Loaded, options: EvaluateConfig) -> str:
 
 
 def _computes_integers(loaded: Loaded) -> bool:
-    return loaded.precision is not Precision.float and loaded.config.quant.arithmetic is Arithmetic.native
+    """Noise is for training alone."""
+    return loaded.precision is not Precision.float and loaded.config.quant.arithmetic is not Arithmetic.fake
 
 
 def _search(options: EvaluateConfig) -> str:
