@@ -32,7 +32,7 @@ ablation: .venv/ready
 	$(BIN)/python -m nibble.dashboard --output runs/$(ABLATION)/dashboard.json
 
 test: kernels
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 kernels: .venv/ready
 	$(BIN)/python -m nibble.kernels.build

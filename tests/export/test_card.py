@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from nibble import provenance
 from nibble.errors import UserError
 from nibble.export.bundle import bundle_bytes, export_bundle, read_bundle
 from nibble.export.card import Measured, write_card
@@ -28,7 +29,7 @@ def test_says_what_the_model_is_worth_and_how_large_the_folder_is(write_run, tmp
         assert text.startswith("# tiny at int4")
         assert "int4, trained at this precision" in text
         assert "Trained on tiny: 3 steps, seed 1, experiment tiny" in text
-        assert re.search(r"Written by `python .*pytest", text)
+        assert f"Written by `{provenance.command()}`" in text
         assert re.search(r"commit [0-9a-f]{40}|no commit", text)
         assert "`encoder.**.weight_scale` (" in text
     assert "**1.96 %** (95 %: 1.29 … 2.71 %) on dev-digits of digits, 900 words in 200 utterances" in text

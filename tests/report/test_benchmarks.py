@@ -12,7 +12,7 @@ from nibble.report.benchmarks import render
 INT4 = Measurement("size", "conformer_l", "int4", "float32", 7.875, None, 2, "a CPU", "0" * 40, "python -m b", 60)
 RECORD = Record(
     "e", "c", "dev", "m", 1000, "float", "float", 1, 0.25, 1, 0, 0, 4, (0.0, 0.5), [("a", 1, 4)],
-    4500, 4000, 0.9, 0.01, 2, "float greedy", "a CPU", "0" * 40, "python evaluate.py", "abc",
+    4500, 4000, 0.9, 0.01, 2**30, 2, "float greedy", "a CPU", "0" * 40, "python evaluate.py", "abc",
 )  # fmt: skip
 
 
