@@ -4,9 +4,11 @@ What a file says is compared with the types of the fields and nothing else: no t
 resolved or imported, no expression is evaluated. So a file from anywhere can at worst be refused.
 """
 
+import json
 import math
 from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import StrEnum
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -44,6 +46,27 @@ def build(schema: type[Schema], values: object, where: str = "") -> Schema:
         raise UserError(f"no value for {', '.join(missing)}")
     types = get_type_hints(schema)
     return schema(**{name: _value(types[name], value, f"{prefix}{name}") for name, value in values.items()})
+
+
+def build_lines(schema: type[Schema], path: Path, called: str, cure: str) -> list[Schema]:
+    """An instance of `schema` for each line of JSON in a file, in its order; none if there is no file.
+
+    Args:
+        schema: as for `build`.
+        path: of the file.
+        called: what a line is to be, for messages.
+        cure: what to do with a line that is something else, for messages.
+
+    Raises:
+        UserError: a line is none; the text gives its number.
+    """
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.is_file() else [], start=1):
+        try:
+            found.append(build(schema, json.loads(line)))
+        except (ValueError, UserError) as error:
+            raise UserError(f"{path}, line {number} is not {called}: {error}; {cure}") from error
+    return found
 
 
 def _value(kind: Any, value: object, where: str) -> Any:

@@ -164,8 +164,7 @@ def show(jobs: Sequence[Job], console: Console) -> None:
 
 
 def _record(job: Job) -> Record | None:
-    run = run_file.read(Path(job.folder)) if job.folder else None
-    return None if run is None or run.record is None else records.from_plain(run.record)
+    return run_file.record(Path(job.folder)) if job.folder else None
 
 
 def _cell(record: Record) -> tuple[object, ...]:

@@ -15,10 +15,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-import torch
 from lhotse import CutSet
 from lhotse.dataset import DynamicBucketingSampler
 
@@ -156,39 +156,31 @@ def _train(words: list[str], run: Path, steps: int) -> None:
 
 def _loader(case: str, name: str, times: Times, audio_s: float) -> Measurement:
     median_ms = statistics.median(times.cpu_ms)
-    return Measurement(
-        bench="feeding",
-        case=case,
-        contender=name,
-        baseline="its audio",
-        ratio=1000 * audio_s / median_ms,
-        median_ms=median_ms,
-        threads=1,
-        hardware=provenance.hardware(torch.device("cpu")),
-        commit=provenance.commit(),
-        command=provenance.command(),
-        clock="cpu",
-        wall_ms=statistics.median(times.wall_ms),
-        rounds=len(times.cpu_ms),
-    )
+    found = _measurement(case, name, "its audio", 1000 * audio_s / median_ms, "cpu", len(times.cpu_ms))
+    return replace(found, median_ms=median_ms, wall_ms=statistics.median(times.wall_ms))
 
 
 def _training(name: str, metrics: Path) -> list[Measurement]:
     share, speed, windows = waiting(metrics)
+    case = f"training {MODEL} in float32"
     return [
-        Measurement(
-            bench="feeding",
-            case=f"training {MODEL} in float32",
-            contender=name,
-            baseline=baseline,
-            ratio=ratio,
-            median_ms=None,
-            threads=1,
-            hardware=provenance.hardware(torch.device("cpu")),
-            commit=provenance.commit(),
-            command=provenance.command(),
-            clock="wall",
-            rounds=windows,
-        )
+        _measurement(case, name, baseline, ratio, "wall", windows)
         for baseline, ratio in (("its audio", speed), ("the time it takes", share))
     ]
+
+
+def _measurement(case: str, contender: str, baseline: str, ratio: float, clock: str, rounds: int) -> Measurement:
+    return Measurement(
+        bench="feeding",
+        case=case,
+        contender=contender,
+        baseline=baseline,
+        ratio=ratio,
+        median_ms=None,
+        threads=1,
+        hardware=provenance.hardware(),
+        commit=provenance.commit(),
+        command=provenance.command(),
+        clock=clock,
+        rounds=rounds,
+    )

@@ -1,13 +1,11 @@
 """One JSON line per measurement in results/bench.jsonl."""
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from nibble.errors import UserError
 from nibble.evaluation.records import append_line
-from nibble.schema import build
+from nibble.schema import build_lines
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ def read(path: Path) -> list[Measurement]:
     Raises:
         UserError: a line is not a measurement; the text gives the line.
     """
-    return list(_measurements(path)) if path.is_file() else []
+    return build_lines(Measurement, path, "a measurement", "delete that line")
 
 
 def cells(measurements: Sequence[Measurement]) -> list[list[str]]:
@@ -59,11 +57,3 @@ def cells(measurements: Sequence[Measurement]) -> list[list[str]]:
         ["ratio", *(f"{found.ratio:.2f}" for found in measurements)],
     ]
     return [list(row) for row in zip(*(column for column in columns if any(column[1:])), strict=True)]
-
-
-def _measurements(path: Path) -> Iterator[Measurement]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            yield build(Measurement, json.loads(line))
-        except (ValueError, UserError) as error:
-            raise UserError(f"{path}, line {number} is not a measurement: {error}; delete that line") from error

@@ -7,12 +7,11 @@ torchaudio's, whatever the precision, takes as long as a third of the float32 st
 from collections.abc import Callable
 
 import torch
-from hydra import compose, initialize_config_dir
 
 from nibble import cli
 from nibble.bench.records import Measurement
 from nibble.bench.timing import in_turns, measurements, torch_threads
-from nibble.config import Config, typed
+from nibble.config import Config
 from nibble.export.loaded import float_model
 from nibble.kernels import implementations
 from nibble.model.fused_loss import fused_transducer_loss
@@ -44,10 +43,7 @@ def measure(models: tuple[str, ...] = MODELS, rounds: int = _ROUNDS) -> list[Mea
 
 
 def _config(model: str, quant: str, arithmetic: str) -> Config:
-    cli.register_schemas()
-    overrides = [f"model={model}", f"quant={quant}", f"quant.arithmetic={arithmetic}", "run_dir=."]
-    with initialize_config_dir(str(cli.conf_dir()), version_base="1.3"):
-        return typed(compose("train", overrides=overrides))
+    return cli.training_config([f"model={model}", f"quant={quant}", f"quant.arithmetic={arithmetic}", "run_dir=."])
 
 
 def _step(config: Config) -> Callable[[], None]:

@@ -13,6 +13,8 @@ from filelock import FileLock, Timeout
 from nibble import provenance
 from nibble.config import Config, plain
 from nibble.errors import UserError
+from nibble.evaluation import records
+from nibble.evaluation.records import Record
 
 NAME = "run.json"
 LOCK = ".lock"
@@ -47,11 +49,11 @@ def begin(folder: Path, config: Config) -> None:
     _write(folder, RunFile(identity(config), command, plain(config)))
 
 
-def complete(folder: Path, record: dict[str, Any]) -> None:
+def complete(folder: Path, found: dict[str, Any]) -> None:
     """Add the record that makes the run in `folder` complete."""
     run = read(folder)
     assert run is not None
-    _write(folder, replace(run, record=record))
+    _write(folder, replace(run, record=found))
 
 
 def read(folder: Path) -> RunFile | None:
@@ -69,6 +71,12 @@ def read(folder: Path) -> RunFile | None:
         raise UserError(
             f"{path} is damaged: {error}; delete it: resume={folder} goes by the checkpoint then"
         ) from error
+
+
+def record(folder: Path) -> Record | None:
+    """What the run in `folder` was worth; None until it is complete."""
+    run = read(folder)
+    return None if run is None or run.record is None else records.from_plain(run.record)
 
 
 def find(config: Config, runs: Path = Path("runs")) -> Path | None:

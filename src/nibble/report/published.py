@@ -1,13 +1,10 @@
 """What others have published, from results/published.jsonl: beside our figures in RESULTS.md, and marked as theirs."""
 
-import json
-from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from nibble.errors import UserError
 from nibble.report.tables import markdown
-from nibble.schema import build
+from nibble.schema import build_lines
 
 _TITLE = """\
 ## Published by others, not measured here
@@ -35,7 +32,7 @@ def read(path: Path) -> list[Published]:
     Raises:
         UserError: a line is not such a result; the text gives the line.
     """
-    return list(_lines(path)) if path.is_file() else []
+    return build_lines(Published, path, "a published result", "mend that line")
 
 
 def render(published: list[Published]) -> str:
@@ -44,11 +41,3 @@ def render(published: list[Published]) -> str:
         return ""
     columns = [field.name for field in fields(Published)]
     return f"{_TITLE}\n{markdown(columns, (list(astuple(one)) for one in published))}"
-
-
-def _lines(path: Path) -> Iterator[Published]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            yield build(Published, json.loads(line))
-        except (ValueError, UserError) as error:
-            raise UserError(f"{path}, line {number} is not a published result: {error}; mend that line") from error

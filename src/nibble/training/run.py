@@ -64,14 +64,13 @@ def train(config: Config) -> dict[str, Any] | None:
     folder = make_folder(Path(config.run_dir))
     rank, started = processes.started()
     if rank > 0:
-        run = run_file.read(folder)
-        if run is None or run.record is None or from_file:
+        if run_file.record(folder) is None or from_file:
             fit(config)
         return None
     with run_file.claimed(folder):
-        run = run_file.read(folder)
-        if run is not None and run.record is not None and not from_file:
-            console.print(f"{folder} is complete: dev WER {run.record['wer']:.2%}", highlight=False)
+        record = run_file.record(folder)
+        if record is not None and not from_file:
+            console.print(f"{folder} is complete: dev WER {record.wer:.2%}", highlight=False)
         else:
             run_file.begin(folder, config)
             wanted = launch.count(config.hardware)
@@ -84,10 +83,8 @@ def train(config: Config) -> dict[str, Any] | None:
 
 def _recorded(folder: Path, path: str | None) -> dict[str, Any]:
     """The record of a complete run, added to those at `path` unless it is there: the run may be killed in between."""
-    run = run_file.read(folder)
-    assert run is not None
-    assert run.record is not None
-    record = records.from_plain(run.record)
+    record = run_file.record(folder)
+    assert record is not None
     if path is not None:
         records.append(Path(path), record)
     return asdict(record)
