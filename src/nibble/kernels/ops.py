@@ -129,13 +129,24 @@ def _linear_w4a16_gradient(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, .
 torch.library.register_autograd("nibble::linear_w4a16", _linear_w4a16_gradient, setup_context=_keep_weight)
 
 
+# Bound once: to look an operator up takes a seventh of a call.
+_INT_MATMUL = torch.ops.nibble.int_matmul.default
+_INT_CONV2D = torch.ops.nibble.int_conv2d.default
+_QUANTIZE_ROWS = torch.ops.nibble.quantize_rows.default
+_SILU_QUANTIZE_ROWS = torch.ops.nibble.silu_quantize_rows.default
+_NORM_QUANTIZE_ROWS = torch.ops.nibble.norm_quantize_rows.default
+_LINEAR_W8A8 = torch.ops.nibble.linear_w8a8.default
+_LINEAR_W4A8 = torch.ops.nibble.linear_w4a8.default
+_LINEAR_W4A16 = torch.ops.nibble.linear_w4a16.default
+
+
 def int_matmul(x: Tensor, weight: Tensor) -> Tensor:
     """x int8 (M, K), weight int8 (N, K) -> x weight^T, int32 (M, N).
 
     Raises:
         RuntimeError: a tensor is not int8, or the sizes do not fit.
     """
-    return torch.ops.nibble.int_matmul.default(x, weight)
+    return _INT_MATMUL(x, weight)
 
 
 def int_conv2d(
@@ -151,7 +162,7 @@ def int_conv2d(
     Raises:
         RuntimeError: a tensor is not int8, or the sizes do not fit.
     """
-    return torch.ops.nibble.int_conv2d.default(x, weight, stride, padding, dilation, groups)
+    return _INT_CONV2D(x, weight, stride, padding, dilation, groups)
 
 
 def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -163,7 +174,7 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         RuntimeError: x is of another type.
     """
-    return torch.ops.nibble.quantize_rows.default(x)
+    return _QUANTIZE_ROWS(x)
 
 
 def silu_quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -172,7 +183,7 @@ def silu_quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         RuntimeError: x is of another type than `quantize_rows` takes.
     """
-    return torch.ops.nibble.silu_quantize_rows.default(x)
+    return _SILU_QUANTIZE_ROWS(x)
 
 
 def norm_quantize_rows(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -187,7 +198,7 @@ def norm_quantize_rows(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> t
     Raises:
         RuntimeError: types or sizes do not fit.
     """
-    return torch.ops.nibble.norm_quantize_rows.default(x, weight, bias, eps)
+    return _NORM_QUANTIZE_ROWS(x, weight, bias, eps)
 
 
 def linear_w8a8(codes: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None) -> Tensor:
@@ -203,7 +214,7 @@ def linear_w8a8(codes: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tens
     Raises:
         RuntimeError: types or sizes do not fit.
     """
-    return torch.ops.nibble.linear_w8a8.default(codes, scale, weight, weight_scale, bias)
+    return _LINEAR_W8A8(codes, scale, weight, weight_scale, bias)
 
 
 def linear_w4a8(codes: Tensor, scale: Tensor, packed: Tensor, weight_scale: Tensor, bias: Tensor | None) -> Tensor:
@@ -212,7 +223,7 @@ def linear_w4a8(codes: Tensor, scale: Tensor, packed: Tensor, weight_scale: Tens
     Raises:
         RuntimeError: types or sizes do not fit.
     """
-    return torch.ops.nibble.linear_w4a8.default(codes, scale, packed, weight_scale, bias)
+    return _LINEAR_W4A8(codes, scale, packed, weight_scale, bias)
 
 
 def linear_w4a16(x: Tensor, packed: Tensor, weight_scale: Tensor, bias: Tensor | None) -> Tensor:
@@ -227,7 +238,7 @@ def linear_w4a16(x: Tensor, packed: Tensor, weight_scale: Tensor, bias: Tensor |
     Raises:
         RuntimeError: types or sizes do not fit.
     """
-    return torch.ops.nibble.linear_w4a16.default(x, packed, weight_scale, bias)
+    return _LINEAR_W4A16(x, packed, weight_scale, bias)
 
 
 implementations.load()
