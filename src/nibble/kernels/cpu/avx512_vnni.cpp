@@ -3,8 +3,8 @@
 // The unsigned factor is the weight, moved up by an offset: a nibble is stored as code + 8, an int8 becomes code + 128.
 // So   sum x (w + offset) = sum x w + offset sum x,   and the second term is taken off at the end, once per row of x.
 //
-// Of a packed row, the low halves of 64 bytes are the codes 0, 2, ... 126, the high halves 1, 3, ... 127. So x is
-// arranged in chunks of 128, the even terms before the odd ones; the last chunk may be shorter. Terms beyond K are zeros.
+// Of a packed row, the low halves of the bytes are the codes 0, 2, 4, ..., the high halves 1, 3, 5, ... So a row of x is
+// arranged as its even terms and, `half` bytes further, its odd ones. Terms beyond K are zeros.
 //
 // Few rows: lanes run along K, and weights are read where they lie. More rows: sixteen lanes hold sixteen outputs, whose
 // weights are transposed once into a panel of bytes, and every four terms of x are broadcast.
@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <functional>
 #include <memory>
 #include <utility>
 
@@ -42,9 +43,6 @@ template <int N, class F>
 [[gnu::always_inline]] inline void dot(__m512i& sums, __m512i weight, __m512i x) {
   asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(weight), "v"(x));
 }
-[[gnu::always_inline]] inline void dot_broadcast(__m512i& sums, __m512i weight, const uint8_t* x) {
-  asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sums) : "v"(weight), "m"(*reinterpret_cast<const uint32_t*>(x)));
-}
 
 __m512i low_halves(__m512i bytes) { return _mm512_and_si512(bytes, _mm512_set1_epi8(15)); }
 __m512i high_halves(__m512i bytes) { return low_halves(_mm512_srli_epi16(bytes, 4)); }
@@ -58,11 +56,11 @@ __m512i every_other(__m512i a, __m512i b) {
 __mmask64 first_bytes(int64_t count) { return count >= 64 ? ~__mmask64{0} : (__mmask64{1} << count) - 1; }
 __mmask16 first_lanes(int64_t count) { return count >= 16 ? 0xffff : (1u << count) - 1; }
 
-// Bytes from the even to the odd terms of the chunk that starts at term k.
-int64_t half_bytes(const Product& p, int64_t k) { return std::min<int64_t>(64, (p.terms - k + 7) / 8 * 4); }
+// Bytes from the even to the odd terms of an arranged row: whole vectors, and not a power of two of them, because a cache
+// has room for few lines that lie such a distance apart.
+int64_t half_bytes(const Product& p) { return ((p.weight_bytes() + 63) / 64 | 1) * 64; }
 
-// Of an arranged row: loads of 64 bytes may start anywhere in its K terms.
-int64_t row_bytes(const Product& p) { return (p.terms + 127) / 64 * 64 + 64; }
+int64_t row_bytes(const Product& p) { return p.packed ? 2 * half_bytes(p) : half_bytes(p); }
 
 // After the rows: offset x sum of each row.
 const int32_t* corrections(const Product& p, const uint8_t* arranged) {
@@ -72,6 +70,7 @@ const int32_t* corrections(const Product& p, const uint8_t* arranged) {
 int64_t arranged_bytes(const Product& p) { return p.rows * (row_bytes(p) + 4); }
 
 void arrange(const Product& p, uint8_t* arranged, int64_t first, int64_t last) {
+  const int64_t half = half_bytes(p);
   const __m512i ones = _mm512_set1_epi8(1);
   auto* correction = const_cast<int32_t*>(corrections(p, arranged));
   for (int64_t row = first; row < last; ++row) {
@@ -84,11 +83,11 @@ void arrange(const Product& p, uint8_t* arranged, int64_t first, int64_t last) {
       const __m512i b = _mm512_maskz_loadu_epi8(left > 64 ? first_bytes(left - 64) : 0, x + k + 64);
       sum = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sum, ones, a), ones, b);
       if (p.packed) {
-        _mm512_storeu_si512(out + k, every_other(a, b));
-        _mm512_storeu_si512(out + k + half_bytes(p, k), every_other(_mm512_srli_epi16(a, 8), _mm512_srli_epi16(b, 8)));
+        _mm512_store_si512(out + k / 2, every_other(a, b));
+        _mm512_store_si512(out + half + k / 2, every_other(_mm512_srli_epi16(a, 8), _mm512_srli_epi16(b, 8)));
       } else {
-        _mm512_storeu_si512(out + k, a);
-        _mm512_storeu_si512(out + k + 64, b);
+        _mm512_store_si512(out + k, a);
+        if (left > 64) _mm512_store_si512(out + k + 64, b);
       }
     }
     correction[row] = _mm512_reduce_add_epi32(sum) * (p.packed ? 8 : 128);
@@ -129,38 +128,38 @@ __m512i whole_sums(__m512i a, __m512i b, __m512i c, __m512i d) {
 // Sixteen outputs of kRows rows, four at a time.
 template <int kTileRows, bool kPacked>
 void dot_tile(const Product& p, const uint8_t* arranged, int64_t row, int64_t first, int64_t last) {
-  const int64_t stride = row_bytes(p), bytes = p.weight_bytes();
+  const int64_t stride = row_bytes(p), half = half_bytes(p), bytes = p.weight_bytes();
   const uint8_t* x = arranged + row * stride;
   for (int64_t n = first; n < last; n += kLanes) {
     __m512i partial[kTileRows][4];
-    for (int quarter = 0; quarter < 4; ++quarter) {
+    each<4>(EACH(quarter) {
       __m512i sums[kTileRows][4];
       each<kTileRows>(EACH(m) { each<4>(EACH(i) { sums[m][i] = _mm512_setzero_si512(); }); });
       const uint8_t* weight[4];
       // Beyond the last output its row is read again, and not stored.
       each<4>(EACH(i) { weight[i] = p.weight + std::min(n + quarter * 4 + i, last - 1) * bytes; });
-      const auto chunk = [&](int64_t at, int64_t half, __mmask64 mask) __attribute__((always_inline)) {
+      const auto add = [&](int64_t at, __mmask64 mask) __attribute__((always_inline)) {
         each<4>(EACH(i) {
           const __m512i held = _mm512_maskz_loadu_epi8(mask, weight[i] + at);
           if constexpr (kPacked) {
             const __m512i low = low_halves(held), high = high_halves(held);
             each<kTileRows>(EACH(m) {
-              dot(sums[m][i], low, _mm512_loadu_si512(x + m * stride + 2 * at));
-              dot(sums[m][i], high, _mm512_loadu_si512(x + m * stride + 2 * at + half));
+              dot(sums[m][i], low, _mm512_load_si512(x + m * stride + at));
+              dot(sums[m][i], high, _mm512_load_si512(x + m * stride + half + at));
             });
           } else {
             const __m512i up = moved_up(held);
-            each<kTileRows>(EACH(m) { dot(sums[m][i], up, _mm512_loadu_si512(x + m * stride + at)); });
+            each<kTileRows>(EACH(m) { dot(sums[m][i], up, _mm512_load_si512(x + m * stride + at)); });
           }
         });
       };
       int64_t at = 0;
-      for (; at + 64 <= bytes; at += 64) chunk(at, 64, ~__mmask64{0});
-      if (at < bytes) chunk(at, half_bytes(p, 2 * at), first_bytes(bytes - at));
+      for (; at + 64 <= bytes; at += 64) add(at, ~__mmask64{0});
+      if (at < bytes) add(at, first_bytes(bytes - at));
       each<kTileRows>(EACH(m) {
         partial[m][quarter] = partial_sums(sums[m][0], sums[m][1], sums[m][2], sums[m][3]);
       });
-    }
+    });
     each<kTileRows>(EACH(m) {
       const __m512i sums = whole_sums(partial[m][0], partial[m][1], partial[m][2], partial[m][3]);
       finish(p, sums, corrections(p, arranged)[row + m], row + m, n, first_lanes(last - n));
@@ -188,14 +187,8 @@ void transpose(__m512i (&v)[16]) {
   }
 }
 
-// Groups of four terms of an arranged row.
-int64_t groups(const Product& p) {
-  if (!p.packed) return (p.terms + 3) / 4;
-  const int64_t whole = p.terms / 128 * 128;
-  return (whole + 2 * (whole < p.terms ? half_bytes(p, whole) : 0)) / 4;
-}
-
-// The weights of outputs n ... n + 16 vectors - 1 as panel[group][vector][lane][term]; beyond `last` a row is zeros.
+// The weights of outputs n ... n + 16 vectors - 1 as panel[group][vector][lane][byte], where a group is four bytes of a
+// weight's row. Beyond `last` a row is zeros.
 void pack_panel(const Product& p, int64_t n, int64_t last, int64_t vectors, uint8_t* panel) {
   const int64_t bytes = p.weight_bytes();
   for (int64_t vector = 0; vector < vectors; ++vector) {
@@ -208,33 +201,34 @@ void pack_panel(const Product& p, int64_t n, int64_t last, int64_t vectors, uint
       }
       transpose(v);
       const int64_t count = std::min<int64_t>(16, (bytes - at + 3) / 4);
-      if (p.packed) {
-        uint8_t* low = panel + (at / 2 * vectors + vector) * 64;
-        uint8_t* high = low + half_bytes(p, 2 * at) / 4 * vectors * 64;
-        for (int i = 0; i < count; ++i) {
-          _mm512_store_si512(low + i * vectors * 64, low_halves(v[i]));
-          _mm512_store_si512(high + i * vectors * 64, high_halves(v[i]));
-        }
-      } else {
-        for (int i = 0; i < count; ++i)
-          _mm512_store_si512(panel + ((at / 4 + i) * vectors + vector) * 64, moved_up(v[i]));
-      }
+      for (int i = 0; i < count; ++i)
+        _mm512_store_si512(panel + ((at / 4 + i) * vectors + vector) * 64, p.packed ? v[i] : moved_up(v[i]));
     }
   }
 }
 
-template <int kTileRows, int kTileVectors>
+template <int kTileRows, int kTileVectors, bool kPacked>
 void panel_tile(const Product& p, const uint8_t* arranged, const uint8_t* panel, int64_t row, int64_t n, int64_t last) {
-  const int64_t stride = row_bytes(p), count = groups(p);
+  const int64_t stride = row_bytes(p), half = half_bytes(p), bytes = p.weight_bytes();
   const uint8_t* x = arranged + row * stride;
   __m512i sums[kTileRows][kTileVectors];
   each<kTileRows>(EACH(m) { each<kTileVectors>(EACH(v) { sums[m][v] = _mm512_setzero_si512(); }); });
-  for (int64_t group = 0; group < count; ++group, panel += kTileVectors * 64, x += 4) {
-    __m512i weight[kTileVectors];
-    each<kTileVectors>(EACH(v) { weight[v] = _mm512_load_si512(panel + v * 64); });
-    each<kTileRows>(EACH(m) {
-      each<kTileVectors>(EACH(v) { dot_broadcast(sums[m][v], weight[v], x + m * stride); });
-    });
+  for (int64_t at = 0; at < bytes; at += 4, panel += kTileVectors * 64) {
+    // Four terms of each row, and of all outputs what `of` makes of the panel.
+    const auto add = [&](const uint8_t* four, auto of) __attribute__((always_inline)) {
+      __m512i weight[kTileVectors];
+      each<kTileVectors>(EACH(v) { weight[v] = of(_mm512_load_si512(panel + v * 64)); });
+      each<kTileRows>(EACH(m) {
+        const __m512i same = _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(four + m * stride));
+        each<kTileVectors>(EACH(v) { dot(sums[m][v], weight[v], same); });
+      });
+    };
+    if constexpr (kPacked) {
+      add(x + at, low_halves);
+      add(x + half + at, high_halves);
+    } else {
+      add(x + at, std::identity());
+    }
   }
   each<kTileRows>(EACH(m) {
     each<kTileVectors>(EACH(v) {
@@ -244,21 +238,22 @@ void panel_tile(const Product& p, const uint8_t* arranged, const uint8_t* panel,
   });
 }
 
-template <int kTileVectors>
+template <int kTileVectors, bool kPacked>
 void panel_rows(const Product& p, const uint8_t* arranged, const uint8_t* panel, int64_t row, int64_t last_row,
                 int64_t n, int64_t last) {
   for (; row + kPanelRows <= last_row; row += kPanelRows)
-    panel_tile<kPanelRows, kTileVectors>(p, arranged, panel, row, n, last);
+    panel_tile<kPanelRows, kTileVectors, kPacked>(p, arranged, panel, row, n, last);
   each<kPanelRows>(EACH(m) {
     if constexpr (m > 0)
-      if (last_row - row == m) panel_tile<m, kTileVectors>(p, arranged, panel, row, n, last);
+      if (last_row - row == m) panel_tile<m, kTileVectors, kPacked>(p, arranged, panel, row, n, last);
   });
 }
 
+template <bool kPacked>
 void panel_product(const Product& p, const uint8_t* arranged, int64_t first_row, int64_t last_row, int64_t first,
                    int64_t last) {
   const std::unique_ptr<void, decltype(&std::free)> held(
-      std::aligned_alloc(64, static_cast<size_t>(groups(p) * kBlock * 4)), &std::free);
+      std::aligned_alloc(64, static_cast<size_t>((p.weight_bytes() + 3) / 4 * kBlock * 4)), &std::free);
   auto* panel = static_cast<uint8_t*>(held.get());
   for (int64_t n = first, vectors = 0; n < last; n += vectors * kLanes) {
     // Even panels: 9 vectors are 3 + 3 + 3.
@@ -266,7 +261,7 @@ void panel_product(const Product& p, const uint8_t* arranged, int64_t first_row,
     vectors = (left + panels - 1) / panels;
     pack_panel(p, n, last, vectors, panel);
     each<kVectors>(EACH(i) {
-      if (vectors == i + 1) panel_rows<i + 1>(p, arranged, panel, first_row, last_row, n, last);
+      if (vectors == i + 1) panel_rows<i + 1, kPacked>(p, arranged, panel, first_row, last_row, n, last);
     });
   }
 }
@@ -287,7 +282,8 @@ void dot_product(const Product& p, const uint8_t* arranged, int64_t first_row, i
 
 void product(const Product& p, const uint8_t* arranged, int64_t first_row, int64_t last_row, int64_t first,
              int64_t last) {
-  const auto chosen = last_row - first_row > kFewRows ? panel_product : p.packed ? dot_product<true> : dot_product<false>;
+  const auto chosen = last_row - first_row > kFewRows ? (p.packed ? panel_product<true> : panel_product<false>)
+                                                      : (p.packed ? dot_product<true> : dot_product<false>);
   chosen(p, arranged, first_row, last_row, first, last);
 }
 
