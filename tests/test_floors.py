@@ -12,13 +12,14 @@ MAY_IMPORT = {
     "schema": {"errors"},
     "provenance": set(),
     "processes": set(),
+    "steady": set(),
     # The options of quantization are plain data, defined in their own room.
     "config": {"errors", "schema", "quant.spec"},
     "features": BASE,
-    "model": BASE | {"processes"},
+    "model": BASE | {"processes", "steady"},
     "kernels": {"errors"},
     "info": {"errors", "provenance", "kernels"},
-    "quant": {"errors", "kernels", "processes"},
+    "quant": {"errors", "kernels", "processes", "steady"},
     "data": BASE | {"features", "model.subsampling"},  # how many frames an utterance becomes
     "export": BASE | {"cli", "schema", "provenance", "features", "model", "kernels", "quant", "data"},
     "evaluation": BASE | {"provenance", "features", "model", "kernels", "quant", "data", "export"},

@@ -1,6 +1,7 @@
 """Training with the fused loss: quantized joiners, whole runs, and what excludes it."""
 
 import csv
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from nibble.model.fused_loss import fused_transducer_loss
 from nibble.model.joiner import Joiner
 from nibble.model.loss import transducer_loss
 from nibble.model.transducer import Transducer
-from nibble.quant.convert import prepare, set_precision
+from nibble.quant import layer
+from nibble.quant.convert import prepare, quantized_modules, set_precision
 from nibble.quant.low_rank import factorize
-from nibble.quant.spec import Precision
+from nibble.quant.numerics import Integers, quantize_activation, quantize_weight
+from nibble.quant.spec import ActivationSpec, Precision, WeightSpec
 from nibble.training.distillation import find_teacher
 from nibble.training.run import check_rules, train
 
@@ -102,6 +105,42 @@ def test_noise_in_a_weight_is_the_same_when_it_is_computed_again(make_config, mo
     fused_transducer_loss(joiner, *inputs, torch.tensor([6]), torch.ones(1, 3, dtype=torch.long), torch.tensor([3]))
     assert len(seen) == 4
     assert {tuple(x.flatten().tolist()) for x in seen[:2]} == {tuple(x.flatten().tolist()) for x in seen[2:]}
+
+
+@pytest.mark.parametrize("arithmetic", ["native", "fake"])
+def test_a_step_quantizes_each_weight_once_and_an_activation_once_for_query_key_and_value(
+    make_config, monkeypatch, arithmetic: str
+) -> None:
+    config = make_config("quant=int4", f"quant.arithmetic={arithmetic}")
+    model = Transducer(config.model, config.features.mel_bins, 9)
+    prepare(model, config.quant)
+    set_precision(model, Precision.rules)
+    at_once(12, monkeypatch)  # parts whose logits are computed twice
+    weights, activations = Counter(), Counter()
+
+    def weight(x: Tensor, spec: WeightSpec, name: str, *rest: Tensor | None) -> Integers:
+        weights[name] += 1
+        return quantize_weight(x, spec, name, *rest)
+
+    def activation(x: Tensor, dims: tuple[int, ...], spec: ActivationSpec, name: str, *rest: Tensor) -> tuple:
+        activations[name] += 1
+        return quantize_activation(x, dims, spec, name, *rest)
+
+    monkeypatch.setattr(layer, "quantize_weight", weight)
+    monkeypatch.setattr(layer, "quantize_activation", activation)
+    lengths, labels = torch.tensor([60, 50]), torch.randint(1, 9, (2, 3))
+    encoded, frames = model.encode(torch.randn(2, 60, config.features.mel_bins), lengths)
+    loss = fused_transducer_loss(
+        model.joiner, encoded, model.predict(labels), frames, labels, torch.full_like(lengths, 3)
+    )
+    loss.backward()
+    assert set(weights.values()) == {1}
+    assert set(weights) == {
+        f"{name}.{weight}" for name, module in quantized_modules(model).items() for weight in module.weight_names
+    }
+    shared = {name.rpartition(".")[2] for name in set(quantized_modules(model)) - set(activations)}
+    assert shared == {"embedding", "key", "value"}
+    assert activations["joiner.output"] > 2
 
 
 def losses_of(config: Config) -> list[float]:

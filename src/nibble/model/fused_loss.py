@@ -22,11 +22,13 @@ from torch.utils.checkpoint import checkpoint
 from nibble.model.joiner import Joiner
 from nibble.model.lattice import transducer_lattice
 from nibble.model.transducer import BLANK
+from nibble.steady import steady_parameters
 
 GROUP = {"cpu": 2**14, "cuda": 2**17}  # nodes whose logits are there together: 64 and 512 MB at 1024 labels
 PART = {"cpu": 2**12, "cuda": 2**15}  # nodes that go through the joiner at once
 
 
+@steady_parameters()  # what the joiner makes of its parameters serves all groups
 def fused_transducer_loss(
     joiner: Joiner, encoded: Tensor, predicted: Tensor, encoded_lengths: Tensor, labels: Tensor, label_lengths: Tensor
 ) -> Tensor:
@@ -117,22 +119,30 @@ def _joined(joiner: Joiner, encoded: Tensor, predicted: Tensor, following: Tenso
 
 
 class _TwoLogProbs(torch.autograd.Function):
-    """Logits (..., V) -> log-probabilities of blank and of the label that follows, (..., 2)."""
+    """Logits (..., V) -> log-probabilities of blank and of the label that follows, (..., 2).
+
+    Float32 logits, the largest tensor, become probabilities and then their gradient in place: nothing else reads them.
+    """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, following: Tensor) -> Tensor:
-        total = logits.to(_wide(logits)).logsumexp(-1, keepdim=True)
-        ctx.save_for_backward(logits, following, total)
-        return torch.cat((logits[..., BLANK : BLANK + 1], logits.gather(-1, following)), -1) - total
+        p = logits.detach().to(_wide(logits))
+        largest = p.amax(-1, keepdim=True)
+        two = torch.cat((p[..., BLANK : BLANK + 1], p.gather(-1, following)), -1)
+        torch.softmax(p, -1, out=p)
+        total = largest - p.amax(-1, keepdim=True).log()  # log of the sum of e^logit, of which the largest has its p
+        ctx.save_for_backward(p, following)
+        ctx.dtype = logits.dtype
+        return two - total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor, None]:
-        logits, following, total = ctx.saved_tensors
+        p, following = ctx.saved_tensors
         by_blank, by_label = slopes.split(1, -1)
-        gradient = (logits - total).exp_().mul_(-by_blank - by_label)
+        gradient = p.mul_(-by_blank - by_label)
         gradient[..., BLANK : BLANK + 1] += by_blank
-        return gradient.scatter_add_(-1, following, by_label).to(logits.dtype), None
+        return gradient.scatter_add_(-1, following, by_label).to(ctx.dtype), None
 
 
 class _WithGradients(torch.autograd.Function):

@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 from nibble import processes
 from nibble.errors import UserError
 from nibble.kernels.nibbles import pack_rows
+from nibble.quant.last_codes import codes_of
 from nibble.quant.noise import with_noise
 from nibble.quant.numerics import (
     Integers,
@@ -27,6 +28,7 @@ from nibble.quant.numerics import (
 from nibble.quant.products import integer_linear
 from nibble.quant.sparsity import n_m_mask
 from nibble.quant.spec import ActivationSpec, Arithmetic, Precision, Range, Rule, WeightSpec
+from nibble.steady import made_once
 
 STATIC_MOMENTUM = 0.05  # of the moving average of max|x|
 
@@ -181,8 +183,10 @@ class QuantizedLayer(nn.Module):
         return cached
 
     def _quantized(self, name: str) -> Integers:
-        assert self.weight_spec is not None
-        return quantize_weight(self._pruned(name), self.weight_spec, f"{self.layer_name}.{name}", self._log_scale(name))
+        spec = self.weight_spec
+        assert spec is not None
+        what = f"{self.layer_name}.{name}"
+        return made_once((self, name), lambda: quantize_weight(self._pruned(name), spec, what, self._log_scale(name)))
 
     def _pruned(self, name: str) -> Tensor:
         """The weight with zeros where its mask says; without a gradient."""
@@ -265,7 +269,8 @@ class QuantizedLayer(nn.Module):
         spec = self.activation_spec
         assert spec is not None
         if not spec.static or dynamic:
-            return x, *quantize_activation(x, dims, spec, self.layer_name)
+            how = dims, spec.bits, spec.range
+            return x, *codes_of(x, how, lambda: quantize_activation(x, dims, spec, self.layer_name))
         largest = self.get_buffer("activation_max")
         if self.training and x.numel() and not self.scales_frozen:
             self._follow(largest, x.detach())
