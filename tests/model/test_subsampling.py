@@ -43,3 +43,18 @@ def test_padding_is_zero_before_each_product() -> None:
     assert after_conv1[:, :, :5].abs().max() > 0
     assert after_conv1[:, :, 5:].abs().max() == 0  # the window of frame 5 begins inside the utterance
     assert after_conv2[:, 2:].abs().max() == 0
+
+
+def test_padding_passes_no_gradient_on() -> None:
+    torch.manual_seed(0)
+    module = Subsampling(20, 3, 5)
+    features = torch.randn(2, 40, 20)
+    features[0, 15:] = 0.0
+    out, lengths = module(features, torch.tensor([15, 40]))
+    (out[:1, : lengths[0]].square().sum() + out[1:].square().sum()).backward()
+    together = [parameter.grad.clone() for parameter in module.parameters()]
+    module.zero_grad()
+    for row, frames in enumerate((15, 40)):
+        module(features[row : row + 1, :frames], torch.tensor([frames]))[0].square().sum().backward()
+    for found, parameter in zip(together, module.parameters(), strict=True):
+        torch.testing.assert_close(found, parameter.grad)

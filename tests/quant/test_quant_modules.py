@@ -189,6 +189,22 @@ def test_convolution_gradients_by_hand(arithmetic):
     assert layer.weight.grad.tolist() == [[[1.0, -10.0]]]
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_first_convolution_has_the_gradients_of_fake_arithmetic(channels, bias):
+    """The input, features, needs no gradient."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(channels, 4, (3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2), bias=bias)
+    x = torch.randn(2, channels, 9, 8)
+    found = []
+    for arithmetic in ARITHMETICS:
+        one = quantized(layer, arithmetic)
+        out = one(x)
+        out.backward(torch.linspace(-1, 1, out.numel()).view_as(out))
+        found.append([parameter.grad for parameter in one.parameters()])
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
+
+
 def test_embedding_by_hand():
     """One scale a row; the gradient of a looked-up row goes to that row, whatever it was rounded to."""
     layer = nn.Embedding(3, 2)

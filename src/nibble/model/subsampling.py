@@ -2,6 +2,7 @@
 
 from typing import TypeVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -36,10 +37,9 @@ class Subsampling(nn.Module):
         features = F.pad(features, (0, 0, 0, max(0, MIN_FRAMES - features.size(1))))
         lengths = (lengths.clamp(min=MIN_FRAMES) - 1) // 2
         x = self.conv1(features.unsqueeze(3).permute(0, 3, 1, 2))  # (B, C, T/2, F/2), channels last: faster on CPU
-        x = x.mul_(valid_frames(lengths, x.size(2)).unsqueeze(1)).relu_()
+        x = _masked_relu(x, lengths)
         lengths = (lengths - 1) // 2
-        x = self.conv2(x)  # (B, C, T', F/4)
-        x = x.mul_(valid_frames(lengths, x.size(2)).unsqueeze(1)).relu_()
+        x = _masked_relu(self.conv2(x), lengths)  # (B, C, T', F/4)
         return self.output(x.permute(0, 2, 3, 1).flatten(2)), lengths
 
     def without_padding(self, features: Tensor) -> Tensor:
@@ -47,3 +47,10 @@ class Subsampling(nn.Module):
         x = self.conv1(features.unsqueeze(3).permute(0, 3, 1, 2)).relu_()
         x = self.conv2(x).relu_()
         return self.output(x.permute(0, 2, 3, 1).flatten(2))
+
+
+def _masked_relu(x: Tensor, lengths: Tensor) -> Tensor:
+    """ReLU of x (B, C, T, F) and zeros in padding, in place."""
+    with torch.no_grad():  # ReLU passes no gradient on to what is zero
+        x.mul_(valid_frames(lengths, x.size(2)).unsqueeze(1))
+    return x.relu_()
