@@ -20,6 +20,7 @@ from torch import Tensor
 from nibble.data.progress import track
 from nibble.errors import UserError
 from nibble.export.checkpoint import load_checkpoint
+from nibble.export.fused import fuse
 from nibble.export.loaded import Loaded
 from nibble.features import SAMPLE_RATE, log_mel
 from nibble.model.decoding import Word, beam, greedy, word_timestamps
@@ -112,6 +113,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--beam-width {options.beam_width}; give at least 1")
     try:
         loaded = load_checkpoint(options.model)
+        if loaded.frozen:
+            fuse(loaded.model)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

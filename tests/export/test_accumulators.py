@@ -37,7 +37,10 @@ def sums(layer: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
     def of_nibbles(codes, _, packed, *__):
         return reference.int_matmul(codes, unpack_rows(packed, codes.shape[1]))
 
-    integers = {"int_conv2d": ops.int_conv2d, "linear_w8a8": of_bytes, "linear_w4a8": of_nibbles}
+    def of_windows(codes, _, weight, __, ___, *move):
+        return reference.int_conv2d(codes, weight, *move)
+
+    integers = {"conv2d_w8a8": of_windows, "linear_w8a8": of_bytes, "linear_w4a8": of_nibbles}
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
         for name, its_integers in integers.items():
             patch.setattr(ops, name, kept(getattr(ops, name), its_integers))

@@ -196,7 +196,7 @@ def test_what_is_not_finite_names_the_layer(rule_name, bad, where):
 
 @cases
 def test_what_reaches_the_integer_product(layer, x, rule_name, monkeypatch):
-    """Codes of one byte, from both sides; sums of four, rescaled at once where a row has one scale."""
+    """Codes of one byte, from both sides; sums of four, rescaled at once where a row or an utterance has one scale."""
     native = quantized(layer, RULES[rule_name])
     seen = []
 
@@ -214,6 +214,7 @@ def test_what_reaches_the_integer_product(layer, x, rule_name, monkeypatch):
     watch("int_matmul", 1, torch.int32)
     watch("int_conv2d", 1, torch.int32)
     watch("linear_w8a8", 2, torch.float32)
+    watch("conv2d_w8a8", 2, torch.float32)
     gradients(native.train(), x)
     native.eval()
     with torch.no_grad():

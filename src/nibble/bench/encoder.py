@@ -17,6 +17,7 @@ from nibble.config import Encoding
 from nibble.data.progress import track
 from nibble.data.tokenizer import Tokenizer
 from nibble.export.frozen import frozen_copy
+from nibble.export.fused import fuse
 from nibble.export.packages import need
 from nibble.export.sherpa_graphs import EncoderGraph
 from nibble.model.convolution import DepthwiseConv
@@ -75,6 +76,7 @@ def _networks(model: str, tokenizer: Tokenizer) -> dict[str, nn.Module]:
         warnings.simplefilter("ignore")  # it will move to another package
         int8 = torch.ao.quantization.quantize_dynamic(copy.deepcopy(floating), {nn.Linear})
     ours = frozen_copy(fresh_model(model, "int4", tokenizer).model)
+    fuse(ours)
     networks = {TORCH: floating, TORCH_CONV1D: plain, TORCH_INT8: int8, OURS: ours}
     return {name: EncoderGraph(network, 1).eval() for name, network in networks.items()}
 

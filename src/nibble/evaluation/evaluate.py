@@ -28,6 +28,7 @@ from nibble.evaluation.wer import Score, score
 from nibble.export.bundle import bundle_bytes, export_bundle
 from nibble.export.card import Measured, write_card
 from nibble.export.checkpoint import bundle_of, latest_run, load_checkpoint, quantize
+from nibble.export.fused import fuse
 from nibble.export.loaded import Loaded, float_parameters
 from nibble.export.sherpa import Exported, read_exported
 from nibble.kernels.implementations import used_by
@@ -94,9 +95,14 @@ def evaluate_checkpoints(options: EvaluateConfig) -> list[Result]:
 
 
 def evaluate_loaded(loaded: Loaded, options: EvaluateConfig) -> Result:
-    """Evaluate one model on the parts that the options name, and append its record."""
+    """Evaluate one model on the parts that the options name, and append its record.
+
+    The encoder of a bundle is fused if it runs on a CPU.
+    """
     device = choose_device(options.hardware)
     recognise = Network(loaded.model.to(device), loaded.tokenizer, _decoder(options))
+    if loaded.frozen and device.type == "cpu":
+        fuse(loaded.model)
     backend, machine = _backend(loaded, options), provenance.hardware(device)
     if _computes_integers(loaded):
         machine += f", kernels: {used_by('linear_w4a8', device.type)}"

@@ -19,6 +19,8 @@ using MaybeTensor = std::optional<Tensor>;
 inline std::string name(const Tensor& tensor) {
   switch (tensor.scalar_type()) {
     case ScalarType::Byte: return "torch.uint8";
+    case ScalarType::Bool: return "torch.bool";
+    case ScalarType::Long: return "torch.int64";
     case ScalarType::Char: return "torch.int8";
     case ScalarType::Half: return "torch.float16";
     case ScalarType::BFloat16: return "torch.bfloat16";

@@ -7,6 +7,9 @@
     linear_w8a8(codes, scale, weight int8 (N, K), weight_scale (N,), bias (N,)) -> float32 (M, N)
     linear_w4a8(codes, scale, packed uint8 (N, ceil(K/2)), weight_scale (N,), bias (N,)) -> float32 (M, N)
     linear_w4a16(x (M, K), packed uint8 (N, ceil(K/2)), weight_scale (N,), bias (N,)) -> (M, N) of x's type
+    conv2d_w8a8(codes (B, C, H, W), scale (B,), weight int8 (N, C/groups, kh, kw), ...) -> float32 (B, N, H', W')
+    conv2d_relu_quantize(codes, ..., stride, heights (B,)) -> codes int8 (B, N, H', W'), scale float32 (B,)
+    relative_attention(query, key, value (B, S, D), positions (S + T, D), ...) -> float32 (B, T, D)
 
 `nibble.kernels.reference`, `reference_linear` and `reference_fused` implement them for every device. A faster
 implementation registers for its device type; its codes, scales and int32 sums must be the same integers. Tensors may be
@@ -33,6 +36,12 @@ SCHEMAS = {
     "linear_w8a8": "(Tensor codes, Tensor scale, Tensor weight, Tensor weight_scale, Tensor? bias) -> Tensor",
     "linear_w4a8": "(Tensor codes, Tensor scale, Tensor packed, Tensor weight_scale, Tensor? bias) -> Tensor",
     "linear_w4a16": "(Tensor x, Tensor packed, Tensor weight_scale, Tensor? bias) -> Tensor",
+    "conv2d_w8a8": "(Tensor codes, Tensor scale, Tensor weight, Tensor weight_scale, Tensor? bias, "
+    "int[2] stride, int[2] padding, int[2] dilation, int groups) -> Tensor",
+    "conv2d_relu_quantize": "(Tensor codes, Tensor scale, Tensor weight, Tensor weight_scale, Tensor? bias, "
+    "int[2] stride, Tensor heights) -> (Tensor codes, Tensor scale)",
+    "relative_attention": "(Tensor query, Tensor key, Tensor value, Tensor positions, Tensor content_bias, "
+    "Tensor position_bias, Tensor visible, int heads) -> Tensor",
 }
 for _name, _schema in SCHEMAS.items():
     torch.library.define(f"nibble::{_name}", _schema)
@@ -97,15 +106,64 @@ def _linear_w4a16_shape(x: Tensor, packed: Tensor, weight_scale: Tensor, bias: T
     return x.new_empty((x.shape[0], packed.shape[0]))
 
 
+@torch.library.register_fake("nibble::conv2d_w8a8")
+def _conv2d_w8a8_shape(
+    codes: Tensor,
+    scale: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+) -> Tensor:
+    reference_linear.check_conv2d_w8a8(codes, scale, weight, weight_scale, bias, groups)
+    return _int_conv2d_shape(codes, weight, stride, padding, dilation, groups).to(torch.float32)
+
+
+@torch.library.register_fake("nibble::conv2d_relu_quantize")
+def _conv2d_relu_quantize_shape(
+    codes: Tensor,
+    scale: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    heights: Tensor,
+) -> tuple[Tensor, Tensor]:
+    reference_fused.check_conv2d_relu_quantize(codes, scale, weight, weight_scale, bias, heights)
+    return _int_conv2d_shape(codes, weight, stride, [0, 0], [1, 1], 1).to(torch.int8), torch.empty_like(scale)
+
+
+@torch.library.register_fake("nibble::relative_attention")
+def _relative_attention_shape(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    positions: Tensor,
+    content_bias: Tensor,
+    position_bias: Tensor,
+    visible: Tensor,
+    heads: int,
+) -> Tensor:
+    given = query, key, value, positions, content_bias, position_bias, visible, heads
+    reference_fused.check_relative_attention(*given)
+    return torch.empty_like(query, memory_format=torch.contiguous_format)
+
+
 def _bias_gradient(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    return None, None, None, None, gradient.sum(0) if ctx.needs_input_grad[4] else None
+    channels = 1  # of (M, N) and of (B, N, H', W')
+    others = [dim for dim in range(gradient.dim()) if dim != channels]
+    unused = [None] * (len(ctx.needs_input_grad) - 5)
+    return None, None, None, None, gradient.sum(others) if ctx.needs_input_grad[4] else None, *unused
 
 
 def _keep_nothing(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     del ctx, inputs, output
 
 
-for _name in ("linear_w8a8", "linear_w4a8"):
+for _name in ("linear_w8a8", "linear_w4a8", "conv2d_w8a8"):
     torch.library.register_autograd(f"nibble::{_name}", _bias_gradient, setup_context=_keep_nothing)
 
 
@@ -138,6 +196,9 @@ _NORM_QUANTIZE_ROWS = torch.ops.nibble.norm_quantize_rows.default
 _LINEAR_W8A8 = torch.ops.nibble.linear_w8a8.default
 _LINEAR_W4A8 = torch.ops.nibble.linear_w4a8.default
 _LINEAR_W4A16 = torch.ops.nibble.linear_w4a16.default
+_CONV2D_W8A8 = torch.ops.nibble.conv2d_w8a8.default
+_CONV2D_RELU_QUANTIZE = torch.ops.nibble.conv2d_relu_quantize.default
+_RELATIVE_ATTENTION = torch.ops.nibble.relative_attention.default
 
 
 def int_matmul(x: Tensor, weight: Tensor) -> Tensor:
@@ -239,6 +300,92 @@ def linear_w4a16(x: Tensor, packed: Tensor, weight_scale: Tensor, bias: Tensor |
         RuntimeError: types or sizes do not fit.
     """
     return _LINEAR_W4A16(x, packed, weight_scale, bias)
+
+
+def conv2d_w8a8(
+    codes: Tensor,
+    scale: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0),
+    dilation: Sequence[int] = (1, 1),
+    groups: int = 1,
+) -> Tensor:
+    """int_conv2d(codes, weight) scale weight_scale + bias, from left to right: float32 (B, N, H', W'), channels last.
+
+    Args:
+        codes: int8 (B, C, H, W).
+        scale: float32 (B,).
+        weight: int8 (N, C / groups, kh, kw).
+        weight_scale: float32 (N,).
+        bias: float32 (N,) or None.
+        stride: of height and width, as are padding and dilation.
+        padding: zeros on both sides.
+        dilation: from one tap to the next.
+        groups: of channels.
+
+    Raises:
+        RuntimeError: types or sizes do not fit.
+    """
+    return _CONV2D_W8A8(codes, scale, weight, weight_scale, bias, stride, padding, dilation, groups)
+
+
+def conv2d_relu_quantize(
+    codes: Tensor,
+    scale: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    heights: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Codes of ReLU(conv2d_w8a8(...)), one scale an utterance: int8 (B, N, H', W') in channels-last layout, (B,).
+
+    Args:
+        codes: as `conv2d_w8a8` takes them, up to bias.
+        scale: likewise.
+        weight: likewise.
+        weight_scale: likewise.
+        bias: likewise.
+        stride: of height and width.
+        heights: int64 (B,): how much of H' is no padding; beyond it codes are zero.
+
+    Raises:
+        RuntimeError: types or sizes do not fit.
+    """
+    return _CONV2D_RELU_QUANTIZE(codes, scale, weight, weight_scale, bias, stride, heights)
+
+
+def relative_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    positions: Tensor,
+    content_bias: Tensor,
+    position_bias: Tensor,
+    visible: Tensor,
+    heads: int,
+) -> Tensor:
+    """Multi-head attention with relative positions (Dai et al., 2019, section 3.3): float32 (B, T, D).
+
+    The score of query i and key j is ((q_i + u) k_j + (q_i + v) p_{i-j}) / sqrt(D / H). Without a gradient.
+
+    Args:
+        query: float32 (B, T, D), of the last T of S frames.
+        key: float32 (B, S, D).
+        value: float32 (B, S, D).
+        positions: p of the distances S - 1, ..., -T: float32 (S + T, D).
+        content_bias: u, float32 (D,).
+        position_bias: v, float32 (D,).
+        visible: which keys are attended to, bool (B, S); where none is, the result is NaN.
+        heads: H, a divisor of D.
+
+    Raises:
+        RuntimeError: types or sizes do not fit.
+    """
+    return _RELATIVE_ATTENTION(query, key, value, positions, content_bias, position_bias, visible, heads)
 
 
 implementations.load()

@@ -57,12 +57,12 @@ def check_matmul(x: Tensor, weight: Tensor) -> None:
     )
 
 
-def check_conv2d(x: Tensor, weight: Tensor, groups: int) -> None:
+def check_conv2d(x: Tensor, weight: Tensor, groups: int, name: str = "int_conv2d") -> None:
     """Raise RuntimeError unless x (B, C, H, W) and weight (N, C/groups, kh, kw) are int8."""
-    torch._check(x.dtype == torch.int8 and weight.dtype == torch.int8, lambda: _types("int_conv2d", x, weight))
+    torch._check(x.dtype == torch.int8 and weight.dtype == torch.int8, lambda: _types(name, x, weight))
     torch._check(
         x.dim() == 4 and weight.dim() == 4 and x.shape[1] == weight.shape[1] * groups and weight.shape[0] % groups == 0,
-        lambda: f"int_conv2d: sizes {tuple(x.shape)} and {tuple(weight.shape)} with {groups} groups do not fit",
+        lambda: f"{name}: sizes {tuple(x.shape)} and {tuple(weight.shape)} with {groups} groups do not fit",
     )
 
 

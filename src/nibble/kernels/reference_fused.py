@@ -4,6 +4,9 @@ A float step comes first, in float32. It may be summed in another order elsewher
 may be off by one where the value lies between two.
 """
 
+from collections.abc import Sequence
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -20,6 +23,97 @@ def norm_quantize_rows(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> t
     """quantize_rows of the layer norm of x (..., K) with weight and bias float32 (K,)."""
     check_norm_quantize_rows(x, weight, bias)
     return reference_linear.quantize_rows(F.layer_norm(x.float(), weight.shape, weight, bias, eps))
+
+
+def conv2d_relu_quantize(
+    codes: Tensor,
+    scale: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    heights: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """quantize_rows of ReLU(conv2d_w8a8(...)), a row an utterance, zero from `heights` (B,) on: int8, float32 (B,)."""
+    check_conv2d_relu_quantize(codes, scale, weight, weight_scale, bias, heights)
+    how = stride, (0, 0), (1, 1), 1
+    out = reference_linear.conv2d_w8a8(codes, scale, weight, weight_scale, bias, *how).relu_()
+    out *= (torch.arange(out.shape[2], device=out.device) < heights.unsqueeze(1)).view(len(out), 1, -1, 1)
+    found, scale = reference_linear.quantize_rows(out.permute(0, 2, 3, 1).flatten(1))
+    return found.view(len(out), *out.shape[2:], -1).permute(0, 3, 1, 2), scale.view(-1)
+
+
+def relative_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    positions: Tensor,
+    content_bias: Tensor,
+    position_bias: Tensor,
+    visible: Tensor,
+    heads: int,
+) -> Tensor:
+    """query (B, T, D), key and value (B, S, D), positions (S + T, D), visible (B, S) -> (B, T, D)."""
+    check_relative_attention(query, key, value, positions, content_bias, position_bias, visible, heads)
+
+    def of_heads(x: Tensor) -> Tensor:
+        return x.unflatten(-1, (heads, -1)).transpose(-3, -2)  # (..., H, frames, D / H)
+
+    frames, keys = query.shape[1], key.shape[1]
+    by_content = of_heads(query + content_bias) @ of_heads(key).transpose(-2, -1)  # (B, H, T, S)
+    by_distance = of_heads(query + position_bias) @ of_heads(positions).transpose(-2, -1)  # (B, H, T, S + T)
+    row, column = (torch.arange(count, device=query.device) for count in (frames, keys))
+    by_position = by_distance.gather(3, (frames - 1 - row.unsqueeze(1) + column).expand_as(by_content))
+    scores = (by_content + by_position) * (query.shape[2] // heads) ** -0.5
+    weights = scores.masked_fill(~visible[:, None, None], float("-inf")).softmax(3)
+    return (weights @ of_heads(value)).transpose(1, 2).flatten(2)
+
+
+def check_conv2d_relu_quantize(
+    codes: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, heights: Tensor
+) -> None:
+    """Raise RuntimeError unless types and sizes fit."""
+    reference_linear.check_conv2d_w8a8(codes, scale, weight, weight_scale, bias, 1)
+    torch._check(
+        heights.dtype == torch.int64 and tuple(heights.shape) == codes.shape[:1],
+        lambda: (
+            f"conv2d_relu_quantize: heights is {heights.dtype} {tuple(heights.shape)}; "
+            f"give torch.int64 {tuple(codes.shape[:1])}"
+        ),
+    )
+
+
+def check_relative_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    positions: Tensor,
+    content_bias: Tensor,
+    position_bias: Tensor,
+    visible: Tensor,
+    heads: int,
+) -> None:
+    """Raise RuntimeError unless types and sizes fit."""
+    name = "relative_attention"
+    torch._check(
+        query.dim() == key.dim() == 3,
+        lambda: f"{name}: sizes {tuple(query.shape)} and {tuple(key.shape)}; give (B, T, D) and (B, S, D)",
+    )
+    (batch, frames, width), keys = query.shape, key.shape[1]
+    torch._check(heads > 0 and width % heads == 0, lambda: f"{name}: {heads} heads do not divide D = {width}")
+    for what, tensor, shape in (
+        ("query", query, (batch, frames, width)),
+        ("key", key, (batch, keys, width)),
+        ("value", value, (batch, keys, width)),
+        ("positions", positions, (keys + frames, width)),
+        ("content_bias", content_bias, (width,)),
+        ("position_bias", position_bias, (width,)),
+    ):
+        reference_linear.check_float(f"{name}: {what}", tensor, shape)
+    torch._check(
+        visible.dtype == torch.bool and tuple(visible.shape) == (batch, keys),
+        lambda: f"{name}: visible is {visible.dtype} {tuple(visible.shape)}; give torch.bool {(batch, keys)}",
+    )
 
 
 def check_norm_quantize_rows(x: Tensor, weight: Tensor, bias: Tensor) -> None:

@@ -1,16 +1,18 @@
-"""Linear layers on codes in plain torch: what runs where nothing faster is registered, and what that must equal.
+"""Layers on codes in plain torch: what runs where nothing faster is registered, and what that must equal.
 
 Float steps follow each other in one order, each rounded to float32, without fused multiply-add:
 
     y = ((float(sums) s_x) s_w) + b        sums: int32, exact
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from nibble.kernels.nibbles import unpack_rows
-from nibble.kernels.reference import int_matmul
+from nibble.kernels.reference import check_conv2d, int_conv2d, int_matmul
 from nibble.kernels.rounding import HIGHEST_INT8, to_codes, without_zeros
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
@@ -48,6 +50,24 @@ def linear_w4a16(x: Tensor, packed: Tensor, weight_scale: Tensor, bias: Tensor |
         return F.linear(x.float(), values(packed, weight_scale, x.shape[1]), bias).to(x.dtype)
 
 
+def conv2d_w8a8(
+    codes: Tensor,
+    scale: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """codes int8 (B, C, H, W), scale (B,), weight int8 (N, C/groups, kh, kw) -> float32 (B, N, H', W')."""
+    check_conv2d_w8a8(codes, scale, weight, weight_scale, bias, groups)
+    sums = int_conv2d(codes, weight, stride, padding, dilation, groups)
+    out = sums.to(torch.float32).mul_(scale.view(-1, 1, 1, 1)).mul_(weight_scale.view(-1, 1, 1))
+    return out if bias is None else out.add_(bias.view(-1, 1, 1))
+
+
 def values(packed: Tensor, weight_scale: Tensor, terms: int) -> Tensor:
     """The weight float32 (N, K) that packed codes and their scales stand for, with K = `terms`."""
     return unpack_rows(packed, terms).to(torch.float32).mul_(weight_scale.unsqueeze(1))
@@ -75,6 +95,16 @@ def check_linear_w4a8(codes: Tensor, scale: Tensor, packed: Tensor, weight_scale
     torch._check(codes.dtype == torch.int8, lambda: f"linear_w4a8: codes are {codes.dtype}, not torch.int8")
     _check_packed("linear_w4a8", codes, packed)
     _check_floats("linear_w4a8", codes.shape[0], packed.shape[0], scale, weight_scale, bias)
+
+
+def check_conv2d_w8a8(
+    codes: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, groups: int
+) -> None:
+    """Raise RuntimeError unless types and sizes fit."""
+    check_conv2d(codes, weight, groups, "conv2d_w8a8")
+    check_float("conv2d_w8a8: scale", scale, (codes.shape[0],))
+    check_float("conv2d_w8a8: weight_scale", weight_scale, (weight.shape[0],))
+    check_float("conv2d_w8a8: bias", bias, (weight.shape[0],))
 
 
 def check_linear_w4a16(x: Tensor, packed: Tensor, weight_scale: Tensor, bias: Tensor | None) -> None:

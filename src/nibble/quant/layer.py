@@ -141,6 +141,11 @@ class QuantizedLayer(nn.Module):
         return both and self.blend == 1 and self.arithmetic is not Arithmetic.fake and not self.noisy
 
     @property
+    def takes_codes(self) -> bool:
+        """Whether it is frozen, and codes of `ops.quantize_rows` are those of its input."""
+        return self.frozen and self.native and self.activation_spec == ActivationSpec(8)
+
+    @property
     def noisy(self) -> bool:
         """Whether weights have noise in place of rounding."""
         return self.training and self.arithmetic is Arithmetic.noise and not self.frozen

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from nibble.errors import UserError
 from nibble.quant.layer import QuantizedLayer, float_island, output_type
 from nibble.quant.numerics import compute_type, dequantize
-from nibble.quant.products import Geometry, integer_conv2d
+from nibble.quant.products import Geometry, integer_conv2d, integer_linear
 
 
 class QuantLinear(QuantizedLayer, nn.Linear):
@@ -20,6 +20,13 @@ class QuantLinear(QuantizedLayer, nn.Linear):
         if self.in_float:
             return super().forward(input)
         return self.linear(input, self.product_weight(), self.bias)
+
+    def of_codes(self, codes: Tensor, scale: Tensor) -> Tensor:
+        """What a frozen layer makes of an input with codes int8 (..., K) and scale (..., 1): float32 (..., N)."""
+        weight = self.product_weight()
+        assert weight.integers is not None
+        w_codes, w_scale, _ = weight.integers
+        return integer_linear(codes, None, self.bias, codes, scale, w_codes, w_scale, torch.float32, weight.packed)
 
 
 class _QuantConv(QuantizedLayer, nn.modules.conv._ConvNd):

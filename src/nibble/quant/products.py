@@ -133,9 +133,13 @@ def _conv2d(
     dtype: torch.dtype,
     move: Geometry,
 ) -> Tensor:
-    sums = ops.int_conv2d(x_codes, w_codes, move.stride, move.padding, move.dilation, move.groups)
-    scale = x_scale * w_scale.view(1, -1, 1, 1)
-    return _rescale(sums.to(scale.dtype), scale, None if bias is None else bias.view(-1, 1, 1)).to(dtype)
+    how = move.stride, move.padding, move.dilation, move.groups
+    channel_scale = w_scale.view(-1).expand(w_codes.shape[0])
+    bias = None if bias is None else bias.to(x_scale.dtype)
+    if x_scale.dtype == torch.float64:
+        sums = ops.int_conv2d(x_codes, w_codes, *how).to(x_scale.dtype).mul_(x_scale)
+        return _rescale(sums, channel_scale.view(-1, 1, 1), None if bias is None else bias.view(-1, 1, 1)).to(dtype)
+    return ops.conv2d_w8a8(x_codes, x_scale.view(-1), w_codes, channel_scale, bias, *how).to(dtype)
 
 
 def _rescale(sums: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:

@@ -3,6 +3,6 @@
 
 namespace nibble {
 
-const Path avx2 = {"avx2", quantize_rows, arranged_bytes, arrange, product, 16 * kOutputs};
+const Path avx2 = {"avx2", quantize_rows, arranged_bytes, arrange, product, 16 * kOutputs, avx2_steps};
 
 }  // namespace nibble

@@ -314,6 +314,6 @@ void quantize_rows(const float* x, int64_t rows, int64_t terms, int8_t* codes, f
 
 }  // namespace
 
-const Path avx512_vnni = {"avx512_vnni", quantize_rows, arranged_bytes, arrange, product, kBlock};
+const Path avx512_vnni = {"avx512_vnni", quantize_rows, arranged_bytes, arrange, product, kBlock, avx512_steps};
 
 }  // namespace nibble

@@ -17,11 +17,24 @@ LIBRARY = FOLDER / "libnibble_cpu.so"
 # Products and sums are rounded one by one, as the reference rounds them.
 _FLAGS = ("-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-DNDEBUG")
 _NEEDED = "g++ 12 or later"
-_COMMON: dict[str, tuple[str, ...]] = {"operators": STABLE_ABI, "paths": (), "portable": ()}
+# Between products a multiply-add may be rounded once.
+_FUSED = ("-ffp-contract=fast",)
+_COMMON: dict[str, tuple[str, ...]] = {
+    "operators": STABLE_ABI,
+    "products": STABLE_ABI,
+    "convolution": STABLE_ABI,
+    "rows": STABLE_ABI,
+    "attention": STABLE_ABI,
+    "paths": (),
+    "portable": (),
+    "steps_portable": _FUSED,
+}
 _OF_MACHINE: dict[str, dict[str, tuple[str, ...]]] = {
     "x86_64": {
         "avx2": ("-mavx2",),
+        "steps_avx2": ("-mavx2", "-mfma", *_FUSED),
         "avx512_vnni": ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni"),
+        "steps_avx512": ("-mavx512f", "-mprefer-vector-width=512", *_FUSED),
     },
     "aarch64": {"neon_dot": ("-march=armv8.2-a+dotprod",)},
 }

@@ -10,7 +10,17 @@ from nibble.errors import UserError
 from nibble.kernels.compiling import CURE, cxx, unfit
 from nibble.kernels.cpu.build import LIBRARY, sources, units
 
-OPERATORS = ("quantize_rows", "linear_w8a8", "linear_w4a8", "int_matmul")
+OPERATORS = (
+    "quantize_rows",
+    "silu_quantize_rows",
+    "norm_quantize_rows",
+    "linear_w8a8",
+    "linear_w4a8",
+    "int_matmul",
+    "conv2d_w8a8",
+    "conv2d_relu_quantize",
+    "relative_attention",
+)
 
 _loaded: list[ctypes.CDLL] = []
 

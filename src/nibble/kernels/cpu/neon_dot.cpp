@@ -98,6 +98,6 @@ void product(const Product& p, const uint8_t* arranged, int64_t first_row, int64
 }  // namespace
 
 // Rows are quantized by the portable path: every ARM of 64 bits has the vectors that it is compiled to.
-const Path neon_dot = {"neon_dot", portable.quantize_rows, arranged_bytes, arrange, product, 64};
+const Path neon_dot = {"neon_dot", portable.quantize_rows, arranged_bytes, arrange, product, 64, portable_steps};
 
 }  // namespace nibble

@@ -20,7 +20,7 @@ std::vector<const Path*> find() {
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni"))
     found.push_back(&avx512_vnni);
-  if (__builtin_cpu_supports("avx2")) found.push_back(&avx2);
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(&avx2);
 #elif defined(__aarch64__)
   constexpr unsigned long kDotProduct = 1ul << 20;  // HWCAP_ASIMDDP of Linux
   if (getauxval(AT_HWCAP) & kDotProduct) found.push_back(&neon_dot);

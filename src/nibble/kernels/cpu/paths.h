@@ -1,5 +1,7 @@
 // What each instruction set implements; paths.cpp picks one at run time.
 #pragma once
+#include "float_steps.h"
+
 #include <cstdint>
 
 namespace nibble {
@@ -33,6 +35,7 @@ struct Path {
   void (*product)(const Product&, const uint8_t* arranged, int64_t first_row, int64_t last_row, int64_t first,
                   int64_t last);
   int64_t block;
+  const FloatSteps& steps;
 };
 
 extern const Path portable;

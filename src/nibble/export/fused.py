@@ -1,0 +1,150 @@
+"""A frozen encoder in use on a CPU: what stands between two integer products takes one pass over memory.
+
+Layer norm, SiLU and the first convolution's ReLU end in the codes that the next product takes; q, k and v share those
+of their input; attention is one operator, and positions are projected once. Weights, scales and codes are those of the
+frozen layers. Only float steps may be rounded in another order.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nibble.kernels import ops
+from nibble.model.attention import RelativeAttention
+from nibble.model.chunks import Past
+from nibble.model.convolution import ConvolutionModule
+from nibble.model.feed_forward import FeedForward
+from nibble.model.padding import valid_frames
+from nibble.model.subsampling import MIN_FRAMES, Subsampling
+from nibble.model.transducer import Transducer
+from nibble.quant.modules import QuantConv2d, QuantLinear
+
+
+def fuse(model: Transducer) -> None:
+    """Give the parts of a frozen encoder their fused types, in place; those whose layers take no codes stay.
+
+    From then on the model is for use alone: it cannot be trained or exported.
+    """
+    for module in model.encoder.modules():
+        layers = [layer for layer in module.children() if isinstance(layer, nn.Linear | nn.Conv2d)]
+        if type(module) not in _FUSED or not all(_takes_codes(layer) for layer in layers):
+            continue
+        module.__class__ = _FUSED[type(module)]
+        for layer in layers:
+            if isinstance(layer, QuantConv2d):  # whose operator would turn the filters at each call
+                codes = layer.get_buffer("weight_codes")
+                layer.weight_codes = codes.contiguous(memory_format=torch.channels_last)
+
+
+class FusedSubsampling(Subsampling):
+    """As `Subsampling`."""
+
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """features (B, T, F), lengths (B,) -> (B, T', D), (B,)."""
+        features = F.pad(features, (0, 0, 0, max(0, MIN_FRAMES - features.size(1))))
+        halves = (lengths.clamp(min=MIN_FRAMES) - 1) // 2
+        lengths = (halves - 1) // 2
+        x = self._convolutions(features, halves)
+        x = x.mul_(valid_frames(lengths, x.size(2)).unsqueeze(1)).relu_()
+        return self.output(x.permute(0, 2, 3, 1).flatten(2)), lengths
+
+    def without_padding(self, features: Tensor) -> Tensor:
+        """features (R, T, F) -> (R, T', D)."""
+        halves = torch.full(features.shape[:1], features.size(1))
+        return self.output(self._convolutions(features, halves).relu_().permute(0, 2, 3, 1).flatten(2))
+
+    def _convolutions(self, features: Tensor, halves: Tensor) -> Tensor:
+        """features (B, T, F), frames after the first convolution (B,) -> (B, C, T', F')."""
+        first: QuantConv2d = self.conv1  # type: ignore[assignment]
+        second: QuantConv2d = self.conv2  # type: ignore[assignment]
+        _, codes, scale = first.input_integers(features.unsqueeze(1), (1, 2, 3))
+        codes, scale = ops.conv2d_relu_quantize(
+            codes, scale.view(-1), *_filters(first), first.bias, first.stride, halves
+        )
+        return ops.conv2d_w8a8(codes, scale, *_filters(second), second.bias, second.stride)
+
+
+class FusedFeedForward(FeedForward):
+    """As `FeedForward`."""
+
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        """x (B, T, D) -> (B, T, D). A frame is a row of its own, so padding needs no mask."""
+        del valid
+        hidden = _product(self.expansion, _normalized(self.norm, x))
+        return _product(self.projection, ops.silu_quantize_rows(hidden))
+
+
+class FusedAttention(RelativeAttention):
+    """As `RelativeAttention`."""
+
+    kept: Tensor | None = None  # the projected positions of the longest utterance so far
+    kept_past: int = 0  # how many of them are of a key at or before its query
+
+    def forward(self, x: Tensor, positions: Tensor, valid: Tensor, past: Past | None = None) -> Tensor:
+        """x (B, T, D), positions (left + 2T, D), valid (B, T, 1) -> (B, T, D)."""
+        codes = _normalized(self.norm, x)
+        query, key, value = (_product(layer, codes) for layer in (self.query, self.key, self.value))
+        visible = valid
+        if past is not None:
+            key, value = past.extend(torch.cat((key, value), dim=2), past.left).chunk(2, dim=2)
+            visible = past.visible
+        attended = ops.relative_attention(
+            query,
+            key,
+            value,
+            self._projected(positions, x.size(1)),
+            self.content_bias,
+            self.position_bias,
+            visible.squeeze(2).expand(x.size(0), key.size(1)),
+            self.heads,
+        )
+        return _product(self.output, ops.quantize_rows(attended))
+
+    def _projected(self, positions: Tensor, frames: int) -> Tensor:
+        """Of positions (left + 2T, D): what is kept, if it reaches as far both ways."""
+        past = positions.size(0) - frames
+        start = self.kept_past - past
+        if self.kept is None or start < 0 or self.kept.size(0) < start + positions.size(0):
+            self.kept, self.kept_past, start = self.position(positions), past, 0
+        return self.kept[start : start + positions.size(0)]
+
+
+class FusedConvolution(ConvolutionModule):
+    """As `ConvolutionModule`."""
+
+    def forward(self, x: Tensor, valid: Tensor, past: Past | None = None) -> Tensor:
+        """x (B, T, D), valid (B, T, 1) -> (B, T, D)."""
+        x = F.glu(_product(self.pointwise1, _normalized(self.norm, x)), dim=2).mul_(valid)
+        if past is not None:
+            x = past.extend(x, self.past_frames)
+        x = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
+        return _product(self.pointwise2, ops.silu_quantize_rows(self.batch_norm(x, valid)))
+
+
+_FUSED: dict[type, type[nn.Module]] = {
+    Subsampling: FusedSubsampling,
+    FeedForward: FusedFeedForward,
+    RelativeAttention: FusedAttention,
+    ConvolutionModule: FusedConvolution,
+}
+
+
+def _takes_codes(layer: nn.Module) -> bool:
+    return isinstance(layer, QuantLinear | QuantConv2d) and layer.takes_codes
+
+
+def _normalized(norm: nn.LayerNorm, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes and scales of the rows of norm(x)."""
+    return ops.norm_quantize_rows(x, norm.weight, norm.bias, norm.eps)
+
+
+def _filters(layer: QuantConv2d) -> tuple[Tensor, Tensor]:
+    """Codes (N, C, kh, kw) and scales (N,)."""
+    codes, scale, _ = layer.integers()
+    return codes, scale.view(-1).expand(len(codes))
+
+
+def _product(layer: nn.Linear, codes: tuple[Tensor, Tensor]) -> Tensor:
+    """What a layer makes of rows with these codes and scales."""
+    assert isinstance(layer, QuantLinear)
+    return layer.of_codes(*codes)

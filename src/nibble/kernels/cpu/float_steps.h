@@ -1,0 +1,51 @@
+// What is computed in floats: layer norm, SiLU, attention with relative positions, and depthwise convolutions.
+#pragma once
+#include <cstdint>
+
+namespace nibble {
+
+// Attention of B utterances with H heads of width W, as ops.relative_attention says; everything is contiguous.
+struct Attention {
+  const float* query;          // (B, T, H W)
+  const float* key;            // (B, S, H W)
+  const float* value;          // (B, S, H W)
+  const float* positions;      // (S + T, H W): by distance, from S - 1 to -T
+  const float* content_bias;   // (H W,)
+  const float* position_bias;  // (H W,)
+  const bool* visible;         // (B, S)
+  float* out;                  // (B, T, H W)
+  int64_t batch, heads, width, queries, keys;
+};
+
+// A convolution of one utterance with one filter a channel.
+struct Depthwise {
+  const int8_t* x;       // (H, W, C)
+  const int8_t* weight;  // (C, kh, kw), kh kw <= 2^10
+  float* out;            // (H', W', C): sums of products of codes
+  int64_t channels, height, width, out_height, out_width;
+  int64_t kernel[2], stride[2], padding[2], dilation[2];
+};
+
+struct FloatSteps {
+  // A layer norm of one row of K floats.
+  void (*norm)(const float* x, const float* weight, const float* bias, float eps, int64_t terms, float* out);
+  // x / (1 + e^-x) of one row.
+  void (*silu)(const float* x, int64_t terms, float* out);
+  // The largest of 0 and x, or NaN if x has any.
+  float (*largest)(const float* x, int64_t count);
+  // Codes of ReLU(x) with a scale.
+  void (*relu_codes)(const float* x, float scale, int64_t count, int8_t* codes);
+  // One head of one utterance.
+  void (*attend)(const Attention&, int64_t utterance, int64_t head);
+  // So many channels from the first on, or what is left of them.
+  void (*depthwise)(const Depthwise&, int64_t first);
+  int64_t channels;
+};
+
+extern const FloatSteps portable_steps;
+#if defined(__x86_64__)
+extern const FloatSteps avx2_steps;
+extern const FloatSteps avx512_steps;
+#endif
+
+}  // namespace nibble

@@ -1,0 +1,92 @@
+// Codes of rows: as they are given, or after a float step that the same pass over memory takes.
+#include "float_steps.h"
+#include "paths.h"
+#include "tensors.h"
+
+#include <torch/csrc/stable/library.h>
+
+#include <algorithm>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+namespace {
+
+using nibble::dense;
+using nibble::name;
+using nibble::ScalarType;
+using nibble::Tensor;
+
+constexpr int64_t kValuesPerThread = 1 << 15;
+
+// x in float32, one row after the other.
+Tensor as_rows(const Tensor& given) {
+  const ScalarType type = given.scalar_type();
+  STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Half || type == ScalarType::BFloat16,
+                  "quantize_rows: type ", name(given), "; give float16, bfloat16 or float32");
+  STD_TORCH_CHECK(given.dim() > 0, "quantize_rows: a scalar has no rows; give (..., K)");
+  return dense(type == ScalarType::Float ? given : torch::stable::to(given, std::optional(ScalarType::Float)));
+}
+
+// Codes int8 (..., K) and scales (..., 1) of what `step` makes of each row of x. It is given a row and room for another,
+// and returns that which holds the result.
+template <class Step>
+std::tuple<Tensor, Tensor> quantized(const Tensor& x, const Step& step) {
+  std::vector<int64_t> shape;
+  for (int64_t i = 0; i < x.dim(); ++i) shape.push_back(x.size(i));
+  const int64_t terms = shape.back();
+  Tensor codes = nibble::empty(shape, aoti_torch_dtype_int8());
+  shape.back() = 1;
+  Tensor scale = nibble::empty(shape, aoti_torch_dtype_float32());
+  const auto* from = static_cast<const float*>(x.const_data_ptr());
+  auto* to = static_cast<int8_t*>(codes.mutable_data_ptr());
+  auto* scales = static_cast<float*>(scale.mutable_data_ptr());
+  const nibble::Path& path = nibble::path();
+  const auto rows = [&](int64_t first, int64_t last) {
+    std::vector<float> room(static_cast<size_t>(terms));
+    for (int64_t row = first; row < last; ++row)
+      path.quantize_rows(step(from + row * terms, room.data()), 1, terms, to + row * terms, scales + row);
+  };
+  const int64_t grain = std::max<int64_t>(1, kValuesPerThread / std::max<int64_t>(terms, 1));
+  if (scale.numel() > grain)
+    torch::stable::parallel_for(0, scale.numel(), grain, rows);
+  else
+    rows(0, scale.numel());
+  return {codes, scale};
+}
+
+std::tuple<Tensor, Tensor> quantize_rows(const Tensor& x) {
+  return quantized(as_rows(x), [](const float* row, float*) { return row; });
+}
+
+std::tuple<Tensor, Tensor> silu_quantize_rows(const Tensor& given) {
+  const Tensor x = as_rows(given);
+  const auto silu = nibble::path().steps.silu;
+  return quantized(x, [silu, terms = x.size(-1)](const float* row, float* room) {
+    silu(row, terms, room);
+    return room;
+  });
+}
+
+std::tuple<Tensor, Tensor> norm_quantize_rows(const Tensor& given, const Tensor& given_weight, const Tensor& given_bias,
+                                              double eps) {
+  const Tensor x = as_rows(given);
+  const int64_t terms = x.size(-1);
+  const Tensor weight = nibble::float_vector("norm_quantize_rows", "weight", given_weight, terms, false);
+  const Tensor bias = nibble::float_vector("norm_quantize_rows", "bias", given_bias, terms, false);
+  const auto* gain = static_cast<const float*>(weight.const_data_ptr());
+  const auto* shift = static_cast<const float*>(bias.const_data_ptr());
+  const auto norm = nibble::path().steps.norm;
+  return quantized(x, [=](const float* row, float* room) {
+    norm(row, gain, shift, static_cast<float>(eps), terms, room);
+    return room;
+  });
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(nibble, CPU, library) {
+  library.impl("quantize_rows", TORCH_BOX(&quantize_rows));
+  library.impl("silu_quantize_rows", TORCH_BOX(&silu_quantize_rows));
+  library.impl("norm_quantize_rows", TORCH_BOX(&norm_quantize_rows));
+}

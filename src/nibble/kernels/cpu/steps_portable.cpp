@@ -1,0 +1,9 @@
+#include "attention.h"
+#include "depthwise.h"
+#include "row_steps.h"
+
+namespace nibble {
+
+const FloatSteps portable_steps = {norm, silu, largest_or_nan, relu_codes, attend, depthwise, kLanes};
+
+}  // namespace nibble

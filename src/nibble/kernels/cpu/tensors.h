@@ -1,0 +1,29 @@
+// New tensors, straight from the allocator: a call through the dispatcher takes as long as a small product.
+#pragma once
+#include "../checks.h"
+
+#include <algorithm>
+#include <vector>
+
+namespace nibble {
+
+inline Tensor empty_strided(const std::vector<int64_t>& size, const std::vector<int64_t>& strides, int32_t type) {
+  AtenTensorHandle made = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(size.size()), size.data(), strides.data(), type,
+                                                  aoti_torch_device_type_cpu(), 0, &made));
+  return Tensor(made);
+}
+
+inline Tensor empty(const std::vector<int64_t>& size, int32_t type) {
+  std::vector<int64_t> strides(size.size(), 1);
+  for (size_t i = size.size(); i-- > 1;) strides[i - 1] = strides[i] * std::max<int64_t>(size[i], 1);
+  return empty_strided(size, strides, type);
+}
+
+// (B, C, H, W), in memory (B, H, W, C).
+inline Tensor empty_channels_last(int64_t batch, int64_t channels, int64_t height, int64_t width, int32_t type) {
+  return empty_strided({batch, channels, height, width},
+                       {height * width * channels, 1, width * channels, channels}, type);
+}
+
+}  // namespace nibble
