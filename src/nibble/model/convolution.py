@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nibble.model.chunks import Past
+from nibble.model.dropout import Dropout
 from nibble.model.padding import MaskedBatchNorm
 
 
@@ -41,7 +42,7 @@ class ConvolutionModule(nn.Module):
         self.depthwise = DepthwiseConv(width, kernel, causal)
         self.batch_norm = MaskedBatchNorm(width)
         self.pointwise2 = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, valid: Tensor, past: Past | None = None) -> Tensor:
         """x (B, T, D), valid (B, T, 1) -> (B, T, D); a causal one needs its past."""

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from nibble.config import ModelConfig
 from nibble.model.attention import relative_positions
 from nibble.model.block import ConformerBlock
+from nibble.model.dropout import Dropout
 from nibble.model.padding import MaskedBatchNorm, valid_frames
 from nibble.model.subsampling import Subsampling
 
@@ -20,7 +21,7 @@ class ConformerEncoder(nn.Module):
         super().__init__()
         self.normalization = MaskedBatchNorm(mel_bins, affine=False)
         self.subsampling = Subsampling(mel_bins, config.subsampling_channels or config.width, config.width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(ConformerBlock(config) for _ in range(config.layers))
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

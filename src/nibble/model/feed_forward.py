@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nibble.model.dropout import Dropout
+
 
 class FeedForward(nn.Module):
     """LayerNorm, expansion, SiLU, projection: (B, T, D) -> (B, T, D). The block adds half of it to its input."""
@@ -12,7 +14,7 @@ class FeedForward(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.expansion = nn.Linear(width, multiplier * width)
         self.projection = nn.Linear(multiplier * width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """x (B, T, D), valid (B, T, 1) -> (B, T, D)."""
