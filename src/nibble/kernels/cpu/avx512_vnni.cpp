@@ -69,11 +69,11 @@ const int32_t* corrections(const Product& p, const uint8_t* arranged) {
 
 int64_t arranged_bytes(const Product& p) { return p.rows * (row_bytes(p) + 4); }
 
-void arrange(const Product& p, uint8_t* arranged, int64_t first, int64_t last) {
+void arrange(const Product& p, uint8_t* arranged) {
   const int64_t half = half_bytes(p);
   const __m512i ones = _mm512_set1_epi8(1);
   auto* correction = const_cast<int32_t*>(corrections(p, arranged));
-  for (int64_t row = first; row < last; ++row) {
+  for (int64_t row = 0; row < p.rows; ++row) {
     const int8_t* x = p.x + row * p.terms;
     uint8_t* out = arranged + row * row_bytes(p);
     __m512i sum = _mm512_setzero_si512();
@@ -239,19 +239,18 @@ void panel_tile(const Product& p, const uint8_t* arranged, const uint8_t* panel,
 }
 
 template <int kTileVectors, bool kPacked>
-void panel_rows(const Product& p, const uint8_t* arranged, const uint8_t* panel, int64_t row, int64_t last_row,
-                int64_t n, int64_t last) {
-  for (; row + kPanelRows <= last_row; row += kPanelRows)
+void panel_rows(const Product& p, const uint8_t* arranged, const uint8_t* panel, int64_t n, int64_t last) {
+  int64_t row = 0;
+  for (; row + kPanelRows <= p.rows; row += kPanelRows)
     panel_tile<kPanelRows, kTileVectors, kPacked>(p, arranged, panel, row, n, last);
   each<kPanelRows>(EACH(m) {
     if constexpr (m > 0)
-      if (last_row - row == m) panel_tile<m, kTileVectors, kPacked>(p, arranged, panel, row, n, last);
+      if (p.rows - row == m) panel_tile<m, kTileVectors, kPacked>(p, arranged, panel, row, n, last);
   });
 }
 
 template <bool kPacked>
-void panel_product(const Product& p, const uint8_t* arranged, int64_t first_row, int64_t last_row, int64_t first,
-                   int64_t last) {
+void panel_product(const Product& p, const uint8_t* arranged, int64_t first, int64_t last) {
   const std::unique_ptr<void, decltype(&std::free)> held(
       std::aligned_alloc(64, static_cast<size_t>((p.weight_bytes() + 3) / 4 * kBlock * 4)), &std::free);
   auto* panel = static_cast<uint8_t*>(held.get());
@@ -261,30 +260,28 @@ void panel_product(const Product& p, const uint8_t* arranged, int64_t first_row,
     vectors = (left + panels - 1) / panels;
     pack_panel(p, n, last, vectors, panel);
     each<kVectors>(EACH(i) {
-      if (vectors == i + 1) panel_rows<i + 1, kPacked>(p, arranged, panel, first_row, last_row, n, last);
+      if (vectors == i + 1) panel_rows<i + 1, kPacked>(p, arranged, panel, n, last);
     });
   }
 }
 
 template <bool kPacked>
-void dot_product(const Product& p, const uint8_t* arranged, int64_t first_row, int64_t last_row, int64_t first,
-                 int64_t last) {
+void dot_product(const Product& p, const uint8_t* arranged, int64_t first, int64_t last) {
   for (int64_t n = first; n < last; n += kBlock) {
     const int64_t end = std::min(n + kBlock, last);
-    int64_t row = first_row;
-    for (; row + kDotRows <= last_row; row += kDotRows) dot_tile<kDotRows, kPacked>(p, arranged, row, n, end);
+    int64_t row = 0;
+    for (; row + kDotRows <= p.rows; row += kDotRows) dot_tile<kDotRows, kPacked>(p, arranged, row, n, end);
     each<kDotRows>(EACH(m) {
       if constexpr (m > 0)
-        if (last_row - row == m) dot_tile<m, kPacked>(p, arranged, row, n, end);
+        if (p.rows - row == m) dot_tile<m, kPacked>(p, arranged, row, n, end);
     });
   }
 }
 
-void product(const Product& p, const uint8_t* arranged, int64_t first_row, int64_t last_row, int64_t first,
-             int64_t last) {
-  const auto chosen = last_row - first_row > kFewRows ? (p.packed ? panel_product<true> : panel_product<false>)
-                                                      : (p.packed ? dot_product<true> : dot_product<false>);
-  chosen(p, arranged, first_row, last_row, first, last);
+void product(const Product& p, const uint8_t* arranged, int64_t first, int64_t last) {
+  const auto chosen = p.rows > kFewRows ? (p.packed ? panel_product<true> : panel_product<false>)
+                                        : (p.packed ? dot_product<true> : dot_product<false>);
+  chosen(p, arranged, first, last);
 }
 
 void quantize_rows(const float* x, int64_t rows, int64_t terms, int8_t* codes, float* scale) {

@@ -19,8 +19,8 @@ int64_t row_bytes(const Product& p) { return (p.terms + 31) / 32 * 32; }
 
 int64_t arranged_bytes(const Product& p) { return p.rows * row_bytes(p); }
 
-void arrange(const Product& p, uint8_t* arranged, int64_t first, int64_t last) {
-  for (int64_t row = first; row < last; ++row) {
+void arrange(const Product& p, uint8_t* arranged) {
+  for (int64_t row = 0; row < p.rows; ++row) {
     auto* out = reinterpret_cast<int8_t*>(arranged + row * row_bytes(p));
     for (int64_t k = 0; k < p.terms; k += 32) {
       int8_t chunk[32] = {};
@@ -81,18 +81,16 @@ void tile(const Product& p, const uint8_t* arranged, int64_t row, int64_t n, int
 }
 
 template <bool kPacked>
-void tiles(const Product& p, const uint8_t* arranged, int64_t first_row, int64_t last_row, int64_t first,
-           int64_t last) {
+void tiles(const Product& p, const uint8_t* arranged, int64_t first, int64_t last) {
   for (int64_t n = first; n < last; n += kOutputs) {
-    int64_t row = first_row;
-    for (; row + kRows <= last_row; row += kRows) tile<kRows, kPacked>(p, arranged, row, n, last);
-    for (; row < last_row; ++row) tile<1, kPacked>(p, arranged, row, n, last);
+    int64_t row = 0;
+    for (; row + kRows <= p.rows; row += kRows) tile<kRows, kPacked>(p, arranged, row, n, last);
+    for (; row < p.rows; ++row) tile<1, kPacked>(p, arranged, row, n, last);
   }
 }
 
-void product(const Product& p, const uint8_t* arranged, int64_t first_row, int64_t last_row, int64_t first,
-             int64_t last) {
-  (p.packed ? tiles<true> : tiles<false>)(p, arranged, first_row, last_row, first, last);
+void product(const Product& p, const uint8_t* arranged, int64_t first, int64_t last) {
+  (p.packed ? tiles<true> : tiles<false>)(p, arranged, first, last);
 }
 
 }  // namespace

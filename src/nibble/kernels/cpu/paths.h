@@ -21,19 +21,28 @@ struct Product {
   int32_t* sums;              // (M, N)
 
   int64_t weight_bytes() const { return packed ? (terms + 1) / 2 : terms; }  // of a row
+
+  Product of_rows(int64_t first, int64_t last) const {
+    Product part = *this;
+    part.x += first * terms;
+    part.rows = last - first;
+    if (scale) part.scale += first;
+    if (out) part.out += first * outputs;
+    if (sums) part.sums += first * outputs;
+    return part;
+  }
 };
 
 struct Path {
   const char* name;
   // Codes and scales of `rows` rows of K floats, as ops.quantize_rows says.
   void (*quantize_rows)(const float* x, int64_t rows, int64_t terms, int8_t* codes, float* scale);
-  // Bytes that `arrange` needs for M rows, aligned to 64.
+  // Bytes that `arrange` needs, aligned to 64.
   int64_t (*arranged_bytes)(const Product&);
-  // Rows first ... last of x, as `product` wants to read them.
-  void (*arrange)(const Product&, uint8_t* arranged, int64_t first, int64_t last);
-  // Outputs first ... last of rows first_row ... last_row; `block` outputs share what a call prepares.
-  void (*product)(const Product&, const uint8_t* arranged, int64_t first_row, int64_t last_row, int64_t first,
-                  int64_t last);
+  // x, as `product` wants to read it.
+  void (*arrange)(const Product&, uint8_t* arranged);
+  // Outputs first ... last of every row; `block` outputs share what a call prepares.
+  void (*product)(const Product&, const uint8_t* arranged, int64_t first, int64_t last);
   int64_t block;
   const FloatSteps& steps;
 };

@@ -17,9 +17,9 @@ constexpr int64_t kOutputs = 4;  // of a tile
 
 int64_t arranged_bytes(const Product& p) { return p.rows * p.terms * 2; }
 
-void arrange(const Product& p, uint8_t* arranged, int64_t first, int64_t last) {
+void arrange(const Product& p, uint8_t* arranged) {
   auto* x = reinterpret_cast<int16_t*>(arranged);
-  for (int64_t i = first * p.terms; i < last * p.terms; ++i) x[i] = p.x[i];
+  for (int64_t i = 0; i < p.rows * p.terms; ++i) x[i] = p.x[i];
 }
 
 void unpack(const Product& p, int64_t output, int16_t* weight) {
@@ -58,14 +58,13 @@ void tile(const Product& p, const int16_t* x, const int16_t* weight, int64_t row
   for (int64_t i = 0; i < outputs; ++i) finish(p, row, n + i, sums[i]);
 }
 
-void product(const Product& p, const uint8_t* arranged, int64_t first_row, int64_t last_row, int64_t first,
-             int64_t last) {
+void product(const Product& p, const uint8_t* arranged, int64_t first, int64_t last) {
   const auto* x = reinterpret_cast<const int16_t*>(arranged);
   const auto weight = std::make_unique<int16_t[]>(static_cast<size_t>(kOutputs * p.terms));
   for (int64_t n = first; n < last; n += kOutputs) {
     const int64_t outputs = std::min(kOutputs, last - n);
     for (int64_t i = 0; i < outputs; ++i) unpack(p, n + i, weight.get() + i * p.terms);
-    for (int64_t row = first_row; row < last_row; ++row) tile(p, x + row * p.terms, weight.get(), row, n, outputs);
+    for (int64_t row = 0; row < p.rows; ++row) tile(p, x + row * p.terms, weight.get(), row, n, outputs);
   }
 }
 

@@ -1,44 +1,56 @@
 #include "products.h"
 
 #include <torch/csrc/stable/ops.h>
-#include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <memory>
+#include <vector>
 
 namespace nibble {
 namespace {
 
 constexpr int64_t kTermsPerThread = 1 << 20;  // products; fewer are done sooner than a thread wakes up
-constexpr int64_t kRowsPerTask = 240;         // a multiple of every tile's rows
+constexpr int64_t kSlabRows = 240;            // at most; they stay in the cache
+constexpr int64_t kTileRows = 12;             // a multiple of every tile's rows
+
+int64_t divide_up(int64_t count, int64_t by) { return (count + by - 1) / by; }
+
+// Memory of this thread, kept from one product to the next.
+uint8_t* scratch(int64_t bytes) {
+  struct alignas(64) Line {
+    uint8_t bytes[64];
+  };
+  thread_local std::vector<Line> lines;
+  const auto count = static_cast<size_t>(divide_up(bytes, 64));
+  if (lines.size() < count) lines = std::vector<Line>(count);
+  return reinterpret_cast<uint8_t*>(lines.data());
+}
 
 }  // namespace
 
+// A task is a slab of rows and a block of outputs. A thread arranges the slabs of its tasks by itself, so that threads
+// meet but once.
 void run(const Product& p) {
   const Path& path = nibble::path();
   if (!p.rows || !p.outputs) return;
-  const auto bytes = static_cast<size_t>((path.arranged_bytes(p) + 63) / 64 * 64);
-  const std::unique_ptr<void, decltype(&std::free)> held(std::aligned_alloc(64, bytes), &std::free);
-  STD_TORCH_CHECK(held, "nibble: no memory for ", bytes, " bytes");
-  auto* arranged = static_cast<uint8_t*>(held.get());
-  const int64_t products = p.rows * p.terms * p.outputs;
-  if (products <= kTermsPerThread || torch::stable::get_num_threads() == 1) {
-    path.arrange(p, arranged, 0, p.rows);
-    path.product(p, arranged, 0, p.rows, 0, p.outputs);
-    return;
-  }
-  torch::stable::parallel_for(0, p.rows, 64,
-                              [&](int64_t first, int64_t last) { path.arrange(p, arranged, first, last); });
-  const int64_t blocks = (p.outputs + path.block - 1) / path.block;
-  const int64_t row_tasks = (p.rows + kRowsPerTask - 1) / kRowsPerTask, tasks = blocks * row_tasks;
-  const int64_t grain = std::max<int64_t>(1, kTermsPerThread / (products / tasks + 1));
-  torch::stable::parallel_for(0, tasks, grain, [&](int64_t first, int64_t last) {
-    for (int64_t task = first; task < last; ++task) {
-      const int64_t n = task / row_tasks * path.block, row = task % row_tasks * kRowsPerTask;
-      path.product(p, arranged, row, std::min(row + kRowsPerTask, p.rows), n, std::min(n + path.block, p.outputs));
+  // Slabs of one size, the last one less: threads get as much to do.
+  const int64_t even = divide_up(p.rows, divide_up(p.rows, kSlabRows));
+  const int64_t slab_rows = divide_up(even, kTileRows) * kTileRows;
+  const int64_t slabs = divide_up(p.rows, slab_rows), blocks = divide_up(p.outputs, path.block), tasks = slabs * blocks;
+  const auto work = [&](int64_t task, int64_t last) {
+    while (task < last) {
+      const int64_t slab = task / blocks, begins = slab * blocks, end = std::min(last, begins + blocks);
+      const Product rows = p.of_rows(slab * slab_rows, std::min(p.rows, (slab + 1) * slab_rows));
+      uint8_t* arranged = scratch(path.arranged_bytes(rows));
+      path.arrange(rows, arranged);
+      path.product(rows, arranged, (task - begins) * path.block, std::min(p.outputs, (end - begins) * path.block));
+      task = end;
     }
-  });
+  };
+  const int64_t products = p.rows * p.terms * p.outputs;
+  if (products <= kTermsPerThread)
+    work(0, tasks);
+  else
+    torch::stable::parallel_for(0, tasks, std::max<int64_t>(1, kTermsPerThread / (products / tasks + 1)), work);
 }
 
 }  // namespace nibble
