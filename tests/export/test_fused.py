@@ -16,7 +16,7 @@ from nibble.export import fused
 from nibble.export.bundle import write_bundle
 from nibble.export.checkpoint import load_checkpoint, quantize
 from nibble.export.frozen import frozen_copy
-from nibble.export.fused import FusedAttention, FusedConvolution, FusedFeedForward, FusedSubsampling, fuse
+from nibble.export.fused import FusedAttention, FusedConvolution, FusedFeedForward, FusedSubsampling, fuse, fused_copy
 from nibble.model.attention import RelativeAttention, relative_positions
 from nibble.model.block import ConformerBlock
 from nibble.model.convolution import ConvolutionModule
@@ -32,10 +32,8 @@ LENGTHS = torch.tensor([30, 17])
 
 def pair(fitted, bits: int, chunk: int | None = None) -> tuple[Transducer, Transducer]:
     """A frozen model, and it fused."""
-    frozen = frozen_copy(fitted("stateless", bits, chunk).model)
-    faster = copy.deepcopy(frozen)
-    fuse(faster)
-    return frozen, faster
+    model = fitted("stateless", bits, chunk).model
+    return frozen_copy(model), fused_copy(model)
 
 
 def assert_close(found: Tensor, expected: Tensor) -> None:
@@ -144,9 +142,7 @@ def test_what_takes_other_codes_stays_as_it_is(fitted, how: str) -> None:
     for name, buffer in loaded.model.named_buffers():
         if name.endswith("activation_max"):
             buffer.fill_(3.0)
-    frozen = frozen_copy(loaded.model)
-    faster = copy.deepcopy(frozen)
-    fuse(faster)
+    frozen, faster = frozen_copy(loaded.model), fused_copy(loaded.model)
     block = faster.encoder.blocks[0]
     assert isinstance(block, ConformerBlock)
     assert type(block.feed_forward1) is FeedForward

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nibble.kernels import ops, reference_fused, reference_linear
 from nibble.kernels.cpu import library
+from nibble.kernels.nibbles import pack_rows
 
 PATHS = library.paths()
 every_path = pytest.mark.parametrize("path", PATHS or [pytest.param("none", marks=pytest.mark.skip("no CPU kernels"))])
@@ -171,6 +172,33 @@ def test_a_bad_row_stays_bad_after_a_float_step(path, bad):
         scales = ops.silu_quantize_rows(x)[1], ops.norm_quantize_rows(x, torch.ones(37), torch.zeros(37), 1e-5)[1]
     for scale in scales:
         assert scale.isfinite().flatten().tolist() == [True, False]
+
+
+# ---- weights alone ----
+
+
+@every_path
+@settings(deadline=None, max_examples=60)
+@given(
+    rows=st.integers(0, 20),
+    terms=st.integers(0, 300),
+    outputs=st.integers(0, 40),
+    dtype=st.sampled_from([torch.float32, torch.float16, torch.bfloat16]),
+    bias=st.booleans(),
+)
+def test_weights_of_four_bits_alone(path, rows, terms, outputs, dtype, bias):
+    x, scale = draw(rows, terms).to(dtype), draw(outputs, seed=1)
+    packed = pack_rows(torch.randint(-8, 8, (outputs, terms), dtype=torch.int8))
+    if terms % 2:
+        packed[:, -1] |= 0xA0  # the last half byte of an odd row means nothing
+    shift = draw(outputs, seed=2) if bias else None
+    torch.full((rows * outputs + 1,), math.nan)
+    with library.forced(path):
+        found = ops.linear_w4a16(x, packed, scale, shift)
+    expected = reference_linear.linear_w4a16(x, packed, scale, shift)
+    assert found.dtype == dtype
+    tolerance = 1e-4 if dtype == torch.float32 else 1e-2
+    torch.testing.assert_close(found, expected, atol=tolerance * (1 + terms**0.5), rtol=tolerance)
 
 
 # ---- attention ----

@@ -394,6 +394,26 @@ def test_frozen_weights_of_four_bits_are_multiplied_packed(monkeypatch, bits, sy
     assert called == ["linear_w8a8"] + ["linear_w4a8" if nibbles else "linear_w8a8"] * 2
 
 
+@pytest.mark.parametrize(("make", "shape"), [LAYERS["linear"], LAYERS["lstm"]])
+@pytest.mark.parametrize("granularity", list(WeightGranularity))
+def test_frozen_weights_of_four_bits_alone_are_multiplied_packed(monkeypatch, make, shape, granularity):
+    torch.manual_seed(0)
+    layer, called = make(), []
+    prepare(layer, QuantConfig("test", [Rule("**", WeightSpec(4, granularity))]))
+    set_precision(layer.eval(), Precision.rules)
+    product = ops.linear_w4a16
+    monkeypatch.setattr(ops, "linear_w4a16", lambda *given: called.append(1) or product(*given))
+    x = torch.randn(shape)
+    expected = gradients(layer, x)["input"]
+    before = first(layer(x))
+    assert not called
+    freeze(layer)
+    torch.testing.assert_close(first(layer(x)), before)
+    assert called
+    torch.testing.assert_close(gradients(layer, x)["input"], expected)
+    assert first(layer(x.bfloat16())).dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("arithmetic", ARITHMETICS)
 def test_bad_input_names_the_layer(bad, arithmetic):

@@ -16,8 +16,7 @@ from nibble.bench.timing import in_turns, measurements, torch_threads
 from nibble.config import Encoding
 from nibble.data.progress import track
 from nibble.data.tokenizer import Tokenizer
-from nibble.export.frozen import frozen_copy
-from nibble.export.fused import fuse
+from nibble.export.fused import fused_copy
 from nibble.export.packages import need
 from nibble.export.sherpa_graphs import EncoderGraph
 from nibble.model.convolution import DepthwiseConv
@@ -75,8 +74,7 @@ def _networks(model: str, tokenizer: Tokenizer) -> dict[str, nn.Module]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it will move to another package
         int8 = torch.ao.quantization.quantize_dynamic(copy.deepcopy(floating), {nn.Linear})
-    ours = frozen_copy(fresh_model(model, "int4", tokenizer).model)
-    fuse(ours)
+    ours = fused_copy(fresh_model(model, "int4", tokenizer).model)
     networks = {TORCH: floating, TORCH_CONV1D: plain, TORCH_INT8: int8, OURS: ours}
     return {name: EncoderGraph(network, 1).eval() for name, network in networks.items()}
 

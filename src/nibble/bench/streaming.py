@@ -22,7 +22,7 @@ from nibble.bench.timing import Times, in_turns, measurements, torch_threads
 from nibble.config import Encoding
 from nibble.data.progress import track
 from nibble.data.tokenizer import Tokenizer
-from nibble.export.frozen import frozen_copy
+from nibble.export.fused import fused_copy
 from nibble.export.loaded import Loaded
 from nibble.export.packages import need
 from nibble.export.sherpa import Exported, write_sherpa
@@ -156,7 +156,7 @@ def _beginning(recogniser: Any, first_s: float) -> Callable[[], object]:
 
 def _in_torch(loaded: Loaded, chunk_s: float) -> Callable[[], object]:
     """As `_in_sherpa`."""
-    stream, samples = Stream(frozen_copy(loaded.model)), _noise(chunk_s)
+    stream, samples = Stream(fused_copy(loaded.model)), _noise(chunk_s)
     return lambda: stream.accept(log_mel(samples, loaded.config.features))
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nibble.export.frozen import frozen_copy
 from nibble.kernels import ops
 from nibble.model.attention import RelativeAttention
 from nibble.model.chunks import Past
@@ -18,6 +19,13 @@ from nibble.model.padding import valid_frames
 from nibble.model.subsampling import MIN_FRAMES, Subsampling
 from nibble.model.transducer import Transducer
 from nibble.quant.modules import QuantConv2d, QuantLinear
+
+
+def fused_copy(model: Transducer) -> Transducer:
+    """The model frozen and fused, on the CPU."""
+    copied = frozen_copy(model)
+    fuse(copied)
+    return copied
 
 
 def fuse(model: Transducer) -> None:

@@ -73,7 +73,7 @@ def freeze(model: nn.Module) -> None:
     """Replace the weights of quantized modules by integer codes and float16 scales, in place.
 
     They are those of the present precision at full blend; in float nothing is frozen. In evaluation the outputs stay
-    the same, bit for bit.
+    the same, bit for bit; only products of floats with weights of up to 4 bits may be summed in another order.
     """
     for module in quantized_modules(model).values():
         module.freeze_weights()

@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 
 from nibble import processes
 from nibble.errors import UserError
+from nibble.kernels import ops
 from nibble.kernels.nibbles import pack_rows
 from nibble.quant.last_codes import codes_of
 from nibble.quant.noise import with_noise
@@ -39,7 +40,7 @@ class ProductWeight(NamedTuple):
     parameter: Tensor | None  # (N, ...) receives the gradient of the native product; None if frozen
     integers: Integers | None
     values: Tensor | None  # (N, ...) for a float product
-    packed: Tensor | None = None  # of a frozen weight, two codes a byte, for `ops.linear_w4a8`
+    packed: Tensor | None = None  # of a frozen weight, two codes a byte, for `ops.linear_w4a8` and `linear_w4a16`
 
 
 class _Cached(NamedTuple):
@@ -181,7 +182,7 @@ class QuantizedLayer(nn.Module):
             return cached
         scale, zero = self.get_buffer(f"{name}_scale").float(), self._buffers.get(f"{name}_zero")
         four_bits = (self.weight_bits or 8) <= 4 and zero is None  # less a zero point, codes may need five
-        packs = kept and self.activation_spec is not None and four_bits and codes.dim() == scale.dim() == 2
+        packs = kept and four_bits and codes.dim() == scale.dim() == 2 and self.takes_activation
         cached = _Cached(codes, *key, Integers(codes, scale, zero), pack_rows(codes) if packs else None)
         if kept:
             self._cache[name] = cached
@@ -247,10 +248,11 @@ class QuantizedLayer(nn.Module):
 
     def product_weight(self, name: str = "weight") -> ProductWeight:
         """A weight as the present arithmetic needs it."""
-        if self.native:
-            if self.frozen:
-                thawed = self._thawed(name)
+        if self.frozen and self.weight_spec is not None:
+            thawed = self._thawed(name)
+            if self.native or (self.activation_spec is None and thawed.packed is not None):
                 return ProductWeight(None, thawed.integers, None, thawed.packed)
+        if self.native:
             integers = self.integers(name)
             return ProductWeight(self._source(name, integers), integers, None)
         return ProductWeight(None, None, self.values(name))
@@ -313,6 +315,10 @@ class QuantizedLayer(nn.Module):
         dynamic = dims is not None
         if dims is None:
             dims = (-1,) if self.activation_spec is None else activation_dims(self.activation_spec, x.dim())
+        if self.activation_spec is None and weight.integers is not None and weight.packed is not None:
+            outputs = len(weight.packed)
+            rows, scale = x.float().reshape(-1, x.shape[-1]), weight.integers.scale.view(-1).expand(outputs)
+            return ops.linear_w4a16(rows, weight.packed, scale, bias).view(*x.shape[:-1], outputs).to(dtype)
         if weight.integers is None or self.activation_spec is None:
             assert weight.values is not None
             with float_island(x):

@@ -11,8 +11,9 @@ _EXPLAINED = {
         "depthwise convolutions as they are usually written. Torch's int8 is `quantize_dynamic`; ONNX Runtime's is its "
         "tool of that name on our float export, one scale a channel, products only (its integer convolutions take "
         "longer than those in float); MatMulNBits has blocks of 128 and accuracy level 4. Ours have the activations' "
-        "scales of training, one a token. **bytes**: of the encoder's file. **ratio**: contender over baseline, the "
-        "median over rounds, of CPU time; **wall ms** counts what other processes took as well."
+        "scales of training, one a token; in torch it is the encoder of a bundle as `transcribe` runs it. **bytes**: "
+        "of the encoder's file. **ratio**: contender over baseline, the median over rounds, of CPU time; **wall ms** "
+        "counts what other processes took as well."
     ),
     "feeding": (
         "A loader goes through the training speech once, on one thread of the process that is timed, its files in the "

@@ -25,6 +25,7 @@ _COMMON: dict[str, tuple[str, ...]] = {
     "convolution": STABLE_ABI,
     "rows": STABLE_ABI,
     "attention": STABLE_ABI,
+    "weight_only": STABLE_ABI,
     "paths": (),
     "portable": (),
     "steps_portable": _FUSED,

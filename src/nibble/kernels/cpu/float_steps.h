@@ -1,4 +1,5 @@
-// What is computed in floats: layer norm, SiLU, attention with relative positions, and depthwise convolutions.
+// What is computed in floats: layer norm, SiLU, attention with relative positions, depthwise convolutions, and products
+// of floats and 4-bit weights.
 #pragma once
 #include <cstdint>
 
@@ -26,6 +27,16 @@ struct Depthwise {
   int64_t kernel[2], stride[2], padding[2], dilation[2];
 };
 
+// x (M, K) times weights (N, K) = codes x scale, of packed rows of ceil(K / 2) bytes.
+struct WeightOnly {
+  const float* x;
+  const uint8_t* packed;
+  const float* weight_scale;  // (N,)
+  const float* bias;          // (N,) or null
+  float* out;                 // (M, N)
+  int64_t rows, terms, outputs;
+};
+
 struct FloatSteps {
   // A layer norm of one row of K floats.
   void (*norm)(const float* x, const float* weight, const float* bias, float eps, int64_t terms, float* out);
@@ -40,6 +51,10 @@ struct FloatSteps {
   // So many channels from the first on, or what is left of them.
   void (*depthwise)(const Depthwise&, int64_t first);
   int64_t channels;
+  // Outputs first ... last of all rows.
+  void (*few_rows)(const WeightOnly&, int64_t first, int64_t last);
+  // K weights of one output.
+  void (*weights)(const uint8_t* packed, float scale, int64_t terms, float* out);
 };
 
 extern const FloatSteps portable_steps;

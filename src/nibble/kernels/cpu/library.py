@@ -16,6 +16,7 @@ OPERATORS = (
     "norm_quantize_rows",
     "linear_w8a8",
     "linear_w4a8",
+    "linear_w4a16",
     "int_matmul",
     "conv2d_w8a8",
     "conv2d_relu_quantize",

@@ -1,9 +1,11 @@
 #include "attention.h"
 #include "depthwise.h"
 #include "row_steps.h"
+#include "weight_only.h"
 
 namespace nibble {
 
-const FloatSteps avx2_steps = {norm, silu, largest_or_nan, relu_codes, attend, depthwise, kLanes};
+const FloatSteps avx2_steps = {norm,      silu,   largest_or_nan, relu_codes, attend,
+                                 depthwise, kLanes, few_rows,       weights};
 
 }  // namespace nibble

@@ -6,6 +6,10 @@
 #include <cstring>
 #include <utility>
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 namespace nibble {
 namespace {
 
@@ -43,11 +47,22 @@ constexpr float kShift = 12582912.0f;  // added to a float below 2^22, it leaves
   std::memcpy(to, &x, static_cast<size_t>(lanes) * sizeof(float));
 }
 
+// By intrinsics, because GCC 12 often takes the conversions of the language lane by lane.
+[[gnu::always_inline]] inline Floats widened(Codes codes) {
+#if defined(__AVX512F__)
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(std::bit_cast<__m128i>(codes)));
+#elif defined(__AVX2__)
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(std::bit_cast<int64_t>(codes))));
+#else
+  return __builtin_convertvector(__builtin_convertvector(codes, Ints), Floats);
+#endif
+}
+
 // Codes of the first lanes as floats, with zeros after them.
 [[gnu::always_inline]] inline Floats widened(const int8_t* from, int64_t lanes) {
   Codes codes{};
   std::memcpy(&codes, from, lanes == kLanes ? sizeof(codes) : static_cast<size_t>(lanes));
-  return __builtin_convertvector(codes, Floats);
+  return widened(codes);
 }
 
 [[gnu::always_inline]] inline void store(int8_t* to, Ints codes, int64_t lanes) {
