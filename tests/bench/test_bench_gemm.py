@@ -56,10 +56,16 @@ def test_a_training_step_is_timed(monkeypatch):
     for name, value in SMALL.items():
         monkeypatch.setattr(train_step, name, value)
     monkeypatch.setattr("nibble.bench.timing._TURN_S", 1e-4)
-    found = train_step.measure(models=("conformer_xxs",), rounds=1)
-    assert [(one.contender.split()[1], one.baseline) for one in found] == [
+    with torch_threads(2):
+        found = train_step.measure(models=("conformer_xxs",), rounds=1)
+    assert [(one.contender.split()[1], one.baseline) for one in found] == 3 * [
         ("native", "float32"),
         ("native", "int4, fake"),
         ("fake", "float32"),
+    ]
+    assert [(one.case.split("loss=")[1], one.clock) for one in found[::3]] == [
+        ("rnnt_fused", "cpu"),
+        ("rnnt_fused, 2 threads", "wall"),
+        ("rnnt", "cpu"),
     ]
     assert all(one.ratio > 0 for one in found)

@@ -1,7 +1,6 @@
 """Time of one step of training, forward, backward and optimizer: int4 in native and in fake arithmetic, and float32.
 
-A batch is four utterances of ten seconds with forty labels of 1024. All contenders have the loss of loss=rnnt_fused:
-torchaudio's, whatever the precision, takes as long as a third of the float32 step of conformer_s.
+A batch is four utterances of ten seconds with forty labels of 1024.
 """
 
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from nibble.config import Config
 from nibble.export.loaded import float_model
 from nibble.kernels import implementations
 from nibble.model.fused_loss import fused_transducer_loss
+from nibble.model.loss import transducer_loss
 from nibble.quant.convert import prepare, set_precision
 from nibble.quant.spec import Precision
 
@@ -25,25 +25,30 @@ _FLOAT, _FAKE = "float32", "int4, fake"
 
 
 def measure(models: tuple[str, ...] = MODELS, rounds: int = _ROUNDS) -> list[Measurement]:
-    """Native against float32 and against fake, and fake against float32, on one thread."""
+    """Native against float32 and against fake, and fake against float32.
+
+    With the fused loss on one thread and on all, with torchaudio's on one: it computes on one whatever there are.
+    """
     native = f"int4, native ({implementations.used_by('linear_w8a8', 'cpu')})"
+    pairs = [(native, _FLOAT), (native, _FAKE), (_FAKE, _FLOAT)]
     found = []
-    with torch_threads(1):
+    for loss, threads in dict.fromkeys([("rnnt_fused", 1), ("rnnt_fused", torch.get_num_threads()), ("rnnt", 1)]):
         for model in models:
-            case = f"{model}, 4 x 10 s, loss=rnnt_fused"
-            contenders = {
-                native: _step(_config(model, "int4", "native")),
-                _FAKE: _step(_config(model, "int4", "fake")),
-                _FLOAT: _step(_config(model, "float", "native")),
-            }
-            times = in_turns(contenders, rounds, case)
-            pairs = [(native, _FLOAT), (native, _FAKE), (_FAKE, _FLOAT)]
-            found += measurements("train_step", case, times, pairs, threads=1)
+            case = f"{model}, 4 x 10 s, loss={loss}" + (f", {threads} threads" if threads > 1 else "")
+            with torch_threads(threads):
+                contenders = {
+                    native: _step(_config(model, loss, "int4", "native")),
+                    _FAKE: _step(_config(model, loss, "int4", "fake")),
+                    _FLOAT: _step(_config(model, loss, "float", "native")),
+                }
+                times = in_turns(contenders, rounds, case)
+            found += measurements("train_step", case, times, pairs, threads)
     return found
 
 
-def _config(model: str, quant: str, arithmetic: str) -> Config:
-    return cli.training_config([f"model={model}", f"quant={quant}", f"quant.arithmetic={arithmetic}", "run_dir=."])
+def _config(model: str, loss: str, quant: str, arithmetic: str) -> Config:
+    words = [f"model={model}", f"loss={loss}", f"quant={quant}", f"quant.arithmetic={arithmetic}", "run_dir=."]
+    return cli.training_config(words)
 
 
 def _step(config: Config) -> Callable[[], None]:
@@ -60,7 +65,11 @@ def _step(config: Config) -> Callable[[], None]:
     def step() -> None:
         encoded, lengths = model.encode(features, frames)
         predicted = model.predict(labels)
-        fused_transducer_loss(model.joiner, encoded, predicted, lengths, labels, label_counts).backward()
+        if config.loss.fused:
+            loss = fused_transducer_loss(model.joiner, encoded, predicted, lengths, labels, label_counts)
+        else:
+            loss = transducer_loss(model.join(encoded, predicted), lengths, labels, label_counts).sum()
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 

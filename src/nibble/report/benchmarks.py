@@ -51,9 +51,9 @@ _EXPLAINED = {
         "at each precision, times how many such steps the schedules have. **ratio**: contender over baseline."
     ),
     "train_step": (
-        "Time of one step of training, forward, backward and optimizer, on one thread: four utterances of ten seconds "
-        "with forty labels of 1024. All contenders have the loss of `loss=rnnt_fused`; torchaudio's takes a third of "
-        "the float32 step of conformer_s. **ratio**: contender over baseline, the median over rounds, of CPU time."
+        "Time of one step of training, forward, backward and optimizer: four utterances of ten seconds with forty "
+        "labels of 1024. `loss=rnnt` is torchaudio's, on one thread. **ratio**: contender over baseline, "
+        "the median over rounds, of CPU time; on several threads, of wall time."
     ),
 }
 _FOR_A_GPU_TOO = ("gemm", "loss", "train_step")
