@@ -1,8 +1,8 @@
 // Attention with relative positions, six queries at a time:
 //     score of query i and key j = ((q_i + u) k_j + (q_i + v) p_{i-j}) / sqrt(W)
 //
-// Keys and positions are transposed once a head, into panels of as many columns as a vector has lanes; then each score is
-// a sum over broadcast elements of a query. Of the positions only those that a group of queries needs are multiplied.
+// Keys and positions are transposed once a head, into panels of as many columns as a vector has lanes; then each score
+// is a sum over broadcast elements of a query. Only those positions that a group of queries needs are multiplied.
 #pragma once
 #include "float_steps.h"
 #include "vectors.h"
@@ -98,7 +98,8 @@ void attend(const Attention& p, int64_t utterance, int64_t head) {
     if (p.visible[utterance * p.keys + j]) hidden[static_cast<size_t>(j)] = 0.0f;
 
   std::vector<float> by_content(static_cast<size_t>(kQueries * p.width)), by_position = by_content;
-  std::vector<float> scores(static_cast<size_t>(kQueries * keys)), position_scores(static_cast<size_t>(kQueries * columns));
+  std::vector<float> scores(static_cast<size_t>(kQueries * keys));
+  std::vector<float> position_scores(static_cast<size_t>(kQueries * columns));
   std::vector<float> attended(static_cast<size_t>(kQueries * width));
   for (int64_t first = 0; first < p.queries; first += kQueries) {
     const int64_t rows = std::min<int64_t>(kQueries, p.queries - first);

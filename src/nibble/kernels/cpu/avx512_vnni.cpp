@@ -8,6 +8,7 @@
 //
 // Few rows: lanes run along K, and weights are read where they lie. More rows: sixteen lanes hold sixteen outputs, whose
 // weights are transposed once into a panel of bytes, and every four terms of x are broadcast.
+#include "each.h"
 #include "paths.h"
 
 #include <immintrin.h>
@@ -27,17 +28,6 @@ constexpr int64_t kDotRows = 4;    // of a tile of the first kind: 4 x 4 sums in
 constexpr int64_t kPanelRows = 6;  // of a tile of the second kind: 6 x 4 vectors of sums
 constexpr int64_t kVectors = 4;    // of outputs in a panel
 constexpr int64_t kBlock = kVectors * kLanes;
-
-template <int N>
-using Count = std::integral_constant<int, N>;
-
-// f(0), ... f(n - 1), with constants.
-template <int N, class F>
-[[gnu::always_inline]] inline void each(F&& f) {
-  [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) { (f(Count<I>{}), ...); }
-  (std::make_integer_sequence<int, N>{});
-}
-#define EACH(i) [&](auto i) __attribute__((always_inline))
 
 // As assembly, because GCC 12 copies and spills the sums around the intrinsic, at half the speed.
 [[gnu::always_inline]] inline void dot(__m512i& sums, __m512i weight, __m512i x) {

@@ -20,7 +20,7 @@ _NEEDED = "g++ 12 or later"
 # Between products a multiply-add may be rounded once.
 _FUSED = ("-ffp-contract=fast",)
 _COMMON: dict[str, tuple[str, ...]] = {
-    "operators": STABLE_ABI,
+    "linear": STABLE_ABI,
     "products": STABLE_ABI,
     "convolution": STABLE_ABI,
     "rows": STABLE_ABI,

@@ -222,8 +222,8 @@ void each_block(const Convolution& p, int64_t utterance, const F& f) {
   });
 }
 
-// The product of windows is taken twice, for the largest value and for codes: with few taps, that is sooner done than the
-// floats are written to memory and read.
+// The product of windows is taken twice, for the largest value and for codes: with few taps, that is sooner done than
+// the floats are written to memory and read.
 std::tuple<Tensor, Tensor> conv2d_relu_quantize(const Tensor& codes, const Tensor& scale, const Tensor& weight,
                                                 const Tensor& weight_scale, const MaybeTensor& bias, Pair stride,
                                                 const Tensor& given_heights) {

@@ -34,7 +34,8 @@ void depthwise(const Depthwise& p, int64_t first) {
   const int64_t height = p.height + 2 * p.padding[0], width = p.width + 2 * p.padding[1];
   std::vector<Floats> padded(static_cast<size_t>(height * width)), filters(static_cast<size_t>(taps));
   for (int64_t lane = 0; lane < lanes; ++lane)
-    for (int64_t tap = 0; tap < taps; ++tap) filters[static_cast<size_t>(tap)][lane] = p.weight[(first + lane) * taps + tap];
+    for (int64_t tap = 0; tap < taps; ++tap)
+      filters[static_cast<size_t>(tap)][lane] = p.weight[(first + lane) * taps + tap];
   for (int64_t row = 0; row < p.height; ++row) {
     const int8_t* x = p.x + row * p.width * p.channels + first;
     Floats* to = padded.data() + (row + p.padding[0]) * width + p.padding[1];

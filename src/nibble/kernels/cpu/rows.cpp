@@ -28,10 +28,9 @@ Tensor as_rows(const Tensor& given) {
   return dense(type == ScalarType::Float ? given : torch::stable::to(given, std::optional(ScalarType::Float)));
 }
 
-// Codes int8 (..., K) and scales (..., 1) of what `step` makes of each row of x. It is given a row and room for another,
-// and returns that which holds the result.
-template <class Step>
-std::tuple<Tensor, Tensor> quantized(const Tensor& x, const Step& step) {
+// Codes int8 (..., K) and scales (..., 1), which quantize(rows of x, how many, codes, scales) writes.
+template <class Quantize>
+std::tuple<Tensor, Tensor> quantized(const Tensor& x, const Quantize& quantize) {
   std::vector<int64_t> shape;
   for (int64_t i = 0; i < x.dim(); ++i) shape.push_back(x.size(i));
   const int64_t terms = shape.back();
@@ -41,11 +40,8 @@ std::tuple<Tensor, Tensor> quantized(const Tensor& x, const Step& step) {
   const auto* from = static_cast<const float*>(x.const_data_ptr());
   auto* to = static_cast<int8_t*>(codes.mutable_data_ptr());
   auto* scales = static_cast<float*>(scale.mutable_data_ptr());
-  const nibble::Path& path = nibble::path();
   const auto rows = [&](int64_t first, int64_t last) {
-    std::vector<float> room(static_cast<size_t>(terms));
-    for (int64_t row = first; row < last; ++row)
-      path.quantize_rows(step(from + row * terms, room.data()), 1, terms, to + row * terms, scales + row);
+    quantize(from + first * terms, last - first, to + first * terms, scales + first);
   };
   const int64_t grain = std::max<int64_t>(1, kValuesPerThread / std::max<int64_t>(terms, 1));
   if (scale.numel() > grain)
@@ -55,17 +51,31 @@ std::tuple<Tensor, Tensor> quantized(const Tensor& x, const Step& step) {
   return {codes, scale};
 }
 
-std::tuple<Tensor, Tensor> quantize_rows(const Tensor& x) {
-  return quantized(as_rows(x), [](const float* row, float*) { return row; });
+std::tuple<Tensor, Tensor> quantize_rows(const Tensor& given) {
+  const Tensor x = as_rows(given);
+  const auto quantize = nibble::path().quantize_rows;
+  return quantized(x, [quantize, terms = x.size(-1)](const float* from, int64_t rows, int8_t* codes, float* scale) {
+    quantize(from, rows, terms, codes, scale);
+  });
+}
+
+// Codes of what step(row, out) makes of each row, which stays in the cache until it is quantized.
+template <class Step>
+std::tuple<Tensor, Tensor> quantized_after(const Tensor& x, const Step& step) {
+  const auto quantize = nibble::path().quantize_rows;
+  return quantized(x, [&, terms = x.size(-1)](const float* from, int64_t rows, int8_t* codes, float* scale) {
+    std::vector<float> made(static_cast<size_t>(terms));
+    for (int64_t row = 0; row < rows; ++row) {
+      step(from + row * terms, made.data());
+      quantize(made.data(), 1, terms, codes + row * terms, scale + row);
+    }
+  });
 }
 
 std::tuple<Tensor, Tensor> silu_quantize_rows(const Tensor& given) {
   const Tensor x = as_rows(given);
   const auto silu = nibble::path().steps.silu;
-  return quantized(x, [silu, terms = x.size(-1)](const float* row, float* room) {
-    silu(row, terms, room);
-    return room;
-  });
+  return quantized_after(x, [=, terms = x.size(-1)](const float* row, float* out) { silu(row, terms, out); });
 }
 
 std::tuple<Tensor, Tensor> norm_quantize_rows(const Tensor& given, const Tensor& given_weight, const Tensor& given_bias,
@@ -77,10 +87,8 @@ std::tuple<Tensor, Tensor> norm_quantize_rows(const Tensor& given, const Tensor&
   const auto* gain = static_cast<const float*>(weight.const_data_ptr());
   const auto* shift = static_cast<const float*>(bias.const_data_ptr());
   const auto norm = nibble::path().steps.norm;
-  return quantized(x, [=](const float* row, float* room) {
-    norm(row, gain, shift, static_cast<float>(eps), terms, room);
-    return room;
-  });
+  return quantized_after(
+      x, [=](const float* row, float* out) { norm(row, gain, shift, static_cast<float>(eps), terms, out); });
 }
 
 }  // namespace

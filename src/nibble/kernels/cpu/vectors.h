@@ -1,10 +1,11 @@
 // Vectors of floats in the compiler's own terms, as wide as the instruction set that a file is compiled for. Everything
 // has internal linkage, so that no function of one set ends up in another.
 #pragma once
+#include "each.h"
+
 #include <bit>
 #include <cstdint>
 #include <cstring>
-#include <utility>
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -24,7 +25,8 @@ typedef float Floats [[gnu::vector_size(4 * kLanes)]];
 typedef int32_t Ints [[gnu::vector_size(4 * kLanes)]];
 typedef int8_t Codes [[gnu::vector_size(kLanes)]];
 
-constexpr float kShift = 12582912.0f;  // added to a float below 2^22, it leaves the nearest integer, half to even, below
+// Added to a float below 2^22, it leaves the nearest integer, half to even, in the low bits.
+constexpr float kShift = 12582912.0f;
 
 [[gnu::always_inline]] inline Floats load(const float* from) {
   Floats x;
@@ -83,17 +85,6 @@ template <class F>
   for (; k + kLanes <= terms; k += kLanes) f(k, int64_t{kLanes});
   if (k < terms) f(k, terms - k);
 }
-
-template <int N>
-using Count = std::integral_constant<int, N>;
-
-// f(0), ... f(n - 1), with constants.
-template <int N, class F>
-[[gnu::always_inline]] inline void each(F&& f) {
-  [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) { (f(Count<I>{}), ...); }
-  (std::make_integer_sequence<int, N>{});
-}
-#define EACH(i) [&](auto i) __attribute__((always_inline))
 
 [[gnu::always_inline]] inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
 

@@ -34,16 +34,16 @@ Tensor linear(const char* op, const Tensor& given_codes, const Tensor& given_sca
       given_bias ? MaybeTensor(float_vector(op, "bias", *given_bias, outputs, false)) : std::nullopt;
   Tensor out = empty({rows, outputs}, aoti_torch_dtype_float32());
   nibble::run({.x = static_cast<const int8_t*>(codes.const_data_ptr()),
-       .rows = rows,
-       .terms = codes.size(1),
-       .outputs = outputs,
-       .weight = static_cast<const uint8_t*>(weight.const_data_ptr()),
-       .packed = packed,
-       .scale = static_cast<const float*>(scale.const_data_ptr()),
-       .weight_scale = static_cast<const float*>(weight_scale.const_data_ptr()),
-       .bias = bias ? static_cast<const float*>(bias->const_data_ptr()) : nullptr,
-       .out = static_cast<float*>(out.mutable_data_ptr()),
-       .sums = nullptr});
+               .rows = rows,
+               .terms = codes.size(1),
+               .outputs = outputs,
+               .weight = static_cast<const uint8_t*>(weight.const_data_ptr()),
+               .packed = packed,
+               .scale = static_cast<const float*>(scale.const_data_ptr()),
+               .weight_scale = static_cast<const float*>(weight_scale.const_data_ptr()),
+               .bias = bias ? static_cast<const float*>(bias->const_data_ptr()) : nullptr,
+               .out = static_cast<float*>(out.mutable_data_ptr()),
+               .sums = nullptr});
   return out;
 }
 
@@ -65,16 +65,16 @@ Tensor int_matmul(const Tensor& given_x, const Tensor& given_weight) {
   const Tensor x = dense(given_x), weight = dense(given_weight);
   Tensor out = empty({x.size(0), weight.size(0)}, aoti_torch_dtype_int32());
   nibble::run({.x = static_cast<const int8_t*>(x.const_data_ptr()),
-       .rows = x.size(0),
-       .terms = x.size(1),
-       .outputs = weight.size(0),
-       .weight = static_cast<const uint8_t*>(weight.const_data_ptr()),
-       .packed = false,
-       .scale = nullptr,
-       .weight_scale = nullptr,
-       .bias = nullptr,
-       .out = nullptr,
-       .sums = static_cast<int32_t*>(out.mutable_data_ptr())});
+               .rows = x.size(0),
+               .terms = x.size(1),
+               .outputs = weight.size(0),
+               .weight = static_cast<const uint8_t*>(weight.const_data_ptr()),
+               .packed = false,
+               .scale = nullptr,
+               .weight_scale = nullptr,
+               .bias = nullptr,
+               .out = nullptr,
+               .sums = static_cast<int32_t*>(out.mutable_data_ptr())});
   return out;
 }
 
