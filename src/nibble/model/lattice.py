@@ -66,8 +66,10 @@ def path_sums(blank: Tensor, label: Tensor) -> Tensor:
     diagonals, count, positions = blank.shape
     sums = blank.new_full((diagonals, count, positions + 1), NEVER)  # the first column stands left of the lattice
     sums[0, :, 1] = 0.0
-    for d in range(1, diagonals):
-        torch.logaddexp(sums[d - 1, :, 1:] + blank[d], sums[d - 1, :, :-1] + label[d], out=sums[d, :, 1:])
+    # views of all diagonals at once: one by one, they take as long as the sums
+    here, before = sums[..., 1:].unbind(), sums[..., :-1].unbind()
+    for d, (by_blank, by_label) in enumerate(zip(blank.unbind()[1:], label.unbind()[1:], strict=True)):
+        torch.logaddexp(here[d] + by_blank, before[d] + by_label, out=here[d + 1])
     return _straight(sums[:, :, 1:])
 
 
