@@ -338,3 +338,14 @@ def test_what_is_wrong_is_said_alike(name, place, value, message):
     for operator in (getattr(ops, name), reference):
         with pytest.raises(RuntimeError, match=f"{name}: {message}"):
             operator(*inputs)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", CALLS)
+def test_cuda_gives_the_same(name):
+    inputs = CALLS[name]
+    on_gpu = [each.cuda() if isinstance(each, Tensor) else each for each in inputs]
+    found, expected = getattr(ops, name)(*on_gpu), getattr(ops, name)(*inputs)
+    for one, other in zip(*((x,) if isinstance(x, Tensor) else x for x in (found, expected)), strict=True):
+        torch.testing.assert_close(one.cpu(), other, atol=0 if one.dtype == torch.int8 else 1e-5, rtol=1e-5)

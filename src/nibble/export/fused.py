@@ -85,8 +85,9 @@ class FusedFeedForward(FeedForward):
 class FusedAttention(RelativeAttention):
     """As `RelativeAttention`."""
 
-    kept: Tensor | None = None  # the projected positions of the longest utterance so far
-    kept_past: int = 0  # how many of them are of a key at or before its query
+    # The projected positions of the longest utterance so far, and how many are of keys at or before their query.
+    # One value, so that threads see both change at once.
+    kept: tuple[Tensor, int] | None = None
 
     def forward(self, x: Tensor, positions: Tensor, valid: Tensor, past: Past | None = None) -> Tensor:
         """x (B, T, D), positions (left + 2T, D), valid (B, T, 1) -> (B, T, D)."""
@@ -110,11 +111,11 @@ class FusedAttention(RelativeAttention):
 
     def _projected(self, positions: Tensor, frames: int) -> Tensor:
         """Of positions (left + 2T, D): what is kept, if it reaches as far both ways."""
-        past = positions.size(0) - frames
-        start = self.kept_past - past
-        if self.kept is None or start < 0 or self.kept.size(0) < start + positions.size(0):
-            self.kept, self.kept_past, start = self.position(positions), past, 0
-        return self.kept[start : start + positions.size(0)]
+        past, kept = positions.size(0) - frames, self.kept
+        if kept is None or kept[1] < past or len(kept[0]) - kept[1] < frames:
+            kept = self.kept = self.position(positions), past
+        start = kept[1] - past
+        return kept[0][start : start + len(positions)]
 
 
 class FusedConvolution(ConvolutionModule):
