@@ -1,10 +1,13 @@
 """The compiled CPU kernels: each path against the reference, bit for bit, and how they are found."""
 
+import itertools
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -94,6 +97,39 @@ def test_rows_are_quantized_as_by_the_reference(path, rows, terms, seed):
         found = ops.quantize_rows(x)
     for each, expected in zip(found, reference_linear.quantize_rows(x), strict=True):
         assert torch.equal(each, expected)
+
+
+def closest_calls() -> Tensor:
+    """(largest, x), for all x and steps (up to powers of two) whose quotient is within 2^-44 of where its rounding to
+    float32 decides a code: halfway between a half, as 2.5, and a float next to it.
+    """
+    rows = []
+    for half, way in itertools.product((code + 0.5 for code in range(127)), (-math.inf, math.inf)):
+        next_to_it = float(np.nextafter(np.float32(half), np.float32(way)))
+        mantissa, exponent = math.frexp((half + next_to_it) / 2)
+        odd = int(mantissa * 2**25)
+        for shift, distance in itertools.product((24, 25), (*range(-8, 0), *range(1, 9))):
+            # Mantissas of 24 bits, for which x 2^shift - step odd = distance.
+            step = -distance * pow(odd, -1, 2**shift) % 2**shift
+            x = (step * odd + distance) >> shift
+            if not (2**23 <= step < 2**24 and 2**23 <= x < 2**24 and (x >= step) == (shift == 24)):
+                continue
+            about = np.float32(127 * step)
+            largest = [about, np.nextafter(about, np.float32(0)), np.nextafter(about, np.float32(math.inf))]
+            rows += [(float(m), math.ldexp(x, exponent + shift - 25)) for m in largest if m / np.float32(127) == step]
+    return torch.tensor(rows)
+
+
+@needs_library
+@every_path
+def test_the_closest_calls_of_rounding(path):
+    rows = closest_calls()
+    assert len(rows) > 1000
+    for power in (0, -90, -123, -125):
+        x = rows * 2.0**power
+        with library.forced(path):
+            found = ops.quantize_rows(x)[0]
+        assert torch.equal(found, reference_linear.quantize_rows(x)[0])
 
 
 @needs_library

@@ -44,7 +44,7 @@ __m512i every_other(__m512i a, __m512i b) {
 }
 
 __mmask64 first_bytes(int64_t count) { return count >= 64 ? ~__mmask64{0} : (__mmask64{1} << count) - 1; }
-__mmask16 first_lanes(int64_t count) { return count >= 16 ? 0xffff : (1u << count) - 1; }
+__mmask16 first_lanes(int64_t count) { return count >= 16 ? 0xffff : count <= 0 ? 0 : (1u << count) - 1; }
 
 // Bytes from the even to the odd terms of an arranged row: whole vectors, and not a power of two of them, because a cache
 // has room for few lines that lie such a distance apart.
@@ -274,6 +274,28 @@ void product(const Product& p, const uint8_t* arranged, int64_t first, int64_t l
   chosen(p, arranged, first, last);
 }
 
+// Four vectors of numbers from -128 to 127, in order, as bytes.
+__m512i as_bytes(const __m512i (&v)[4]) {
+  const __m512i mixed = _mm512_packs_epi16(_mm512_packs_epi32(v[0], v[1]), _mm512_packs_epi32(v[2], v[3]));
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  return _mm512_permutexvar_epi32(order, mixed);
+}
+
+template <class Quotient>
+void codes_of(const float* x, int64_t terms, int8_t* codes, Quotient quotient) {
+  const auto sixty_four = [&](int64_t k, int64_t left) __attribute__((always_inline)) {
+    __m512i code[4];
+    // The conversion rounds half to even.
+    each<4>(EACH(i) {
+      code[i] = _mm512_cvtps_epi32(quotient(_mm512_maskz_loadu_ps(first_lanes(left - 16 * i), x + k + 16 * i)));
+    });
+    _mm512_mask_storeu_epi8(codes + k, first_bytes(left), _mm512_max_epi8(as_bytes(code), _mm512_set1_epi8(-127)));
+  };
+  int64_t k = 0;
+  for (; k + 64 <= terms; k += 64) sixty_four(k, 64);
+  if (k < terms) sixty_four(k, terms - k);
+}
+
 void quantize_rows(const float* x, int64_t rows, int64_t terms, int8_t* codes, float* scale) {
   const __m512 no_sign = _mm512_castsi512_ps(_mm512_set1_epi32(0x7fffffff));
   for (int64_t row = 0; row < rows; ++row, x += terms, codes += terms) {
@@ -287,14 +309,16 @@ void quantize_rows(const float* x, int64_t rows, int64_t terms, int8_t* codes, f
     float step = _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(bits))) / 127.0f;
     if (step == 0.0f) step = 1.0f;
     scale[row] = step;
-    const __m512 divisor = _mm512_set1_ps(step);
-    for (int64_t k = 0; k < terms; k += 16) {
-      const __mmask16 lanes = first_lanes(terms - k);
-      // The conversion rounds half to even.
-      const __m512i code = _mm512_cvtps_epi32(_mm512_div_ps(_mm512_maskz_loadu_ps(lanes, x + k), divisor));
-      const __m512i clamped =
-          _mm512_max_epi32(_mm512_min_epi32(code, _mm512_set1_epi32(127)), _mm512_set1_epi32(-127));
-      _mm_mask_storeu_epi8(codes + k, lanes, _mm512_cvtepi32_epi8(clamped));
+    const __m512 divisor = _mm512_set1_ps(step), inverse = _mm512_set1_ps(1.0f / step);
+    if (step < 0x1p-100f) {  // remainders might underflow
+      codes_of(x, terms, codes, [&](__m512 part) { return _mm512_div_ps(part, divisor); });
+    } else {
+      // A division takes longer. What remains after a guess corrects it, to within 2^-45 before the last
+      // rounding; a test goes through all quotients that lie as close to where a code changes.
+      codes_of(x, terms, codes, [&](__m512 part) {
+        const __m512 guess = _mm512_mul_ps(part, inverse);
+        return _mm512_fmadd_ps(_mm512_fnmadd_ps(guess, divisor, part), inverse, guess);
+      });
     }
   }
 }
