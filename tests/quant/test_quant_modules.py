@@ -246,6 +246,28 @@ def test_lstm_matches_torch_step_by_step():
     assert torch.equal(state[1], last[1])
 
 
+@pytest.mark.parametrize("used", ["all steps", "last hidden", "last cell"])
+def test_lstm_gradients_of_states_and_weights(used):
+    """Those of fake arithmetic, which autograd finds step by step; the outputs are those without gradients."""
+    torch.manual_seed(0)
+    layer, x = nn.LSTM(6, 5, batch_first=True), torch.randn(3, 4, 6)
+    states = torch.randn(2, 1, 3, 5).unbind()
+    found = []
+    for arithmetic in ARITHMETICS:
+        one = quantized(layer, arithmetic)
+        inputs = [part.clone().requires_grad_() for part in (x, *states)]
+        out, (hidden, cell) = one(inputs[0], tuple(inputs[1:]))
+        with torch.no_grad():
+            again, (last_hidden, last_cell) = one(x, states)
+        assert torch.equal(again, out)
+        assert torch.equal(last_hidden, hidden)
+        assert torch.equal(last_cell, cell)
+        kept = {"all steps": out, "last hidden": hidden, "last cell": cell}[used]
+        slopes = torch.linspace(-1, 1, kept.numel()).view_as(kept)
+        found.append(torch.autograd.grad(kept, [*inputs, *one.parameters()], slopes))
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
+
+
 def test_weight_on_a_ramp():
     """w = [3.5, 1.3] is [3.5, 1.5] quantized, [3.5, 1.35] a quarter of the way; the input is quantized all along."""
     layer = nn.Linear(2, 1, bias=False)

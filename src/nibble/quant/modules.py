@@ -10,6 +10,7 @@ from nibble.errors import UserError
 from nibble.quant.layer import QuantizedLayer, float_island, output_type
 from nibble.quant.numerics import compute_type, dequantize
 from nibble.quant.products import Geometry, integer_conv2d, integer_linear
+from nibble.quant.recurrence import integer_recurrence, lstm_steps
 
 
 class QuantLinear(QuantizedLayer, nn.Linear):
@@ -134,16 +135,23 @@ class QuantLSTM(QuantizedLayer, nn.LSTM):
         else:
             hidden, cell = (part[0].to(inside) for part in hx)
         weight = self.product_weight("weight_hh_l0")
-        steps = []
         with float_island(input):
-            for gates in from_input.unbind(1):
-                gates = gates + self.linear(hidden, weight, None, dims=(1,), dtype=inside)
-                update, forget, candidate, output = gates.chunk(4, 1)
-                cell = forget.sigmoid() * cell + update.sigmoid() * candidate.tanh()
-                hidden = output.sigmoid() * cell.tanh()
-                steps.append(hidden)
-        out = torch.stack(steps, 1).to(dtype)
-        return out, (hidden.to(dtype).unsqueeze(0), cell.to(dtype).unsqueeze(0))
+            if weight.integers is not None and self.activation_spec is not None and torch.is_grad_enabled():
+                out, cell = integer_recurrence(
+                    from_input,
+                    hidden,
+                    cell,
+                    weight.parameter,
+                    weight.integers,
+                    lambda hidden: self.input_integers(hidden, (1,), dynamic=True)[1:],
+                )
+            else:
+                steps = lstm_steps(
+                    from_input, hidden, cell, lambda x: self.linear(x, weight, None, dims=(1,), dtype=inside)
+                )
+                out, cell = torch.stack([step.hidden for step in steps], 1), steps[-1].cell
+        out = out.to(dtype)
+        return out, (out[:, -1].unsqueeze(0), cell.to(dtype).unsqueeze(0))
 
 
 QUANTIZED_TYPES: dict[type, type[QuantizedLayer]] = {

@@ -1,0 +1,126 @@
+"""The steps of an LSTM; on integers as one function, so that its weight is dequantized and gets its gradient once.
+
+i, f, g, o = gates of (x_t + W h_{t-1})     c_t = f c_{t-1} + i g     h_t = o tanh c_t
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from nibble.quant.numerics import Integers, dequantize
+from nibble.quant.products import integer_linear
+
+
+class Step(NamedTuple):
+    """What a step computes, each (B, N)."""
+
+    update: Tensor  # i
+    forget: Tensor  # f
+    candidate: Tensor  # g
+    output: Tensor  # o
+    cell: Tensor
+    hidden: Tensor
+
+
+def lstm_steps(from_input: Tensor, hidden: Tensor, cell: Tensor, product: Callable[[Tensor], Tensor]) -> list[Step]:
+    """All steps.
+
+    Args:
+        from_input: the input's part of the gates, i, f, g and o side by side, (B, U, 4N).
+        hidden: before the first step, (B, N).
+        cell: likewise.
+        product: hidden (B, N) -> its part of the gates, (B, 4N).
+    """
+    steps = []
+    for gates in from_input.unbind(1):
+        update, forget, candidate, output = (gates + product(hidden)).chunk(4, 1)
+        update, forget, candidate, output = update.sigmoid(), forget.sigmoid(), candidate.tanh(), output.sigmoid()
+        cell = forget * cell + update * candidate
+        hidden = output * cell.tanh()
+        steps.append(Step(update, forget, candidate, output, cell, hidden))
+    return steps
+
+
+def integer_recurrence(
+    from_input: Tensor,
+    hidden: Tensor,
+    cell: Tensor,
+    parameter: Tensor | None,
+    weight: Integers,
+    quantize: Callable[[Tensor], tuple[Tensor, Tensor]],
+) -> tuple[Tensor, Tensor]:
+    """Hidden states (B, U, N) and the last cell (B, N), with the gradients of the values that codes stand for.
+
+    Args:
+        from_input: as `lstm_steps` takes it.
+        hidden: likewise.
+        cell: likewise.
+        parameter: (4N, N), what the weight's codes were made from; receives the gradient. None if frozen.
+        weight: (4N, N).
+        quantize: hidden (B, N) -> its codes (B, N) and scales (B, 1).
+    """
+    states: tuple[Tensor, Tensor] = _Recurrence.apply(
+        from_input, hidden, cell, parameter, weight.codes, weight.scale, quantize
+    )
+    return states
+
+
+class _Recurrence(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        from_input: Tensor,
+        hidden: Tensor,
+        cell: Tensor,
+        parameter: Tensor | None,
+        w_codes: Tensor,
+        w_scale: Tensor,
+        quantize: Callable[[Tensor], tuple[Tensor, Tensor]],
+    ) -> tuple[Tensor, Tensor]:
+        taken = []
+
+        def product(hidden: Tensor) -> Tensor:
+            codes, scale = quantize(hidden)
+            taken.append((codes, scale))
+            return integer_linear(hidden, None, None, codes, scale, w_codes, w_scale, from_input.dtype)
+
+        steps = lstm_steps(from_input, hidden, cell, product)
+        parts = [torch.stack(parts) for parts in (*zip(*steps, strict=True), *zip(*taken, strict=True))]
+        ctx.save_for_backward(cell, w_codes, w_scale, *parts)
+        ctx.parameter_type = None if parameter is None else parameter.dtype
+        return parts[5].transpose(0, 1).contiguous(), steps[-1].cell.clone()
+
+    @staticmethod
+    def backward(ctx: Any, by_hidden: Tensor, by_cell: Tensor) -> tuple[Tensor | None, ...]:
+        first, w_codes, w_scale, update, forget, candidate, output, cell, _, codes, scale = ctx.saved_tensors
+        squashed = cell.tanh()
+        before = torch.cat((first.unsqueeze(0), cell[:-1]))
+        # How each gate's input moves the cell or, the last, the hidden state.
+        slopes = torch.stack(
+            (
+                candidate * update * (1 - update),
+                before * forget * (1 - forget),
+                update * (1 - candidate.square()),
+                squashed * output * (1 - output),
+            ),
+            2,
+        )
+        through = output * (1 - squashed.square())
+        values = dequantize(w_codes, w_scale).to(by_hidden.dtype)
+        by_gates = torch.empty_like(slopes)  # (U, B, 4, N)
+        carried = torch.zeros_like(first)
+        for t in reversed(range(len(slopes))):
+            carried = carried + by_hidden[:, t]
+            by_cell = torch.addcmul(by_cell, carried, through[t])
+            torch.mul(slopes[t, :, :3], by_cell.unsqueeze(1), out=by_gates[t, :, :3])
+            torch.mul(slopes[t, :, 3], carried, out=by_gates[t, :, 3])
+            by_cell = by_cell * forget[t]
+            carried = by_gates[t].flatten(1) @ values
+        by_gates = by_gates.flatten(2)
+        dw = None
+        if ctx.needs_input_grad[3]:
+            hidden = dequantize(codes, scale).to(by_gates.dtype).flatten(0, 1)
+            dw = (by_gates.flatten(0, 1).t() @ hidden).to(ctx.parameter_type)
+        return by_gates.transpose(0, 1), carried, by_cell, dw, None, None, None
