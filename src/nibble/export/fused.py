@@ -18,6 +18,7 @@ from nibble.model.feed_forward import FeedForward
 from nibble.model.padding import valid_frames
 from nibble.model.subsampling import MIN_FRAMES, Subsampling
 from nibble.model.transducer import Transducer
+from nibble.quant.low_rank import LowRankLinear
 from nibble.quant.modules import QuantConv2d, QuantLinear
 
 
@@ -34,7 +35,7 @@ def fuse(model: Transducer) -> None:
     From then on the model is for use alone: it cannot be trained or exported.
     """
     for module in model.encoder.modules():
-        layers = [layer for layer in module.children() if isinstance(layer, nn.Linear | nn.Conv2d)]
+        layers = [layer for layer in module.children() if isinstance(layer, nn.Linear | nn.Conv2d | LowRankLinear)]
         if type(module) not in _FUSED or not all(_takes_codes(layer) for layer in layers):
             continue
         module.__class__ = _FUSED[type(module)]
