@@ -17,10 +17,9 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
-from hydra import compose, initialize_config_dir
 
 from nibble import cli
-from nibble.config import Config, plain, typed
+from nibble.config import Config, plain
 from nibble.data.datamodule import SpeechDataModule
 from nibble.data.tokenizer import Tokenizer, train_tokenizer
 from nibble.model.loss import transducer_loss
@@ -178,10 +177,7 @@ def compose_tiny():
 
 def tiny_config(folder: Path, corpus: Path, *overrides: str) -> Config:
     """The configuration of a run in `folder` on `corpus`, as `train.py` composes it."""
-    cli.register_schemas()
-    given = [*TINY_RUN, f"run_dir={folder}", f"data.corpus_dir={corpus}", *overrides]
-    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        return typed(compose("train", overrides=given))
+    return cli.training_config([*TINY_RUN, f"run_dir={folder}", f"data.corpus_dir={corpus}", *overrides])
 
 
 def write_checkpoint(

@@ -5,19 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
 from nibble import cli
-from nibble.config import Predictor, typed
+from nibble.config import Predictor
 from nibble.export.bundle import export_bundle, read_bundle
 from nibble.export.checkpoint import load_checkpoint, quantize
 from nibble.export.loaded import float_model
 from nibble.kernels import ops, reference
 from nibble.kernels.nibbles import unpack_rows
 from nibble.quant.convert import quantized_modules
-
-CONF = Path(__file__).parents[2] / "conf"
 
 
 def sums(layer: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
@@ -69,9 +66,7 @@ CASES = [(quant, Predictor.stateless) for quant in ("int8", "int4", "int4_24", "
 
 @pytest.mark.parametrize(("quant", "predictor"), [*CASES, ("int4_24", Predictor.lstm)])
 def test_of_each_layer(write_run, tmp_path: Path, quant: str, predictor: Predictor) -> None:
-    cli.register_schemas()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        rules = typed(compose("train", overrides=[f"quant={quant}", "run_dir=unused"])).quant
+    rules = cli.training_config([f"quant={quant}", "run_dir=unused"]).quant
     loaded = load_checkpoint(write_run())
     if predictor is not loaded.config.model.predictor:
         config = replace(loaded.config, model=replace(loaded.config.model, predictor=predictor))

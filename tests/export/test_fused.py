@@ -25,7 +25,7 @@ from nibble.model.feed_forward import FeedForward
 from nibble.model.padding import valid_frames
 from nibble.model.subsampling import Subsampling
 from nibble.model.transducer import Transducer
-from nibble.quant.spec import ActivationSpec, QuantConfig, Rule, WeightSpec
+from nibble.quant.spec import ActivationSpec, LowRank, QuantConfig, Rule, WeightSpec
 
 LENGTHS = torch.tensor([30, 17])
 
@@ -151,6 +151,15 @@ def test_what_takes_other_codes_stays_as_it_is(fitted, how: str) -> None:
     features, lengths = torch.randn(1, 60, faster.encoder.normalization.num_features), torch.tensor([60])
     with torch.inference_mode():
         assert (faster.encode(features, lengths)[0] - frozen.encode(features, lengths)[0]).abs().mean() < 0.02
+
+
+def test_what_is_in_factors_stays_as_it_is(fitted) -> None:
+    rules = [Rule(weight=WeightSpec(4), activation=TOKENS)]
+    in_factors = [LowRank("**.feed_forward1.expansion", 0.5)]
+    loaded = quantize(fitted("stateless", None), QuantConfig("some", rules, low_rank=in_factors))
+    block = fused_copy(loaded.model).encoder.blocks[0]
+    assert isinstance(block, ConformerBlock)
+    assert (type(block.feed_forward1), type(block.feed_forward2)) == (FeedForward, FusedFeedForward)
 
 
 @pytest.mark.parametrize("bits", [None, 4])

@@ -2,10 +2,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
 from nibble import cli
-from nibble.config import typed
 from nibble.model.transducer import Transducer
 from nibble.quant.convert import prepare
 from nibble.quant.rules import coverage, quantized_share
@@ -15,9 +13,7 @@ CONF = Path(__file__).parents[2] / "conf"
 
 @pytest.mark.parametrize("model", [path.stem for path in (CONF / "model").glob("*.yaml")])
 def test_few_weights_of_any_model_have_eight_bits_and_none_sixteen(model):
-    cli.register_schemas()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = typed(compose("train", ["quant=mixed48", f"model={model}", "run_dir=x"]))
+    config = cli.training_config(["quant=mixed48", f"model={model}", "run_dir=x"])
     with torch.device("meta"):
         network = Transducer(config.model, config.features.mel_bins, vocabulary_size=64)
     prepare(network, config.quant)

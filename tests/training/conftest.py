@@ -1,17 +1,12 @@
 """A training run small enough for a test: a few thousand weights on the tiny corpus."""
 
-from pathlib import Path
-
 import pytest
-from hydra import compose, initialize_config_dir
 
 from nibble import cli
-from nibble.config import Config, typed
+from nibble.config import Config
 from nibble.errors import Interrupted
 from nibble.training.interruption import Interruption
 from nibble.training.run import train
-
-CONF = Path(__file__).parents[2] / "conf"
 
 TINY = [
     "model=conformer_xs",
@@ -40,12 +35,9 @@ def tiny_overrides(tiny_corpus) -> list[str]:
 def make_config(tiny_overrides, tmp_path, monkeypatch):
     """Composes a tiny run in `tmp_path`, where `data/`, `runs/` and `results/` then appear."""
     monkeypatch.chdir(tmp_path)
-    cli.register_schemas()
 
     def make(*overrides: str) -> Config:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            composed = compose("train", overrides=[*tiny_overrides, "run_dir=runs/tiny", *overrides])
-        return typed(composed)
+        return cli.training_config([*tiny_overrides, "run_dir=runs/tiny", *overrides])
 
     return make
 

@@ -8,15 +8,12 @@ from pathlib import Path
 
 import pytest
 import wandb
-from hydra import compose, initialize_config_dir
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nibble import cli
-from nibble.config import typed
 from nibble.training import run as training
 from nibble.training.wandb_result import alignment_html
 
-CONF = Path(__file__).parents[2] / "conf"
 ONLY_ON_A_GPU = {"memory/gpu_bytes"}
 EVERYTHING = [
     *("quant=int4", "loss=rnnt_ctc", "distill.teacher=self", "logger=wandb", "logger.tensorboard=true"),
@@ -62,10 +59,8 @@ def logged(tiny_overrides, tmp_path_factory) -> Logged:
         patch.setenv("WANDB_DATA_DIR", str(folder))
         patch.setattr(training, "finish_loggers", finish)
         patch.setattr(wandb.Run, "log_artifact", lambda _self, artifact: found.artifacts.append(artifact))
-        cli.register_schemas()
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            overrides = [*tiny_overrides, f"run_dir={found.folder}", *EVERYTHING]
-            found.record = training.train(typed(compose("train", overrides=overrides)))
+        words = [*tiny_overrides, f"run_dir={found.folder}", *EVERYTHING]
+        found.record = training.train(cli.training_config(words))
         found.folder = folder / found.folder
     return found
 

@@ -4,10 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
 from nibble import cli
-from nibble.config import typed
 from nibble.errors import UserError
 from nibble.export.bundle import read_bundle, write_bundle
 from nibble.export.checkpoint import load_checkpoint, quantize
@@ -17,7 +15,6 @@ from nibble.quant.low_rank import low_rank_modules
 from nibble.quant.spec import Precision
 from nibble.training.run import check_rules, train
 
-CONF = Path(__file__).parents[2] / "conf"
 SHORT = ["trainer.max_steps=3", "trainer.validate_every_steps=100"]
 LAYERS = {
     f"encoder.blocks.0.feed_forward{number}.{layer}" for number in (1, 2) for layer in ("expansion", "projection")
@@ -104,9 +101,7 @@ def test_after_training(make_config, float_run, tmp_path):
 @pytest.mark.parametrize("model", ["xxs", "xs", "s", "m", "l"])
 @pytest.mark.parametrize("quant", ["int4_lowrank", "float_lowrank"])
 def test_the_examples_suit_every_model(model, quant):
-    cli.register_schemas()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        check_rules(typed(compose("train", overrides=[f"model=conformer_{model}", f"quant={quant}", "run_dir=x"])))
+    check_rules(cli.training_config([f"model=conformer_{model}", f"quant={quant}", "run_dir=x"]))
 
 
 def test_wrong_rules_stop_before_data_is_touched(make_config):

@@ -18,7 +18,6 @@ from nibble.model.feed_forward import FeedForward
 from nibble.model.padding import valid_frames
 from nibble.model.subsampling import MIN_FRAMES, Subsampling
 from nibble.model.transducer import Transducer
-from nibble.quant.low_rank import LowRankLinear
 from nibble.quant.modules import QuantConv2d, QuantLinear
 
 
@@ -35,11 +34,11 @@ def fuse(model: Transducer) -> None:
     From then on the model is for use alone: it cannot be trained or exported.
     """
     for module in model.encoder.modules():
-        layers = [layer for layer in module.children() if isinstance(layer, nn.Linear | nn.Conv2d | LowRankLinear)]
-        if type(module) not in _FUSED or not all(_takes_codes(layer) for layer in layers):
+        fused = _FUSED.get(type(module))
+        if fused is None or not all(_takes_codes(getattr(module, name)) for name in fused.given_codes):
             continue
-        module.__class__ = _FUSED[type(module)]
-        for layer in layers:
+        module.__class__ = fused
+        for layer in module.children():
             if isinstance(layer, QuantConv2d):  # whose operator would turn the filters at each call
                 codes = layer.get_buffer("weight_codes")
                 layer.weight_codes = codes.contiguous(memory_format=torch.channels_last)
@@ -47,6 +46,8 @@ def fuse(model: Transducer) -> None:
 
 class FusedSubsampling(Subsampling):
     """As `Subsampling`."""
+
+    given_codes = ("conv1", "conv2")
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """features (B, T, F), lengths (B,) -> (B, T', D), (B,)."""
@@ -76,6 +77,8 @@ class FusedSubsampling(Subsampling):
 class FusedFeedForward(FeedForward):
     """As `FeedForward`."""
 
+    given_codes = ("expansion", "projection")
+
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """x (B, T, D) -> (B, T, D). A frame is a row of its own, so padding needs no mask."""
         del valid
@@ -86,6 +89,7 @@ class FusedFeedForward(FeedForward):
 class FusedAttention(RelativeAttention):
     """As `RelativeAttention`."""
 
+    given_codes = ("query", "key", "value", "output")
     # The projected positions of the longest utterance so far, and how many are of keys at or before their query.
     # One value, so that threads see both change at once.
     kept: tuple[Tensor, int] | None = None
@@ -122,6 +126,8 @@ class FusedAttention(RelativeAttention):
 class FusedConvolution(ConvolutionModule):
     """As `ConvolutionModule`."""
 
+    given_codes = ("pointwise1", "pointwise2")
+
     def forward(self, x: Tensor, valid: Tensor, past: Past | None = None) -> Tensor:
         """x (B, T, D), valid (B, T, 1) -> (B, T, D)."""
         x = F.glu(_product(self.pointwise1, _normalized(self.norm, x)), dim=2).mul_(valid)
@@ -131,7 +137,7 @@ class FusedConvolution(ConvolutionModule):
         return _product(self.pointwise2, ops.silu_quantize_rows(self.batch_norm(x, valid)))
 
 
-_FUSED: dict[type, type[nn.Module]] = {
+_FUSED: dict[type, type[FusedSubsampling | FusedFeedForward | FusedAttention | FusedConvolution]] = {
     Subsampling: FusedSubsampling,
     FeedForward: FusedFeedForward,
     RelativeAttention: FusedAttention,
