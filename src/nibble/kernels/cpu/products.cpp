@@ -9,7 +9,7 @@ namespace nibble {
 namespace {
 
 constexpr int64_t kTermsPerThread = 1 << 20;  // products; fewer are done sooner than a thread wakes up
-constexpr int64_t kSlabRows = 240;            // at most; they stay in the cache
+constexpr int64_t kSlabRows = 360;            // at most; they stay in the cache
 constexpr int64_t kTileRows = 12;             // a multiple of every tile's rows
 
 int64_t divide_up(int64_t count, int64_t by) { return (count + by - 1) / by; }
