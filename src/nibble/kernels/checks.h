@@ -49,6 +49,19 @@ inline Tensor float_vector(const char* op, const char* label, const Tensor& tens
   return dense(tensor);
 }
 
+inline MaybeTensor float_vector(const char* op, const char* label, const MaybeTensor& tensor, int64_t length) {
+  return tensor ? MaybeTensor(float_vector(op, label, *tensor, length, false)) : std::nullopt;
+}
+
+inline const float* floats(const Tensor& tensor) { return static_cast<const float*>(tensor.const_data_ptr()); }
+inline const float* floats(const MaybeTensor& tensor) { return tensor ? floats(*tensor) : nullptr; }
+
+inline void check_floating(const char* op, const Tensor& x) {
+  const ScalarType type = x.scalar_type();
+  STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Half || type == ScalarType::BFloat16, op, ": type ",
+                  name(x), "; give float16, bfloat16 or float32");
+}
+
 // x (M, K) and a weight (N, K), or (N, ceil(K / 2)) of two codes a byte.
 inline void check_sizes(const char* op, const Tensor& x, const Tensor& weight, bool packed) {
   STD_TORCH_CHECK(x.dim() == 2 && weight.dim() == 2 &&

@@ -137,18 +137,8 @@ def _conv2d_relu_quantize_shape(
 
 
 @torch.library.register_fake("nibble::relative_attention")
-def _relative_attention_shape(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    positions: Tensor,
-    content_bias: Tensor,
-    position_bias: Tensor,
-    visible: Tensor,
-    heads: int,
-) -> Tensor:
-    given = query, key, value, positions, content_bias, position_bias, visible, heads
-    reference_fused.check_relative_attention(*given)
+def _relative_attention_shape(query: Tensor, *others: Any) -> Tensor:
+    reference_fused.check_relative_attention(query, *others)
     return torch.empty_like(query, memory_format=torch.contiguous_format)
 
 

@@ -8,6 +8,7 @@
 namespace {
 
 using nibble::dense;
+using nibble::floats;
 using nibble::name;
 using nibble::ScalarType;
 using nibble::sizes;
@@ -43,12 +44,12 @@ Tensor relative_attention(const Tensor& given_query, const Tensor& given_key, co
   const Tensor position_bias = checked("position_bias", given_position_bias, kFloat, {width});
   const Tensor visible = checked("visible", given_visible, ScalarType::Bool, {batch, keys});
   Tensor out = nibble::empty({batch, queries, width}, aoti_torch_dtype_float32());
-  const nibble::Attention p = {.query = static_cast<const float*>(query.const_data_ptr()),
-                               .key = static_cast<const float*>(key.const_data_ptr()),
-                               .value = static_cast<const float*>(value.const_data_ptr()),
-                               .positions = static_cast<const float*>(positions.const_data_ptr()),
-                               .content_bias = static_cast<const float*>(content_bias.const_data_ptr()),
-                               .position_bias = static_cast<const float*>(position_bias.const_data_ptr()),
+  const nibble::Attention p = {.query = floats(query),
+                               .key = floats(key),
+                               .value = floats(value),
+                               .positions = floats(positions),
+                               .content_bias = floats(content_bias),
+                               .position_bias = floats(position_bias),
                                .visible = static_cast<const bool*>(visible.const_data_ptr()),
                                .out = static_cast<float*>(out.mutable_data_ptr()),
                                .batch = batch,

@@ -15,6 +15,7 @@
 namespace {
 
 using nibble::float_vector;
+using nibble::floats;
 using nibble::MaybeTensor;
 using nibble::name;
 using nibble::ScalarType;
@@ -165,14 +166,14 @@ Given checked(const char* op, const Tensor& given_codes, const Tensor& given_sca
                  .scale = float_vector(op, "scale", given_scale, batch, false),
                  .weight = torch::stable::contiguous(given_weight, kChannelsLast),
                  .weight_scale = float_vector(op, "weight_scale", given_weight_scale, outputs, false),
-                 .bias = given_bias ? MaybeTensor(float_vector(op, "bias", *given_bias, outputs, false)) : std::nullopt,
+                 .bias = float_vector(op, "bias", given_bias, outputs),
                  .p = {}};
   const Tensor &codes = given.codes, &weight = given.weight;
   given.p = {.x = static_cast<const int8_t*>(codes.const_data_ptr()),
              .weight = static_cast<const int8_t*>(weight.const_data_ptr()),
-             .scale = static_cast<const float*>(given.scale.const_data_ptr()),
-             .weight_scale = static_cast<const float*>(given.weight_scale.const_data_ptr()),
-             .bias = given.bias ? static_cast<const float*>(given.bias->const_data_ptr()) : nullptr,
+             .scale = floats(given.scale),
+             .weight_scale = floats(given.weight_scale),
+             .bias = floats(given.bias),
              .batch = batch,
              .channels = codes.size(1),
              .height = codes.size(2),

@@ -4,14 +4,13 @@
 
 #include <torch/csrc/stable/library.h>
 
-#include <optional>
-#include <string>
 
 namespace {
 
 using nibble::dense;
 using nibble::empty;
 using nibble::float_vector;
+using nibble::floats;
 using nibble::MaybeTensor;
 using nibble::name;
 using nibble::ScalarType;
@@ -30,8 +29,7 @@ Tensor linear(const char* op, const Tensor& given_codes, const Tensor& given_sca
   const Tensor codes = dense(given_codes), weight = dense(given_weight);
   const Tensor scale = float_vector(op, "scale", given_scale, rows, true);
   const Tensor weight_scale = float_vector(op, "weight_scale", given_weight_scale, outputs, false);
-  const MaybeTensor bias =
-      given_bias ? MaybeTensor(float_vector(op, "bias", *given_bias, outputs, false)) : std::nullopt;
+  const MaybeTensor bias = float_vector(op, "bias", given_bias, outputs);
   Tensor out = empty({rows, outputs}, aoti_torch_dtype_float32());
   nibble::run({.x = static_cast<const int8_t*>(codes.const_data_ptr()),
                .rows = rows,
@@ -39,9 +37,9 @@ Tensor linear(const char* op, const Tensor& given_codes, const Tensor& given_sca
                .outputs = outputs,
                .weight = static_cast<const uint8_t*>(weight.const_data_ptr()),
                .packed = packed,
-               .scale = static_cast<const float*>(scale.const_data_ptr()),
-               .weight_scale = static_cast<const float*>(weight_scale.const_data_ptr()),
-               .bias = bias ? static_cast<const float*>(bias->const_data_ptr()) : nullptr,
+               .scale = floats(scale),
+               .weight_scale = floats(weight_scale),
+               .bias = floats(bias),
                .out = static_cast<float*>(out.mutable_data_ptr()),
                .sums = nullptr});
   return out;

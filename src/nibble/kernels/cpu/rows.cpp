@@ -6,26 +6,21 @@
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
-#include <optional>
 #include <tuple>
 #include <vector>
 
 namespace {
 
-using nibble::dense;
-using nibble::name;
-using nibble::ScalarType;
+using nibble::floats;
 using nibble::Tensor;
 
 constexpr int64_t kValuesPerThread = 1 << 15;
 
 // x in float32, one row after the other.
 Tensor as_rows(const Tensor& given) {
-  const ScalarType type = given.scalar_type();
-  STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Half || type == ScalarType::BFloat16,
-                  "quantize_rows: type ", name(given), "; give float16, bfloat16 or float32");
-  STD_TORCH_CHECK(given.dim() > 0, "quantize_rows: a scalar has no rows; give (..., K)");
-  return dense(type == ScalarType::Float ? given : torch::stable::to(given, std::optional(ScalarType::Float)));
+  const Tensor x = nibble::in_float32("quantize_rows", given);
+  STD_TORCH_CHECK(x.dim() > 0, "quantize_rows: a scalar has no rows; give (..., K)");
+  return x;
 }
 
 // Codes int8 (..., K) and scales (..., 1), which quantize(rows of x, how many, codes, scales) writes.
@@ -37,7 +32,7 @@ std::tuple<Tensor, Tensor> quantized(const Tensor& x, const Quantize& quantize) 
   Tensor codes = nibble::empty(shape, aoti_torch_dtype_int8());
   shape.back() = 1;
   Tensor scale = nibble::empty(shape, aoti_torch_dtype_float32());
-  const auto* from = static_cast<const float*>(x.const_data_ptr());
+  const float* from = floats(x);
   auto* to = static_cast<int8_t*>(codes.mutable_data_ptr());
   auto* scales = static_cast<float*>(scale.mutable_data_ptr());
   const auto rows = [&](int64_t first, int64_t last) {
@@ -84,8 +79,7 @@ std::tuple<Tensor, Tensor> norm_quantize_rows(const Tensor& given, const Tensor&
   const int64_t terms = x.size(-1);
   const Tensor weight = nibble::float_vector("norm_quantize_rows", "weight", given_weight, terms, false);
   const Tensor bias = nibble::float_vector("norm_quantize_rows", "bias", given_bias, terms, false);
-  const auto* gain = static_cast<const float*>(weight.const_data_ptr());
-  const auto* shift = static_cast<const float*>(bias.const_data_ptr());
+  const float *gain = floats(weight), *shift = floats(bias);
   const auto norm = nibble::path().steps.norm;
   return quantized_after(
       x, [=](const float* row, float* out) { norm(row, gain, shift, static_cast<float>(eps), terms, out); });

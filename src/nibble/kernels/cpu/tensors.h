@@ -1,12 +1,20 @@
-// New tensors, straight from the allocator: a call through the dispatcher takes as long as a small product.
+// Tensors that operators make of those they are given, and new ones.
 #pragma once
 #include "../checks.h"
 
 #include <algorithm>
+#include <optional>
 #include <vector>
 
 namespace nibble {
 
+// A float of 16 or 32 bits in 32, contiguous.
+inline Tensor in_float32(const char* op, const Tensor& x) {
+  check_floating(op, x);
+  return dense(x.scalar_type() == ScalarType::Float ? x : torch::stable::to(x, std::optional(ScalarType::Float)));
+}
+
+// Straight from the allocator: a call through the dispatcher takes as long as a small product.
 inline Tensor empty_strided(const std::vector<int64_t>& size, const std::vector<int64_t>& strides, int32_t type) {
   AtenTensorHandle made = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(size.size()), size.data(), strides.data(), type,

@@ -11,6 +11,7 @@ namespace {
 
 using nibble::dense;
 using nibble::float_vector;
+using nibble::floats;
 using nibble::MaybeTensor;
 using nibble::name;
 using nibble::ScalarType;
@@ -22,28 +23,22 @@ constexpr int64_t kWeightsPerThread = 1 << 18;
 Tensor linear_w4a16(const Tensor& given, const Tensor& given_packed, const Tensor& given_weight_scale,
                     const MaybeTensor& given_bias) {
   constexpr const char* op = "linear_w4a16";
-  const ScalarType type = given.scalar_type();
-  STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Half || type == ScalarType::BFloat16, op, ": type ",
-                  name(given), "; give float16, bfloat16 or float32");
+  const Tensor x = nibble::in_float32(op, given);
   STD_TORCH_CHECK(given_packed.scalar_type() == ScalarType::Byte, op, ": packed is ", name(given_packed),
                   ", not torch.uint8");
-  nibble::check_sizes(op, given, given_packed, true);
-  const Tensor x =
-      dense(type == ScalarType::Float ? given : torch::stable::to(given, std::optional(ScalarType::Float)));
+  nibble::check_sizes(op, x, given_packed, true);
   const int64_t rows = x.size(0), terms = x.size(1), outputs = given_packed.size(0), bytes = (terms + 1) / 2;
   const Tensor packed = dense(given_packed);
   const Tensor weight_scale = float_vector(op, "weight_scale", given_weight_scale, outputs, false);
-  const MaybeTensor bias =
-      given_bias ? MaybeTensor(float_vector(op, "bias", *given_bias, outputs, false)) : std::nullopt;
+  const MaybeTensor bias = float_vector(op, "bias", given_bias, outputs);
   const auto* codes = static_cast<const uint8_t*>(packed.const_data_ptr());
-  const auto* scales = static_cast<const float*>(weight_scale.const_data_ptr());
-  const auto* shift = bias ? static_cast<const float*>(bias->const_data_ptr()) : nullptr;
+  const float *scales = floats(weight_scale), *shift = floats(bias);
   const nibble::FloatSteps& steps = nibble::path().steps;
   const int64_t grain = std::max<int64_t>(1, kWeightsPerThread / std::max<int64_t>(terms, 1));
   Tensor out = nibble::empty({rows <= kFewRows ? rows : outputs, rows <= kFewRows ? outputs : terms},
                              aoti_torch_dtype_float32());
   if (rows <= kFewRows) {
-    const nibble::WeightOnly p = {.x = static_cast<const float*>(x.const_data_ptr()),
+    const nibble::WeightOnly p = {.x = floats(x),
                                   .packed = codes,
                                   .weight_scale = scales,
                                   .bias = shift,
@@ -63,6 +58,7 @@ Tensor linear_w4a16(const Tensor& given, const Tensor& given_packed, const Tenso
     for (int64_t row = 0; shift && row < rows; ++row)
       for (int64_t n = 0; n < outputs; ++n) y[row * outputs + n] += shift[n];
   }
+  const ScalarType type = given.scalar_type();
   return type == ScalarType::Float ? out : torch::stable::to(out, std::optional(type));
 }
 

@@ -17,6 +17,7 @@
 
 namespace {
 
+using nibble::floats;
 using nibble::MaybeTensor;
 using nibble::ScalarType;
 using nibble::Tensor;
@@ -49,7 +50,6 @@ class OnDevice {
 };
 
 const void* at(const Tensor& tensor) { return tensor.const_data_ptr(); }
-const float* floats(const Tensor& tensor) { return static_cast<const float*>(at(tensor)); }
 
 // What both operators have after x.
 struct Weight {
@@ -63,8 +63,8 @@ Weight checked(const char* op, const Tensor& x, const Tensor& packed, const Tens
   nibble::check_sizes(op, x, packed, true);
   STD_TORCH_CHECK(x.size(0) <= kRows, op, ": ", x.size(0), " rows; give at most ", kRows, " at a time");
   const int64_t outputs = packed.size(0);
-  Weight weight{nibble::dense(packed), nibble::float_vector(op, "weight_scale", scale, outputs, false), std::nullopt};
-  if (bias) weight.bias = nibble::float_vector(op, "bias", *bias, outputs, false);
+  Weight weight{nibble::dense(packed), nibble::float_vector(op, "weight_scale", scale, outputs, false),
+                nibble::float_vector(op, "bias", bias, outputs)};
   for (const Tensor& tensor : {weight.packed, weight.scale, weight.bias.value_or(weight.packed)})
     STD_TORCH_CHECK(tensor.device() == x.device(), op, ": tensors are on several devices");
   return weight;
@@ -87,8 +87,7 @@ Tensor linear_w4a8(const Tensor& given_codes, const Tensor& given_scale, const T
   const OnDevice guard(codes);
   Tensor out = torch::stable::new_empty(scale, {rows, outputs});
   check_launch(op, nibble_cuda_linear_w4a8(at(codes), floats(scale),
-                                           at(weight.packed), floats(weight.scale),
-                                           weight.bias ? floats(*weight.bias) : nullptr,
+                                           at(weight.packed), floats(weight.scale), floats(weight.bias),
                                            out.mutable_data_ptr(), rows, outputs, terms,
                                            current_stream(codes)));
   return out;
@@ -97,8 +96,7 @@ Tensor linear_w4a8(const Tensor& given_codes, const Tensor& given_scale, const T
 Tensor linear_w4a16(const Tensor& given_x, const Tensor& packed, const Tensor& weight_scale, const MaybeTensor& bias) {
   const char* op = "linear_w4a16";
   const ScalarType type = given_x.scalar_type();
-  STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Half || type == ScalarType::BFloat16, op, ": type ",
-                  nibble::name(given_x), "; give float16, bfloat16 or float32");
+  nibble::check_floating(op, given_x);
   const Weight weight = checked(op, given_x, packed, weight_scale, bias);
   const Tensor x = nibble::dense(given_x);
   const int64_t rows = x.size(0), terms = x.size(1), outputs = packed.size(0);
@@ -108,7 +106,7 @@ Tensor linear_w4a16(const Tensor& given_x, const Tensor& packed, const Tensor& w
                            : type == ScalarType::BFloat16 ? kNibbleBfloat16
                                                           : kNibbleFloat32;
   check_launch(op, nibble_cuda_linear_w4a16(kind, at(x), at(weight.packed),
-                                            floats(weight.scale), weight.bias ? floats(*weight.bias) : nullptr,
+                                            floats(weight.scale), floats(weight.bias),
                                             out.mutable_data_ptr(), rows, outputs, terms, current_stream(x)));
   return out;
 }
