@@ -6,6 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from nibble.kernels import reference_linear
+from nibble.kernels.triton.launching import launch
 
 
 def linear_w8a8(codes: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None) -> Tensor:
@@ -18,7 +19,9 @@ def linear_w8a8(codes: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tens
     # Few rows: small tiles, so that more of them run at once. 16 is the least that tl.dot takes.
     block_rows, block_outputs, warps = (16, 64, 4) if rows <= 16 else (64, 64, 4) if rows <= 256 else (128, 128, 8)
     tiles = triton.cdiv(rows, block_rows) * triton.cdiv(outputs, block_outputs)
-    _linear_w8a8[(tiles,)](
+    launch(
+        _linear_w8a8,
+        tiles,
         codes.contiguous(),
         scale.contiguous(),
         weight.contiguous(),
@@ -34,8 +37,6 @@ def linear_w8a8(codes: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tens
         BLOCK_TERMS=64,
         num_warps=warps,
         num_stages=4,
-        # A fused multiply-add would round once where the reference rounds twice.
-        enable_fp_fusion=False,
     )
     return out
 

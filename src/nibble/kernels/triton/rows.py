@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from nibble.kernels import reference_fused, reference_linear
+from nibble.kernels.triton.launching import launch
 
 # Added to a float32 below 2^22 and taken off again, this rounds half to even, as every float addition does.
 _ROUNDER = tl.constexpr(1.5 * 2**23)
@@ -45,7 +46,7 @@ def _launch(kernel: triton.JITFunction, x: Tensor, *more: Tensor | float) -> tup
     scale = x.new_empty((*x.shape[:-1], 1), dtype=torch.float32)
     block = triton.next_power_of_2(terms)
     warps = min(max(block // 512, 1), 16)  # sixteen values of a thread
-    kernel[(scale.numel(),)](x, codes, scale, *more, terms, BLOCK=block, num_warps=warps, enable_fp_fusion=False)
+    launch(kernel, scale.numel(), x, codes, scale, *more, terms, BLOCK=block, num_warps=warps)
     return codes, scale
 
 
