@@ -1,6 +1,7 @@
 """What the loader hands to training and evaluation."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -19,26 +20,34 @@ class Batch:
     duration_s: float  # speech in this batch
     position: tuple[int, int]  # (epoch, index of this batch in the epoch)
     samples: list[Tensor] | None = None  # (samples,) each, at 16 kHz in [-1, 1]; None unless the loader keeps them
+    # Both lengths as numbers, wherever the tensors are: to read them from a GPU, the CPU would wait for it.
+    frame_counts: list[int] = field(default_factory=list)
+    label_counts: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.frame_counts = self.frame_counts or self.feature_lengths.tolist()
+        self.label_counts = self.label_counts or self.label_lengths.tolist()
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
-        """The same batch with its tensors on `device`; Lightning calls this."""
-        return replace(
-            self,
-            features=self.features.to(device, non_blocking=non_blocking),
-            feature_lengths=self.feature_lengths.to(device, non_blocking=non_blocking),
-            labels=self.labels.to(device, non_blocking=non_blocking),
-            label_lengths=self.label_lengths.to(device, non_blocking=non_blocking),
-        )
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch with its tensors on `device`; Lightning calls this.
+
+        A copy to a GPU from page-locked memory goes on while the CPU does other things.
+        """
+        return self._each(lambda tensor: tensor.to(device, non_blocking=torch.device(device).type == "cuda"))
 
     def pin_memory(self) -> "Batch":
         """The same batch in page-locked memory, from which a GPU copies while it computes; torch calls this."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """The batch with each of its four tensors changed."""
         return replace(
             self,
-            features=self.features.pin_memory(),
-            feature_lengths=self.feature_lengths.pin_memory(),
-            labels=self.labels.pin_memory(),
-            label_lengths=self.label_lengths.pin_memory(),
+            features=change(self.features),
+            feature_lengths=change(self.feature_lengths),
+            labels=change(self.labels),
+            label_lengths=change(self.label_lengths),
         )

@@ -25,19 +25,21 @@ def loss_per_label(model: Transducer, batches: Sequence[Batch]) -> float:
 
 def label_count(batches: Sequence[Batch]) -> int:
     """How many labels the utterances have, at least 1."""
-    return max(1, sum(int(batch.label_lengths.sum()) for batch in batches))
+    return max(1, sum(sum(batch.label_counts) for batch in batches))
 
 
 def one_by_one(batches: Sequence[Batch]) -> Iterator[Batch]:
     """Each utterance as a batch of its own, without padding."""
     for batch in batches:
-        for i, (frames, labels) in enumerate(zip(batch.feature_lengths, batch.label_lengths, strict=True)):
+        for i, (frames, labels) in enumerate(zip(batch.frame_counts, batch.label_counts, strict=True)):
             yield replace(
                 batch,
                 features=batch.features[i : i + 1, :frames],
                 feature_lengths=batch.feature_lengths[i : i + 1],
                 labels=batch.labels[i : i + 1, :labels],
                 label_lengths=batch.label_lengths[i : i + 1],
+                frame_counts=[frames],
+                label_counts=[labels],
                 ids=batch.ids[i : i + 1],
                 texts=batch.texts[i : i + 1],
             )
