@@ -42,6 +42,12 @@ TINY_RUN = [
 ]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Of tests/fuzz."""
+    parser.addoption("--fuzz-cases", type=int, default=200, help="broken files of each kind")
+    parser.addoption("--fuzz-seed", type=int, default=0, help="which ones")
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The packed corpora beside the repository, for the few tests on real speech."""

@@ -1,0 +1,86 @@
+"""The runner sees everything that a file may not do."""
+
+import ctypes
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fuzzing import COMMAND, Kind, run
+
+from nibble.errors import UserError
+
+
+def refuse(_folder: Path) -> None:
+    raise UserError("this is no number; give one")
+
+
+def say_nothing(_folder: Path) -> None:
+    raise UserError("")
+
+
+def raise_something_else(_folder: Path) -> None:
+    raise ValueError("a traceback")
+
+
+def crash(_folder: Path) -> None:
+    ctypes.string_at(0)
+
+
+def leave(_folder: Path) -> None:
+    raise SystemExit(3)
+
+
+def hang(_folder: Path) -> None:
+    time.sleep(60)
+
+
+def fill_memory(_folder: Path) -> None:
+    np.ones(2**29)
+
+
+def execute(_folder: Path) -> None:
+    subprocess.run(COMMAND, shell=True, check=True)
+    raise UserError("too late")
+
+
+def differ(_folder: Path) -> None:
+    assert [1] == [2], "something else was loaded"
+
+
+@pytest.mark.parametrize(
+    ("load", "why"),
+    [
+        (say_nothing, "a message of 0 characters"),
+        (raise_something_else, "ValueError: a traceback"),
+        (crash, "ended the process: SIGSEGV"),
+        (leave, "SystemExit: 3"),
+        (hang, "took longer than 1 s"),
+        (fill_memory, "MemoryError"),
+        (execute, "a command in it was executed"),
+        (differ, "something else was loaded"),
+    ],
+)
+def test_a_case_that_fails_is_named_and_kept_and_the_next_one_is_tried(load, why, tmp_path):
+    def cases(_seed, _count):
+        for number in range(3):
+            yield f"case {number}", lambda folder, number=number: (folder / "file").write_text(str(number))
+
+    def load_one(folder):
+        (load if (folder / "file").read_text() == "1" else refuse)(folder)
+
+    report = run(Kind("some", cases, load_one), tmp_path, count=3, limit_s=1)
+    assert list(report.refused) == ["0: case 0", "2: case 2"]
+    assert list(report.failed) == ["1: case 1"]
+    assert why in report.failed["1: case 1"]
+    assert (tmp_path / "failed/0001/file").read_text() == "1"
+
+
+def test_the_same_seed_gives_the_same_cases(tmp_path):
+    from test_fuzz import KINDS
+
+    for kind in KINDS:
+        names = [[name for name, _ in kind.cases(seed, 20)] for seed in (1, 1, 2)]
+        assert names[0] == names[1] != names[2], kind.name
+        assert all(len(found) == 20 for found in names)
