@@ -222,7 +222,7 @@ def test_the_machine_code_is_what_is_meant(machine_code):
     ("cuda", "available", "version", "message"),
     [
         (None, False, None, "built without CUDA; pytorch.org"),
-        ("13.0", False, None, "no GPU that torch can use"),
+        ("13.0", False, None, "torch can use no GPU here"),
         ("13.0", True, (7, 5), "this GPU is of version 7.5; 8.0"),
         ("13.0", True, (12, 0), None),
     ],

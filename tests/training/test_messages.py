@@ -1,6 +1,7 @@
 """What a run refuses, it refuses before it starts, and says why."""
 
 import errno
+import warnings
 
 import pytest
 import pytorch_lightning as pl
@@ -29,6 +30,51 @@ def test_every_quantized_configuration_covers_the_default_model(make_config):
 def test_a_gpu_that_is_not_there(make_config):
     with pytest.raises(UserError, match=r"hardware=cpu"):
         check_hardware(make_config("hardware=gpu"))
+
+
+def test_a_driver_older_than_torch(make_config, monkeypatch):
+    def unavailable():
+        warnings.warn(
+            "CUDA initialization: The NVIDIA driver on your system is too old (found version 11040).", stacklevel=1
+        )
+        return False
+
+    monkeypatch.setattr(torch.cuda, "is_available", unavailable)
+    with pytest.raises(UserError, match=r"accelerator=gpu.*driver on your system is too old \(found.*hardware=cpu"):
+        check_hardware(make_config("hardware=gpu"))
+
+
+def test_a_gpu_older_than_ampere(make_config, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    with pytest.raises(UserError, match=r"accelerator=gpu.*version 7\.5; 8\.0 \(Ampere\).*hardware=cpu"):
+        check_hardware(make_config("hardware=gpu"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB."),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    ],
+)
+def test_a_batch_that_does_not_fit_into_memory(make_config, monkeypatch, error):
+    def step(*_):
+        raise error
+
+    monkeypatch.setattr(TransducerModule, "loss", step)
+    config = make_config("hardware.batch_duration_s=10", "trainer.accumulate=3")
+    with pytest.raises(UserError, match=r"after 0 steps.*allocate 9.*batch_duration_s=5 trainer\.accumulate=6"):
+        train(config)
+
+
+def test_another_error_of_a_step_is_shown_as_it_is(make_config, monkeypatch):
+    def step(*_):
+        raise RuntimeError("sizes differ")
+
+    monkeypatch.setattr(TransducerModule, "loss", step)
+    with pytest.raises(RuntimeError, match="sizes differ"):
+        train(make_config())
 
 
 def test_a_run_folder_that_cannot_be_made(make_config, tmp_path):

@@ -31,6 +31,7 @@ from nibble.export.checkpoint import bundle_of, latest_run, load_checkpoint, qua
 from nibble.export.fused import fuse
 from nibble.export.loaded import Loaded, float_parameters
 from nibble.export.sherpa import Exported, read_exported
+from nibble.kernels.gpu import missing_gpu
 from nibble.kernels.implementations import used_by
 from nibble.model.decoding import beam, greedy
 from nibble.model.transducer import Transducer
@@ -213,14 +214,13 @@ def choose_device(hardware: HardwareConfig) -> torch.device:
     """The one device to evaluate on.
 
     Raises:
-        UserError: a GPU is asked for and absent.
+        UserError: a GPU is asked for, and there is none that can be used.
     """
     if hardware.accelerator == "cpu" or (hardware.accelerator == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
-    if not torch.cuda.is_available():
+    if (reason := missing_gpu()) is not None:
         raise UserError(
-            f"hardware.accelerator={hardware.accelerator}, but torch {torch.__version__} sees no GPU; "
-            "use hardware=cpu, or check the driver with nvidia-smi"
+            f"hardware.accelerator={hardware.accelerator}: {reason}. Give hardware=cpu, or look at what nvidia-smi says"
         )
     return torch.device("cuda")
 

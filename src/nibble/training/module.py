@@ -19,6 +19,7 @@ from nibble.evaluation.wer import score
 from nibble.model.decoding import greedy
 from nibble.model.fused_loss import fused_transducer_loss
 from nibble.model.loss import transducer_loss
+from nibble.model.subsampling import output_length
 from nibble.model.transducer import Transducer
 from nibble.quant.convert import quantized_modules
 from nibble.quant.norm_decay import norm_decay
@@ -120,8 +121,14 @@ class TransducerModule(pl.LightningModule):
         if self.ctc is not None:
             with torch.autocast(self.device.type, enabled=False):
                 log_probs = self.ctc(encoded.float()).log_softmax(-1).transpose(0, 1)  # (T', B, V)
+                # Lengths as numbers: it would read tensors back from a GPU.
                 ctc = nn.functional.ctc_loss(
-                    log_probs, batch.labels, lengths, batch.label_lengths, reduction="sum", zero_infinity=True
+                    log_probs,
+                    batch.labels,
+                    [output_length(frames) for frames in batch.frame_counts],  # type: ignore[arg-type]
+                    batch.label_counts,  # type: ignore[arg-type]
+                    reduction="sum",
+                    zero_infinity=True,
                 )
             terms["ctc"] = ctc / labels
             loss = loss + self.config.loss.ctc_weight * terms["ctc"]
@@ -191,8 +198,9 @@ class TransducerModule(pl.LightningModule):
         others = [p for p in self.parameters() if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
         betas = (options.betas[0], options.betas[1])
-        # Lightning refuses to clip the gradients of a fused optimizer under autocast.
-        fused = self.trainer.precision == "32-true"
+        # Lightning refuses to clip the gradients of a fused optimizer under autocast. None, unlike False, still lets
+        # torch update all parameters of a GPU with a few kernels.
+        fused = True if self.trainer.precision == "32-true" else None
         optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, betas=betas, fused=fused)
         steps = int(self.trainer.max_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(

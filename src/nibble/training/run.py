@@ -9,9 +9,10 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from filelock import FileLock
-from pytorch_lightning.callbacks import EMAWeightAveraging
+from pytorch_lightning.callbacks.weight_averaging import WeightAveraging
 from pytorch_lightning.loggers import Logger
 from rich.console import Console
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from nibble import processes
 from nibble.config import Config
@@ -35,6 +36,7 @@ from nibble.training.interruption import Interruption
 from nibble.training.logged_result import log_result
 from nibble.training.loggers import build_loggers, check_loggers, finish_loggers
 from nibble.training.module import TransducerModule
+from nibble.training.out_of_memory import out_of_memory
 from nibble.training.progress import TrainingProgress
 from nibble.training.reproducibility import Reproducible
 from nibble.training.resume import resumed
@@ -136,6 +138,8 @@ def fit(config: Config) -> None:
     try:
         trainer = build_trainer(config, folder, checkpoints, max_steps, steps_per_epoch, loggers)
         trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=True)
+    except RuntimeError as error:
+        raise out_of_memory(error, config, module.global_step) or error from error
     except Interrupted as stop:
         console.print(f"stopped by {stop}; saved. To go on:\n  python train.py resume={folder}", highlight=False)
         raise
@@ -163,7 +167,8 @@ def build_trainer(
         Interruption(),
     ]
     if options.ema_decay is not None:
-        callbacks.insert(1, EMAWeightAveraging(decay=options.ema_decay))
+        # Of all parameters at once; Lightning's EMAWeightAveraging goes from one to the next.
+        callbacks.insert(1, WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(options.ema_decay)))
     if options.early_stop_patience is not None:
         callbacks.append(FinalPhaseEarlyStopping(options.early_stop_patience, schedule))
     callbacks.append(Speed())  # the last
