@@ -199,6 +199,6 @@ def test_options_that_make_no_sense(values: dict[str, object], message: str) -> 
 
 def test_a_gpu_that_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="can use no GPU here.*hardware=cpu"):
+    with pytest.raises(UserError, match=r"can use no GPU here.*hardware=cpu"):
         choose_device(HardwareConfig(accelerator="gpu"))
     assert choose_device(HardwareConfig(accelerator="auto")) == torch.device("cpu")
