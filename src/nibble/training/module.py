@@ -26,6 +26,7 @@ from nibble.quant.norm_decay import norm_decay
 from nibble.quant.spec import Precision
 from nibble.training.distillation import Teacher
 from nibble.training.learning_rate import learning_rate_factor
+from nibble.training.skipping import Statistics
 
 MAX_SKIPPED_STEPS = 10  # losses in a row that may be infinite or NaN
 
@@ -55,7 +56,9 @@ class TransducerModule(pl.LightningModule):
         self.ctc = nn.Linear(config.model.width, tokenizer.size) if config.loss.ctc_weight > 0 else None
         self.skipped_in_a_row = 0
         self.skipped_ids: list[str] = []
+        self.step_was_skipped = False  # the last one
         self._skipping = False
+        self._statistics: Statistics | None = None  # before the present step
         self._validation: list[_Validated] = []
 
     def configure_model(self) -> None:
@@ -79,14 +82,17 @@ class TransducerModule(pl.LightningModule):
     def training_step(self, batch: Batch, _index: int) -> Tensor:
         """The mean loss per label: of this batch, or such that its mean over processes is that of all their batches.
 
-        If it isn't finite in one process, all skip the step: its gradients are dropped.
+        If it isn't finite in one process, all skip the step: its gradients are dropped, its statistics taken back.
 
         Raises:
             UserError: ten steps in a row were skipped; the text names the utterances.
         """
+        if self._statistics is None:
+            self._statistics = Statistics(self)
         loss = self.loss(batch)
         finite = bool(torch.isfinite(loss))
         if processes.highest(not finite, self.device):
+            self._statistics.restore()  # at once: what is NaN there would spoil the other batches of this step
             self._skip([] if finite else batch.ids)
             return loss
         self.skipped_in_a_row = 0
@@ -151,11 +157,14 @@ class TransducerModule(pl.LightningModule):
         return "distilled" if self.teacher is not None and self.teacher.teaches(self._precision()) else "qat"
 
     def on_before_optimizer_step(self, _optimizer: torch.optim.Optimizer) -> None:
-        """Leave the weights, and the optimizer's averages, as they are in a step that is skipped."""
-        if self._skipping:
+        """Leave weights, statistics and the optimizer's averages as they are in a step that is skipped."""
+        self.step_was_skipped, self._skipping = self._skipping, False
+        if self.step_was_skipped:
             for parameter in self.parameters():
                 parameter.grad = None
-            self._skipping = False
+            if self._statistics is not None:
+                self._statistics.restore()
+        self._statistics = None
 
     def _skip(self, ids: list[str]) -> None:
         self._skipping = True

@@ -9,10 +9,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from filelock import FileLock
-from pytorch_lightning.callbacks.weight_averaging import WeightAveraging
 from pytorch_lightning.loggers import Logger
 from rich.console import Console
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from nibble import processes
 from nibble.config import Config
@@ -40,6 +38,7 @@ from nibble.training.out_of_memory import out_of_memory
 from nibble.training.progress import TrainingProgress
 from nibble.training.reproducibility import Reproducible
 from nibble.training.resume import resumed
+from nibble.training.skipping import Averages
 from nibble.training.speed import Speed
 
 console = Console(stderr=True)
@@ -167,8 +166,7 @@ def build_trainer(
         Interruption(),
     ]
     if options.ema_decay is not None:
-        # Of all parameters at once; Lightning's EMAWeightAveraging goes from one to the next.
-        callbacks.insert(1, WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(options.ema_decay)))
+        callbacks.insert(1, Averages(options.ema_decay))
     if options.early_stop_patience is not None:
         callbacks.append(FinalPhaseEarlyStopping(options.early_stop_patience, schedule))
     callbacks.append(Speed())  # the last
