@@ -73,5 +73,7 @@ def _linear_w8a8(
     result = sums.to(tl.float32) * tl.load(scale + row, mask=row_held, other=0.0)[:, None]
     result = result * tl.load(weight_scale + output, mask=output_held, other=0.0)[None, :]
     if HAS_BIAS:
+        # For Blackwell, ptxas fuses a product and a sum although told not to; a choice between them keeps them apart.
+        result = tl.where(output_held[None, :], result, 0.0)
         result = result + tl.load(bias + output, mask=output_held, other=0.0)[None, :]
     tl.store(out + row[:, None] * outputs + output[None, :], result, mask=row_held[:, None] & output_held[None, :])

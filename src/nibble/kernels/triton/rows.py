@@ -1,7 +1,11 @@
 """quantize_rows in Triton, alone and at the end of what makes the rows: a layer norm, or SiLU.
 
 A matrix is read and its codes are written, nothing in between: an int8 product is faster than one in bfloat16 only if
-its activations don't pass through memory as floats. One program holds one row in registers.
+its activations don't pass through memory as floats.
+
+A program holds a row of up to `LONGEST` terms in registers. A longer row, such as a convolution's whole utterance, is
+read twice in chunks, each by a program of its own: for its largest magnitude, then for its codes. Kernels are compiled
+for a block size, a power of two, and for whether K is a multiple of 16; a new batch asks for no new one.
 """
 
 import torch
@@ -12,6 +16,9 @@ from torch import Tensor
 from nibble.kernels import reference_fused, reference_linear
 from nibble.kernels.triton.launching import launch
 
+LONGEST = 16_384  # terms; a longer row takes minutes to compile, and its values don't fit in registers
+CHUNK = 4_096  # terms of a longer row that a program reads
+
 # Added to a float32 below 2^22 and taken off again, this rounds half to even, as every float addition does.
 _ROUNDER = tl.constexpr(1.5 * 2**23)
 
@@ -19,46 +26,66 @@ _ROUNDER = tl.constexpr(1.5 * 2**23)
 def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """x (..., K) -> codes int8 (..., K), scale float32 (..., 1)."""
     reference_linear.check_quantize_rows(x)
-    if not x.numel():
-        return reference_linear.quantize_rows(x)
-    return _launch(_quantize_rows, x)
+    return _quantize(x, silu=False)
 
 
 def silu_quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """quantize_rows of SiLU(x), which is not rounded to 16 bits in between."""
     reference_linear.check_quantize_rows(x)
-    if not x.numel():
-        return reference_linear.quantize_rows(x)
-    return _launch(_silu_quantize_rows, x)
+    return _quantize(x, silu=True)
 
 
 def norm_quantize_rows(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """quantize_rows of the layer norm of x (..., K) with weight and bias float32 (K,)."""
     reference_fused.check_norm_quantize_rows(x, weight, bias)
-    if not x.numel():
-        return reference_linear.quantize_rows(x)
-    return _launch(_norm_quantize_rows, x, weight.contiguous(), bias.contiguous(), eps)
-
-
-def _launch(kernel: triton.JITFunction, x: Tensor, *more: Tensor | float) -> tuple[Tensor, Tensor]:
-    x, terms = x.contiguous(), x.shape[-1]
-    codes = torch.empty_like(x, dtype=torch.int8)
-    scale = x.new_empty((*x.shape[:-1], 1), dtype=torch.float32)
-    block = triton.next_power_of_2(terms)
-    warps = min(max(block // 512, 1), 16)  # sixteen values of a thread
-    launch(kernel, scale.numel(), x, codes, scale, *more, terms, BLOCK=block, num_warps=warps)
+    if not x.numel() or x.shape[-1] > LONGEST:  # no network here normalizes a longer row
+        return reference_fused.norm_quantize_rows(x, weight, bias, eps)
+    x, codes, scale = _with_results(x)
+    terms = x.shape[-1]
+    block, warps = _block(terms)
+    given = weight.contiguous(), bias.contiguous(), eps
+    launch(_norm_quantize_rows, scale.numel(), x, codes, scale, *given, terms, BLOCK=block, num_warps=warps)
     return codes, scale
 
 
-@triton.jit
-def _quantize_rows(x: tl.tensor, codes: tl.tensor, scale: tl.tensor, terms: tl.tensor, BLOCK: tl.constexpr):
-    _store_codes(_load_row(x, terms, BLOCK), codes, scale, terms, BLOCK)
+def _quantize(x: Tensor, silu: bool) -> tuple[Tensor, Tensor]:
+    if not x.numel():
+        return reference_linear.quantize_rows(x)
+    x, codes, scale = _with_results(x)
+    rows, terms = scale.numel(), x.shape[-1]
+    block, warps = _block(min(terms, CHUNK if terms > LONGEST else LONGEST))
+    options = {"SILU": silu, "BLOCK": block, "num_warps": warps}
+    if terms <= LONGEST:
+        launch(_quantize_rows, rows, x, codes, scale, terms, **options)
+        return codes, scale
+    chunks = triton.cdiv(terms, CHUNK)
+    largest = torch.zeros(rows, dtype=torch.int32, device=x.device)
+    launch(_largest_of_rows, rows * chunks, x, largest, terms, chunks, **options)
+    launch(_quantize_chunks, rows * chunks, x, codes, scale, largest, terms, chunks, **options)
+    return codes, scale
+
+
+def _with_results(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """x, contiguous, and room for its codes and scales."""
+    x = x.contiguous()
+    return x, torch.empty_like(x, dtype=torch.int8), x.new_empty((*x.shape[:-1], 1), dtype=torch.float32)
+
+
+def _block(terms: int) -> tuple[int, int]:
+    """The block that holds so many terms, and warps for it: sixteen values a thread, in the longest rows 32."""
+    block = triton.next_power_of_2(terms)
+    return block, min(max(block // 512, 1), 16)
 
 
 @triton.jit
-def _silu_quantize_rows(x: tl.tensor, codes: tl.tensor, scale: tl.tensor, terms: tl.tensor, BLOCK: tl.constexpr):
-    row = _load_row(x, terms, BLOCK)
-    _store_codes(row / (1.0 + tl.exp(-row)), codes, scale, terms, BLOCK)
+def _quantize_rows(
+    x: tl.tensor, codes: tl.tensor, scale: tl.tensor, terms: tl.tensor, SILU: tl.constexpr, BLOCK: tl.constexpr
+):
+    row = tl.program_id(0).to(tl.int64)
+    values = _load(x, row, 0, terms, SILU, BLOCK)
+    step = _step(_largest(values))
+    _store_codes(values, step, codes, row, 0, terms, BLOCK)
+    tl.store(scale + row, step)
 
 
 @triton.jit
@@ -72,37 +99,86 @@ def _norm_quantize_rows(
     terms: tl.tensor,
     BLOCK: tl.constexpr,
 ):
+    row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     held = column < terms
-    row = _load_row(x, terms, BLOCK)
+    values = _load(x, row, 0, terms, False, BLOCK)
     # The mean first, then squares of what is left: E[x^2] - E[x]^2 would cancel where the mean is large.
-    centred = tl.where(held, row - tl.sum(row, 0) / terms, 0.0)
+    centred = tl.where(held, values - tl.sum(values, 0) / terms, 0.0)
     variance = tl.sum(centred * centred, 0) / terms
     normed = centred / tl.sqrt(variance + eps)
     normed = normed * tl.load(weight + column, mask=held, other=0.0) + tl.load(bias + column, mask=held, other=0.0)
-    _store_codes(normed, codes, scale, terms, BLOCK)
+    step = _step(_largest(normed))
+    _store_codes(normed, step, codes, row, 0, terms, BLOCK)
+    tl.store(scale + row, step)
+
+
+@triton.jit(do_not_specialize=["chunks"])
+def _largest_of_rows(
+    x: tl.tensor, largest: tl.tensor, terms: tl.tensor, chunks: tl.tensor, SILU: tl.constexpr, BLOCK: tl.constexpr
+):
+    row, chunk = (tl.program_id(0) // chunks).to(tl.int64), tl.program_id(0) % chunks
+    values = _load(x, row, chunk * BLOCK, terms, SILU, BLOCK)
+    tl.atomic_max(largest + row, _largest(values), sem="relaxed")
+
+
+@triton.jit(do_not_specialize=["chunks"])
+def _quantize_chunks(
+    x: tl.tensor,
+    codes: tl.tensor,
+    scale: tl.tensor,
+    largest: tl.tensor,
+    terms: tl.tensor,
+    chunks: tl.tensor,
+    SILU: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    row, chunk = (tl.program_id(0) // chunks).to(tl.int64), tl.program_id(0) % chunks
+    step = _step(tl.load(largest + row))
+    _store_codes(_load(x, row, chunk * BLOCK, terms, SILU, BLOCK), step, codes, row, chunk * BLOCK, terms, BLOCK)
+    tl.store(scale + row, step, mask=chunk == 0)
 
 
 @triton.jit
-def _load_row(x: tl.tensor, terms: tl.tensor, BLOCK: tl.constexpr):
-    """The program's row in float32; beyond K it is zeros."""
-    column = tl.arange(0, BLOCK)
-    start = tl.program_id(0).to(tl.int64) * terms
-    return tl.load(x + start + column, mask=column < terms, other=0.0).to(tl.float32)
+def _load(x: tl.tensor, row: tl.tensor, first: tl.tensor, terms: tl.tensor, SILU: tl.constexpr, BLOCK: tl.constexpr):
+    """BLOCK values of a row from its column `first` on, in float32; beyond K they are zeros."""
+    column = first + tl.arange(0, BLOCK)
+    values = tl.load(x + row * terms + column, mask=column < terms, other=0.0).to(tl.float32)
+    if SILU:
+        values = values / (1.0 + tl.exp(-values))
+    return values
 
 
 @triton.jit
-def _store_codes(row: tl.tensor, codes: tl.tensor, scale: tl.tensor, terms: tl.tensor, BLOCK: tl.constexpr):
-    # As integers: of floats without sign, NaN is above infinity, which is above all numbers. A maximum of floats
-    # would lose a NaN, and with it the sign that a row is bad.
-    largest = tl.max(tl.abs(row).to(tl.int32, bitcast=True), 0).to(tl.float32, bitcast=True)
+def _largest(values: tl.tensor):
+    """The largest magnitude, as the integer that has the bits of that float32.
+
+    Of floats without sign, NaN is above infinity as integers, and that above all numbers. A maximum of floats would
+    lose a NaN, and with it the sign that a row is bad.
+    """
+    return tl.max(tl.abs(values).to(tl.int32, bitcast=True), 0)
+
+
+@triton.jit
+def _step(largest: tl.tensor):
+    """The scale of a row with this largest magnitude."""
     # Division rounded as IEEE says: the plain one may be off in the last bit, and then a code would be.
-    step = tl.div_rn(largest, 127.0)
-    step = tl.where(step == 0.0, 1.0, step)
-    code = tl.div_rn(row, step)
+    step = tl.div_rn(largest.to(tl.float32, bitcast=True), 127.0)
+    return tl.where(step == 0.0, 1.0, step)
+
+
+@triton.jit
+def _store_codes(
+    values: tl.tensor,
+    step: tl.tensor,
+    codes: tl.tensor,
+    row: tl.tensor,
+    first: tl.tensor,
+    terms: tl.tensor,
+    BLOCK: tl.constexpr,
+):
+    code = tl.div_rn(values, step)
     code = tl.minimum(tl.maximum(code, -127.0), 127.0)
     code = (code + _ROUNDER) - _ROUNDER
-    column = tl.arange(0, BLOCK)
-    start = tl.program_id(0).to(tl.int64) * terms
-    tl.store(codes + start + column, code.to(tl.int8), mask=column < terms)
-    tl.store(scale + tl.program_id(0), step)
+    column = first + tl.arange(0, BLOCK)
+    tl.store(codes + row * terms + column, code.to(tl.int8), mask=column < terms)
