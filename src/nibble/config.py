@@ -258,6 +258,7 @@ class HardwareConfig:
     nodes: int = 1  # machines
     strategy: Strategy = Strategy.auto  # of several processes, one a device, each with a batch of batch_duration_s
     precision: str = "32-true"  # of the float parts, as Lightning: 32-true, bf16-mixed
+    compile: bool = False  # torch.compile on what lies between two products; on a GPU, fewer kernels
     threads: int | None = None  # CPU threads; null: torch's choice
     batch_duration_s: float = 60.0  # speech in a batch, per device
     max_batch_utterances: int | None = None  # null: as many as batch_duration_s holds

@@ -1,5 +1,6 @@
 """One Conformer block (Gulati et al., 2020, equation 1)."""
 
+import torch
 from torch import Tensor, nn
 
 from nibble.config import ModelConfig
@@ -23,8 +24,8 @@ class ConformerBlock(nn.Module):
 
     def forward(self, x: Tensor, positions: Tensor, valid: Tensor, past: Past | None = None) -> Tensor:
         """x (B, T, D), positions (left + 2T, D), valid (B, T, 1) -> (B, T, D); a past only where utterances stream."""
-        x = x.add(self.feed_forward1(x, valid), alpha=0.5)
+        x = torch.add(x, self.feed_forward1(x, valid), alpha=0.5)
         x = x + self.attention(x, positions, valid, past)
         x = x + self.convolution(x, valid, past)
-        x = x.add(self.feed_forward2(x, valid), alpha=0.5)
+        x = torch.add(x, self.feed_forward2(x, valid), alpha=0.5)
         return self.norm(x)

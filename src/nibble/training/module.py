@@ -24,6 +24,7 @@ from nibble.model.transducer import Transducer
 from nibble.quant.convert import quantized_modules
 from nibble.quant.norm_decay import norm_decay
 from nibble.quant.spec import Precision
+from nibble.training.compiled import compile_blocks
 from nibble.training.distillation import Teacher
 from nibble.training.learning_rate import learning_rate_factor
 from nibble.training.skipping import Statistics
@@ -72,12 +73,18 @@ class TransducerModule(pl.LightningModule):
                 register_fsdp_forward_method(self, step)
 
     def on_fit_start(self) -> None:
-        """Raise `UserError` if processes that were started one by one write to different folders."""
+        """Compile the blocks if `hardware.compile` says so, now that their layers are prepared.
+
+        Raises:
+            UserError: processes that were started one by one write to different folders.
+        """
         if len(folders := set(processes.gathered(str(Path(self.config.run_dir).resolve())))) > 1:
             raise UserError(
                 f"the processes of this run have different folders, {', '.join(sorted(folders))}; "
                 "give all of them the same hydra.run.dir=DIR"
             )
+        if self.config.hardware.compile:
+            compile_blocks(self.model)
 
     def training_step(self, batch: Batch, _index: int) -> Tensor:
         """The mean loss per label: of this batch, or such that its mean over processes is that of all their batches.
