@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "quant": {"errors", "kernels", "processes", "steady"},
     "data": BASE | {"features", "model.subsampling"},  # how many frames an utterance becomes
     "export": BASE | {"cli", "schema", "provenance", "features", "model", "kernels", "quant", "data"},
-    "evaluation": BASE | {"provenance", "features", "model", "kernels", "quant", "data", "export"},
+    "evaluation": BASE | {"schema", "provenance", "features", "model", "kernels", "quant", "data", "export"},
     "sensitivity": BASE | {"schema", "provenance", "cli", "model", "quant", "data", "export", "evaluation"},
     "wandb_key": {"errors"},
     "training": BASE
@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "options": set(),
     "help": {"options"},
     "cli": BASE | {"help", "sweep", "training.resume"},
-    "sweep": BASE | {"processes", "provenance", "evaluation", "report"},
+    "sweep": BASE | {"schema", "processes", "provenance", "evaluation", "report"},
 }
 
 

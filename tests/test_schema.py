@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import pytest
 
 from nibble.errors import UserError
-from nibble.schema import build
+from nibble.schema import build, parse
 
 
 class Colour(StrEnum):
@@ -28,6 +29,8 @@ class Cart:
     owner: str | None = None
     covered: bool = False
     marks: dict[str, int] = field(default_factory=dict)
+    way: tuple[str, int] = ("", 0)
+    notes: Any = None
     load: str = "???"  # must be given, as OmegaConf writes it
 
 
@@ -38,6 +41,7 @@ def test_what_is_said_and_defaults_for_the_rest():
     cart = build(Cart, {**PLAIN, "wheels": [{"size": 2}, {"size": 0.5, "spokes": 3}], "colour": "blue", "owner": None})
     assert cart == Cart("a", [Wheel(2.0), Wheel(0.5, 3)], Colour.blue, load="hay")
     assert type(cart.wheels[0].size) is float
+    assert build(Cart, {**PLAIN, "way": ["b", 3], "notes": [{}]}) == Cart("a", load="hay", way=("b", 3), notes=[{}])
     assert build(Cart, {**PLAIN, "marks": {"b": 3}, "owner": "c", "covered": True}).marks == {"b": 3}
 
 
@@ -59,12 +63,35 @@ def test_what_is_said_and_defaults_for_the_rest():
         ({**PLAIN, "colour": "green"}, "colour is 'green'; give one of red, blue"),
         ({**PLAIN, "owner": ["x"]}, r"owner is \['x'\]; give a text"),
         ({**PLAIN, "marks": {"b": "x"}}, r"marks\['b'\] is 'x'; give a whole number"),
+        ({**PLAIN, "way": ["b"]}, r"way is \['b'\]; give 2 values"),
+        ({**PLAIN, "way": ["b", 1.5]}, r"way\[1\] is 1.5; give a whole number"),
+        ({**PLAIN, "way": "b1"}, r"way is 'b1'; give a list"),
         ({**PLAIN, "x" * 10_000: 1}, r"no option '[^']{60}'; nearest"),
     ],
 )
 def test_what_is_refused(values, message):
     with pytest.raises(UserError, match=message):
         build(Cart, values, "the cart")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "Expecting value"),
+        (b"[" * 100_000, "nested too deep"),
+        (b"[" * 150 + b"]" * 150, "nested too deep"),  # json.loads takes it, and what prints it may not
+        (b'{"a": 1, "a": 2}', "'a' stands in it twice"),
+        (b'{"a": NaN}', "NaN is no number in JSON"),
+        (b"1e999", "a number in it is too large"),
+        (b"9" * 5_000, "Exceeds the limit"),
+        (b'{"\\ud800": 1}', r"'\\ud800' is half of a character"),
+        (b'"\xff"', "'utf-8' codec can't decode byte 0xff"),
+        (b"\xef\xbb\xbf{}", "BOM"),
+    ],
+)
+def test_what_no_json_of_ours_is(content, message):
+    with pytest.raises(UserError, match=message):
+        parse(content)
 
 
 def test_nothing_in_a_text_is_evaluated(monkeypatch):

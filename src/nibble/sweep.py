@@ -4,7 +4,6 @@ Hydra's launchers may run a job in this process, in others or on other machines.
 jobs.jsonl in the folder of the sweep, and who started the sweep reads them there.
 """
 
-import json
 import os
 import shlex
 import sys
@@ -28,6 +27,7 @@ from nibble.config import typed
 from nibble.errors import UserError
 from nibble.evaluation import records, run_file
 from nibble.evaluation.records import Record
+from nibble.schema import build_lines
 
 FILE = "jobs.jsonl"
 
@@ -133,9 +133,7 @@ def run(main: Callable[[], Any], folder: Path) -> int:
 
 def read(folder: Path) -> list[Job]:
     """What became of each job of the sweep in `folder`, by number; none may have begun."""
-    path = folder / FILE
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    jobs = [Job(**{**values, "state": State(values["state"])}) for values in map(json.loads, lines)]
+    jobs = build_lines(Job, folder / FILE, "a job of a sweep", "delete that line")
     return sorted({job.number: job for job in jobs}.values(), key=lambda job: job.number)
 
 

@@ -50,7 +50,7 @@ def test_round_trip_and_order_of_fields(tmp_path: Path) -> None:
 
 
 def add_many(path: Path, seed: int) -> None:
-    for number in range(30):
+    for number in range(1, 31):
         append(path, replace(RECORD, seed=seed, parameters=number))
 
 
@@ -63,7 +63,7 @@ def test_processes_that_add_at_once_lose_nothing(tmp_path: Path) -> None:
     for process in processes:
         process.join()
     found = [(record.seed, record.parameters) for record in read(path)]
-    assert sorted(found) == [(seed, number) for seed in range(4) for number in range(30)]
+    assert sorted(found) == [(seed, number) for seed in range(4) for number in range(1, 31)]
 
 
 def test_the_same_record_is_added_once(tmp_path: Path) -> None:
@@ -92,6 +92,26 @@ def test_a_full_disk() -> None:
         append(Path("/dev/full"), RECORD)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"wer": "0.25"}, "wer is '0.25'; give a number"),
+        ({"seed": None}, "seed is None; give a whole number"),
+        ({"utterance_errors": [["a", 1]]}, r"utterance_errors\[0\] is \['a', 1\]; give 3 values"),
+        ({"utterance_errors": [["a", -1, 2]]}, "utterance 'a' has -1 errors in 2 words"),
+        ({"parameters": 0}, "parameters is 0, which is less than 1"),
+        ({"method": "magic"}, "method is 'magic'; give one of float, ptq"),
+        ({"backend": "native"}, "backend is 'native'; it ends with how labels were found"),
+        ({"sead": 1}, "no option 'sead'; nearest: seed"),
+    ],
+)
+def test_a_line_with_a_value_that_cannot_be(tmp_path: Path, change: dict, message: str) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text(json.dumps({**json.loads(json.dumps(asdict(RECORD))), **change}) + "\n")
+    with pytest.raises(UserError, match=f"r.jsonl, line 1 is not a record of this version: {message}.*; delete that"):
+        read(path)
+
+
 def test_messages_of_read(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     with pytest.raises(UserError, match=r"no records at .*evaluate\.py"):
@@ -99,7 +119,7 @@ def test_messages_of_read(tmp_path: Path) -> None:
     append(path, RECORD)
     with path.open("a") as file:
         file.write('{"wer": ')
-    with pytest.raises(UserError, match="line 2 is not JSON"):
+    with pytest.raises(UserError, match=r"line 2 is not a record of this version: .*; delete that line"):
         read(path)
     path.write_text('{"wer": 0.1}\n')
     with pytest.raises(UserError, match="line 1 is not a record of this version"):

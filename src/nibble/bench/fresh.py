@@ -14,7 +14,7 @@ from nibble import cli
 from nibble.config import Config
 from nibble.data.tokenizer import Tokenizer, train_tokenizer
 from nibble.export.checkpoint import quantize
-from nibble.export.loaded import Loaded, float_model
+from nibble.export.loaded import Loaded, Method, float_model
 from nibble.quant.spec import Precision
 
 _WORDS = 5_000  # different ones in the generated text
@@ -41,7 +41,7 @@ def fresh_model(model: str, quant: str, tokenizer: Tokenizer) -> Loaded:
         precision=Precision.float,
         corpus="generated",
         step=0,
-        method="float",
+        method=Method.float,
         frozen=False,
     )
     return quantize(floating, config.quant)

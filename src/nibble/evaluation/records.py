@@ -3,12 +3,20 @@
 import fcntl
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+import re
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from nibble.errors import UserError
+from nibble.export.loaded import Method
+from nibble.schema import build, build_lines
+
+_AT_LEAST = {  # what a table divides by, and what counts
+    **dict.fromkeys(("parameters", "reference_words", "bundle_bytes", "float32_bytes", "threads"), 1),
+    **dict.fromkeys(("wer", "substitutions", "deletions", "insertions", "ratio", "rtf"), 0),
+}
+_MOST_WORDS = 2**31  # in an utterance: sums stay within 64 bits
 
 
 @dataclass(frozen=True)
@@ -21,9 +29,7 @@ class Record:
     model: str
     parameters: int  # of the float transducer, without parts that exist in training only
     quant: str
-    # float; not trained at this precision: ptq (rounded), gptq (rounded with GPTQ);
-    # trained at it: qat, distilled (with a teacher), shared (one run for several precisions)
-    method: str
+    method: Method
     seed: int
     wer: float  # a fraction: 0.05 is 5 %
     substitutions: int
@@ -44,10 +50,20 @@ class Record:
     command: str
     config_hash: str
 
+    def __post_init__(self) -> None:
+        for name, least in _AT_LEAST.items():
+            if getattr(self, name) < least:
+                raise UserError(f"{name} is {getattr(self, name)}, which is less than {least}")
+        for id_, errors, words in self.utterance_errors:
+            if not (0 <= errors < _MOST_WORDS and 0 <= words < _MOST_WORDS):
+                raise UserError(f"utterance {id_!r:.60} has {errors} errors in {words} words")
+        if not re.fullmatch(r".*\b(greedy|beam[1-9]\d{0,5})", self.backend):
+            raise UserError(f"backend is {self.backend!r:.60}; it ends with how labels were found: greedy or beam8")
+
     @property
     def trained(self) -> bool:
         """Whether the weights were trained at this precision; else they are a float run's."""
-        return self.method not in ("ptq", "gptq")
+        return self.method not in (Method.ptq, Method.gptq)
 
 
 def append(path: Path, record: Record) -> None:
@@ -86,9 +102,12 @@ def append_line(path: Path, values: dict[str, Any], cure: str) -> None:
 
 
 def from_plain(values: dict[str, Any]) -> Record:
-    """The inverse of `dataclasses.asdict`, also of what JSON made of it; `values` has all fields and no others."""
-    pairs = [tuple(utterance) for utterance in values["utterance_errors"]]
-    return Record(**{**values, "wer_ci95": tuple(values["wer_ci95"]), "utterance_errors": pairs})
+    """The inverse of `dataclasses.asdict`, also of what JSON made of it.
+
+    Raises:
+        UserError: a value is missing, unknown, of another type, or cannot be.
+    """
+    return build(Record, values)
 
 
 def read(path: Path) -> list[Record]:
@@ -99,17 +118,4 @@ def read(path: Path) -> list[Record]:
     """
     if not path.is_file():
         raise UserError(f"no records at {path}; python evaluate.py checkpoint=RUN adds the first")
-    return list(_records(path))
-
-
-def _records(path: Path) -> Iterator[Record]:
-    names = [field.name for field in fields(Record)]
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            values = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number} is not JSON: {error}; delete that line") from error
-        if not isinstance(values, dict) or set(values) != set(names):
-            wrong = sorted(set(values) ^ set(names)) if isinstance(values, dict) else [type(values).__name__]
-            raise UserError(f"{path}, line {number} is not a record of this version; it differs in {', '.join(wrong)}")
-        yield from_plain(values)
+    return build_lines(Record, path, "a record of this version", "delete that line")

@@ -15,6 +15,7 @@ from nibble.config import Config, plain
 from nibble.errors import UserError
 from nibble.evaluation import records
 from nibble.evaluation.records import Record
+from nibble.schema import build, parse
 
 NAME = "run.json"
 LOCK = ".lock"
@@ -66,17 +67,26 @@ def read(folder: Path) -> RunFile | None:
     if not path.is_file():
         return None
     try:
-        return RunFile(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise UserError(
-            f"{path} is damaged: {error}; delete it: resume={folder} goes by the checkpoint then"
-        ) from error
+        return build(RunFile, parse(path.read_bytes()))
+    except UserError as error:
+        raise _damaged(path, error) from error
 
 
 def record(folder: Path) -> Record | None:
-    """What the run in `folder` was worth; None until it is complete."""
+    """What the run in `folder` was worth; None until it is complete.
+
+    Raises:
+        UserError: run.json is damaged.
+    """
     run = read(folder)
-    return None if run is None or run.record is None else records.from_plain(run.record)
+    try:
+        return None if run is None or run.record is None else records.from_plain(run.record)
+    except UserError as error:
+        raise _damaged(folder / NAME, error) from error
+
+
+def _damaged(path: Path, error: UserError) -> UserError:
+    return UserError(f"{path} is damaged: {error}; delete it: resume={path.parent} goes by the checkpoint then")
 
 
 def find(config: Config, runs: Path = Path("runs")) -> Path | None:

@@ -11,7 +11,7 @@ from typing import Any
 from nibble import provenance
 from nibble.config import Config
 from nibble.errors import UserError
-from nibble.export.loaded import float_parameters, quant_name
+from nibble.export.loaded import Method, float_parameters, quant_name
 from nibble.export.sixteen_bit import sixteen_bit
 from nibble.export.tensors import stored
 from nibble.quant.spec import Precision
@@ -25,12 +25,12 @@ python -m nibble.transcribe model=FOLDER speech.wav
 config.json has a checksum of every file but this page, which may be changed.
 """
 _METHODS = {
-    "float": "not quantized",
-    "ptq": "rounded without training",
-    "gptq": "rounded without training, by GPTQ",
-    "qat": "trained at this precision",
-    "distilled": "trained at this precision, with a float teacher",
-    "shared": "trained together with other precisions",
+    Method.float: "not quantized",
+    Method.ptq: "rounded without training",
+    Method.gptq: "rounded without training, by GPTQ",
+    Method.qat: "trained at this precision",
+    Method.distilled: "trained at this precision, with a float teacher",
+    Method.shared: "trained together with other precisions",
 }
 
 
@@ -85,7 +85,7 @@ def _summary(config: Config, notes: Mapping[str, Any], parameters: int, size: in
         # Of one length for all ratios below 100: a shorter text would make the folder smaller and the ratio larger.
         f"- Size: {size:,} bytes, this page counted; {4 * parameters / size:5.2f} times smaller than its "
         f"{parameters:,} parameters in float32\n"
-        f"- Weights: {precision}, {_METHODS.get(notes['method'], notes['method'])}"
+        f"- Weights: {precision}, {_METHODS[Method(notes['method'])]}"
     )
 
 

@@ -13,7 +13,7 @@ from nibble.config import Config, from_plain
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError, nearest
 from nibble.export.bundle import is_bundle, read_bundle
-from nibble.export.loaded import Loaded, check_state, float_model
+from nibble.export.loaded import Loaded, Method, check_state, float_model
 from nibble.export.sherpa import is_exported
 from nibble.model.transducer import Transducer
 from nibble.quant.convert import prepare, prune, set_precision
@@ -51,7 +51,7 @@ def load_checkpoint(path: Path) -> Loaded:
         tokenizer = Tokenizer(ours["tokenizer"])
         precision, blend = Precision(ours["precision"]), float(ours["blend"])
         corpus, step = str(ours["corpus"]), int(ours["step"])
-        method = str(ours.get("method", "qat"))  # absent before there was another way to train
+        method = Method(ours.get("method", "qat"))  # absent before there was another way to train
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is not a checkpoint of this version of nibble: {type(error).__name__} at {error}"
@@ -65,7 +65,7 @@ def load_checkpoint(path: Path) -> Loaded:
         precision=precision if quantized else Precision.float,
         corpus=corpus,
         step=step,
-        method=method if quantized else "float",
+        method=method if quantized else Method.float,
         frozen=False,
     )
 
@@ -76,9 +76,9 @@ def quantize(loaded: Loaded, quant: QuantConfig) -> Loaded:
     Raises:
         UserError: the model is quantized already, a rule does not fit it, or it was not trained at that precision.
     """
-    if loaded.method == "shared":
+    if loaded.method == Method.shared:
         return _at_trained(loaded, quant)
-    if loaded.method != "float":
+    if loaded.method != Method.float:
         raise UserError(
             f"{loaded.path} is at {loaded.quant} already; leave quant= out, or give a float checkpoint, "
             "such as checkpoints/phase_1_float.ckpt of a staged run"
@@ -95,7 +95,7 @@ def quantize(loaded: Loaded, quant: QuantConfig) -> Loaded:
     set_precision(model, precision)
     prune(model)
     model.eval()
-    return replace(loaded, config=config, model=model, precision=precision, method="ptq")
+    return replace(loaded, config=config, model=model, precision=precision, method=Method.ptq)
 
 
 def _at_trained(loaded: Loaded, quant: QuantConfig) -> Loaded:

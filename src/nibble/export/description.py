@@ -22,8 +22,9 @@ from typing import Any
 from nibble.config import Config, plain
 from nibble.errors import UserError, nearest
 from nibble.export.folder import checksum
+from nibble.export.loaded import Method
 from nibble.quant.spec import Precision
-from nibble.schema import build
+from nibble.schema import build, parse
 
 CHECKED = ("model.safetensors", "tokenizer.model", "tokens.txt")
 _NAME = "config.json"
@@ -39,7 +40,7 @@ class Description:
     format: str
     version: int
     precision: Precision
-    method: str  # as in records
+    method: Method
     corpus: str  # trained on
     step: int
     config: Config
@@ -85,19 +86,12 @@ def _read_json(path: Path) -> dict[str, Any]:
     if size > _MAX_BYTES:
         raise UserError(f"{path} has {size} bytes, and a bundle's has less than {_MAX_BYTES}; copy the bundle again")
     try:
-        said = json.loads(path.read_bytes().decode("utf-8"), parse_constant=_refuse_constant)
-        json.dumps(said)  # what is nested too deep to be written again ends here
-    except RecursionError as error:
-        raise UserError(f"{path} is damaged: it is nested too deep; copy the bundle again") from error
-    except ValueError as error:
+        said = parse(path.read_bytes())
+    except UserError as error:
         raise UserError(f"{path} is damaged: {error}; copy the bundle again") from error
     if not isinstance(said, dict):
         raise UserError(f"{path} is not of a nibble bundle")
     return said
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number in JSON")
 
 
 def _check_files(folder: Path, checksums: Mapping[str, str], said: Mapping[str, Any]) -> None:

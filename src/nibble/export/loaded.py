@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,17 @@ from nibble.quant.low_rank import factorize
 from nibble.quant.spec import Precision
 
 
+class Method(StrEnum):
+    """How weights came to their precision."""
+
+    float = "float"  # not quantized
+    ptq = "ptq"  # a float model's, rounded
+    gptq = "gptq"  # a float model's, rounded by GPTQ
+    qat = "qat"  # trained at it
+    distilled = "distilled"  # trained at it, with a float teacher
+    shared = "shared"  # trained at it and others in one run
+
+
 @dataclass
 class Loaded:
     """What a file held."""
@@ -27,7 +39,7 @@ class Loaded:
     precision: Precision
     corpus: str  # trained on; as in records
     step: int  # optimizer steps done
-    method: str  # as in records
+    method: Method
     frozen: bool  # a bundle's integer weights: they cannot be trained or quantized otherwise
 
     @property

@@ -12,7 +12,7 @@ from nibble.data.progress import track
 from nibble.data.undisturbed import first_utterances, undisturbed
 from nibble.errors import UserError
 from nibble.export.checkpoint import quantize
-from nibble.export.loaded import Loaded
+from nibble.export.loaded import Loaded, Method
 from nibble.model.transducer import Transducer
 from nibble.quant.calibration import second_moments, settle_static_scales
 from nibble.quant.convert import quantized_modules, set_precision
@@ -62,7 +62,7 @@ def quantize_without_training(loaded: Loaded, options: QuantizeConfig, device: t
         moments = second_moments(model, lambda: _run(model, batches, "calibration"))
         set_precision(model, quantized.precision)
         errors = freeze_gptq(model, moments)
-        quantized = replace(quantized, method="gptq")
+        quantized = replace(quantized, method=Method.gptq)
     settle_static_scales(model, lambda: _run(model, batches, "activation scales"))
     model.cpu()
     return PostTraining(quantized, len(batches), errors, [name for name in weights if name not in errors])

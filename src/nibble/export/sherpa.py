@@ -18,9 +18,9 @@ from nibble.config import Config, Encoding, plain
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
 from nibble.export.folder import check_replaceable, checksum, folder_bytes, written_whole
-from nibble.export.loaded import Loaded, quant_name
+from nibble.export.loaded import Loaded, Method, quant_name
 from nibble.quant.spec import Precision
-from nibble.schema import build
+from nibble.schema import build, parse
 
 if TYPE_CHECKING:  # so that reading an export does not need onnx
     from onnx import ModelProto
@@ -41,7 +41,7 @@ class _Description:
     version: int
     encoding: Encoding
     precision: Precision
-    method: str
+    method: Method
     corpus: str
     step: int
     config: Config
@@ -58,7 +58,7 @@ class Exported:
     precision: Precision
     corpus: str
     step: int
-    method: str
+    method: Method
     encoding: Encoding
 
     @property
@@ -110,8 +110,8 @@ def read_exported(folder: Path) -> Exported:
         if not (folder / name).is_file():
             raise UserError(f"{folder} is not a whole export: {name} is missing; {_AGAIN}")
     try:
-        said = build(_Description, json.loads((folder / _NAME).read_text(encoding="utf-8")))
-    except (UserError, ValueError) as error:
+        said = build(_Description, parse((folder / _NAME).read_bytes()))
+    except UserError as error:
         raise UserError(f"{folder / _NAME} is damaged or of another version: {error}; {_AGAIN}") from error
     if (said.format, said.version) != (_FORMAT, _VERSION):
         raise UserError(

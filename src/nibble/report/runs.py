@@ -1,6 +1,5 @@
 """Run folders: what `train.py` left, at or below the paths that a user names."""
 
-import json
 import os
 import shlex
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from omegaconf import OmegaConf
 from nibble.config import Config, from_plain
 from nibble.errors import UserError, nearest
 from nibble.evaluation import run_file
+from nibble.schema import parse
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _is_finished(folder: Path) -> bool:
 def _read(folder: Path, name: str) -> Run:
     described = folder / "bundle" / "config.json"
     try:
-        settings = json.loads(described.read_text(encoding="utf-8"))["config"]
+        settings = parse(described.read_bytes())["config"]
         return Run(folder, name, settings, from_plain(settings), described.stat().st_mtime)
-    except (ValueError, KeyError, TypeError, OSError, UserError) as error:
+    except (KeyError, TypeError, OSError, UserError) as error:
         raise UserError(f"{described} cannot be read: {error}; leave this run out, or train it again") from error

@@ -5,14 +5,15 @@ from dataclasses import dataclass
 
 from nibble.evaluation.records import Record
 from nibble.evaluation.wer import interval, paired_interval
+from nibble.export.loaded import Method
 
 METHODS = {  # of records, in words
-    "float": "",
-    "ptq": "not trained",
-    "gptq": "not trained, GPTQ",
-    "qat": "trained",
-    "distilled": "distilled",
-    "shared": "one run for several precisions",
+    Method.float: "",
+    Method.ptq: "not trained",
+    Method.gptq: "not trained, GPTQ",
+    Method.qat: "trained",
+    Method.distilled: "distilled",
+    Method.shared: "one run for several precisions",
 }
 
 

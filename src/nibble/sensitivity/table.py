@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nibble.errors import UserError
-from nibble.schema import build
+from nibble.schema import build, parse
 from nibble.sensitivity.damage import Damage
 
 _PREFIX = "sensitivity_"
@@ -55,6 +55,6 @@ def read_tables(run: Path) -> list[DamageTable]:
 
 def _read(path: Path) -> DamageTable:
     try:
-        return build(DamageTable, json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, UserError) as error:
+        return build(DamageTable, parse(path.read_bytes()))
+    except (OSError, UserError) as error:
         raise UserError(f"{path} is damaged: {error}; remove it, or run python -m nibble.sensitivity again") from error
