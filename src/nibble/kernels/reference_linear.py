@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nibble.kernels.nibbles import unpack_rows
 from nibble.kernels.reference import check_conv2d, int_conv2d, int_matmul
-from nibble.kernels.rounding import HIGHEST_INT8, to_codes, without_zeros
+from nibble.kernels.rounding import HIGHEST_INT8, divide, to_codes, without_zeros
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 
@@ -25,7 +25,7 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     if not x.numel():
         return values.to(torch.int8).contiguous(), values.new_ones((*x.shape[:-1], 1))
     largest = torch.maximum(values.amax(-1, keepdim=True), values.amin(-1, keepdim=True).neg_())
-    scale = without_zeros(largest.div_(HIGHEST_INT8))
+    scale = without_zeros(divide(largest, HIGHEST_INT8))
     codes = to_codes(values, scale, -HIGHEST_INT8, HIGHEST_INT8)
     return codes.to(torch.int8, memory_format=torch.contiguous_format), scale
 

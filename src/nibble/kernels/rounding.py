@@ -16,6 +16,15 @@ def to_codes(x: Tensor, scale: Tensor, lowest: int, highest: int) -> Tensor:
     return round_half_even(torch.div(x, scale)).clamp_(lowest, highest)
 
 
+def divide(x: Tensor, divisor: float) -> Tensor:
+    """x / divisor in place, rounded once, on every device.
+
+    On CUDA, torch multiplies by the reciprocal of a divisor that is a number, or a scalar on the CPU: the last bit of a
+    scale would not be the CPU's, and then a code would not. It divides by a tensor there.
+    """
+    return x.div_(torch.full((), divisor, dtype=x.dtype, device=x.device) if x.is_cuda else divisor)
+
+
 def round_half_even(x: Tensor) -> Tensor:
     """x rounded to the nearest integers, in place; the even one of two that are as near."""
     return x.round_()

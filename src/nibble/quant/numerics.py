@@ -22,7 +22,7 @@ from torch import Tensor
 
 from nibble.errors import UserError
 from nibble.kernels import ops
-from nibble.kernels.rounding import round_half_even, to_codes, without_zeros
+from nibble.kernels.rounding import divide, round_half_even, to_codes, without_zeros
 from nibble.quant.spec import (
     ActivationGranularity,
     ActivationSpec,
@@ -60,8 +60,9 @@ def absmax_scale(x: Tensor, dims: tuple[int, ...], bits: int, range_: Range) -> 
     above, below = x.amax(dims, keepdim=True), x.amin(dims, keepdim=True)
     if range_ is Range.full:
         # The code -Q-1 has no positive partner: each side of zero is divided by the codes it has.
-        return torch.maximum(above.div_(highest), below.div_(-highest - 1))
-    return torch.maximum(above, below.neg_()).div_(highest + 0.5 if range_ is Range.half_step else highest)
+        return torch.maximum(divide(above, highest), divide(below, -highest - 1))
+    largest = torch.maximum(above, below.neg_())
+    return divide(largest, highest + 0.5 if range_ is Range.half_step else highest)
 
 
 def quantize(x: Tensor, scale: Tensor, bits: int, range_: Range) -> Tensor:
@@ -126,7 +127,7 @@ def weight_scale(slices: Tensor, dims: tuple[int, ...], spec: WeightSpec) -> Ten
     """s: the scale of each slice of a weight over `dims`, as its spec says, before it is rounded for storage."""
     if not spec.symmetric:
         above, below = slices.amax(dims, keepdim=True), slices.amin(dims, keepdim=True)
-        return above.clamp_(min=0).sub_(below.clamp_(max=0)).div_(2**spec.bits - 1)
+        return divide(above.clamp_(min=0).sub_(below.clamp_(max=0)), 2**spec.bits - 1)
     if spec.scale_rule is WeightScale.mean:
         return slices.abs().mean(dims, keepdim=True)
     widest = absmax_scale(slices, dims, spec.bits, spec.range)
@@ -215,7 +216,7 @@ def _check_finite(scale: Tensor, name: str) -> None:
 def static_scale(largest: Tensor, spec: ActivationSpec) -> Tensor:
     """The scale, a scalar, with which `largest` has the highest code; `largest` as it is stored, in float16."""
     divisor = largest_code(spec.bits) + (0.5 if spec.range is Range.half_step else 0.0)
-    return stored(largest) / divisor
+    return divide(stored(largest), divisor)
 
 
 def activation_dims(spec: ActivationSpec, dim: int) -> tuple[int, ...]:
