@@ -184,7 +184,7 @@ class LossConfig:
     """`loss=`: the transducer loss (Graves, 2012), with CTC on the encoder as a training aid."""
 
     ctc_weight: float = 0.0  # 0 for none; the CTC layer exists in training only
-    fused: bool = False  # the joiner a few utterances at a time: the same loss in a fraction of the memory
+    fused: bool = True  # the joiner a few utterances at a time; false: torchaudio's loss, of all logits at once
     norm_decay: float = 0.0  # times the sum of max|w| / rms(w) of quantized weights (RAND, arXiv:2305.15536); 0: none
 
     def __post_init__(self) -> None:

@@ -130,7 +130,7 @@ def test_the_kernel_compiles_and_spills_nothing(tmp_path: Path, disassembled: Ca
 def test_a_gpu_without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("nibble.model.lattice_triton", raising=False)
     monkeypatch.setitem(sys.modules, "nibble.model.lattice_triton", None)
-    with pytest.raises(UserError, match=r"needs Triton on a GPU.*pip install triton, or loss=rnnt"):
+    with pytest.raises(UserError, match=r"needs Triton on a GPU.*pip install triton, or give loss=rnnt_torchaudio"):
         lattice._implementation(SimpleNamespace(is_cuda=True))
 
 

@@ -4,7 +4,10 @@ from functools import cache
 import pytest
 import torch
 from torch import Tensor
+from torchaudio.functional import rnnt_loss
 
+from nibble.errors import UserError
+from nibble.model import loss
 from nibble.model.loss import transducer_loss
 
 
@@ -32,12 +35,12 @@ def test_loss_is_the_sum_over_alignments() -> None:
     logits = torch.randn(4, 6, 4, 5) * 3
     labels = torch.randint(1, 5, (4, 3))
     frames, lengths = torch.tensor([6, 4, 1, 5]), torch.tensor([2, 3, 3, 0])
-    loss = transducer_loss(logits, frames, labels, lengths)
+    found = transducer_loss(logits, frames, labels, lengths)
     want = [
         by_recursion(logits[row, : frames[row], : lengths[row] + 1], labels[row, : lengths[row]].tolist())
         for row in range(4)
     ]
-    assert loss.tolist() == pytest.approx(want, abs=1e-4)
+    assert found.tolist() == pytest.approx(want, abs=1e-4)
 
 
 def test_padding_of_logits_and_labels_is_ignored() -> None:
@@ -65,3 +68,30 @@ def test_half_precision_logits_have_a_float32_loss_under_autocast() -> None:
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, transducer_loss(logits.bfloat16().float(), sizes[0], labels, sizes[1]))
     assert math.isfinite(loss.item())
+
+
+def test_torchaudio_gets_no_lattice_with_a_single_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its CUDA kernel would leave their losses and gradients unwritten."""
+    torch.manual_seed(0)
+    frames, lengths = torch.tensor([6, 1, 4, 1, 5]), torch.tensor([2, 3, 3, 0, 0])
+    logits, labels = torch.randn(5, 6, 4, 5, requires_grad=True), torch.randint(1, 5, (5, 3))
+    want = loss.rnnt_loss(logits, labels.int(), frames.int(), lengths.int(), blank=0, reduction="none")
+    (slopes,) = torch.autograd.grad((want * torch.arange(1, 6)).sum(), logits)
+    seen: list[tuple[list[int], list[int]]] = []
+
+    def torchaudio(logits: Tensor, labels: Tensor, frames: Tensor, lengths: Tensor, **options: object) -> Tensor:
+        seen.append((frames.tolist(), lengths.tolist()))
+        return rnnt_loss(logits, labels, frames, lengths, **options)
+
+    monkeypatch.setattr(loss, "rnnt_loss", torchaudio)
+    found = transducer_loss(logits, frames, labels, lengths)
+    assert seen == [([6, 4], [2, 3])]
+    torch.testing.assert_close(found, want)
+    (gradient,) = torch.autograd.grad((found * torch.arange(1, 6)).sum(), logits)
+    torch.testing.assert_close(gradient, slopes)
+
+
+def test_more_logits_than_torchaudio_counts() -> None:
+    logits = torch.zeros(()).expand(2, 2**14, 2**6, 2**10)  # 2^31, in 4 bytes
+    with pytest.raises(UserError, match=r"at most 2,147,483,647 logits.* 2,147,483,648 \(2 utterances x 16384 frames"):
+        transducer_loss(logits, torch.full((2,), 2**14), torch.ones(2, 2**6 - 1), torch.full((2,), 2**6 - 1))

@@ -6,7 +6,7 @@ from nibble.quant.convert import prepare, quantized_modules, set_precision
 from nibble.quant.spec import ActivationSpec, Precision, QuantConfig, Rule, WeightSpec
 from nibble.sensitivity.damage import lowered, measured_damage
 from nibble.sensitivity.fisher import estimated_damage, squared_gradients, squared_moves
-from nibble.sensitivity.losses import label_count, loss_per_label, one_by_one, utterance_losses
+from nibble.sensitivity.losses import batch_loss, label_count, loss_per_label, one_by_one
 
 
 def test_a_layer_of_zeros_is_not_damaged(loaded, batches):
@@ -29,7 +29,7 @@ def test_measured_damage_is_that_of_one_layer_in_a_float_model(loaded, batches):
 def test_loss_per_label_counts_labels_not_batches(loaded, batches):
     single = list(one_by_one(batches))
     assert [(len(one), one.features.shape[1], one.labels.shape[1]) for one in single] == [(1, 40, 5), (1, 25, 3)] * 2
-    whole = sum(utterance_losses(loaded.model, one).sum().item() for one in single)
+    whole = sum(batch_loss(loaded.model, one).item() for one in single)
     assert loss_per_label(loaded.model, batches) == pytest.approx(whole / 16, rel=1e-4)
     assert label_count([]) == 1
 
@@ -46,7 +46,7 @@ def test_squared_gradients_of_a_linear_model_by_hand():
 
 def test_estimate_of_one_utterance_by_hand(loaded, batches):
     (one,) = list(one_by_one(batches))[:1]
-    utterance_losses(loaded.model, one).sum().backward()
+    batch_loss(loaded.model, one).backward()
     weight = loaded.model.predictor.embedding.weight
     scale = (weight.detach().abs().amax(1, keepdim=True) / 7).half().float()
     moved = weight.detach() - (weight.detach() / scale).round().clamp(-7, 7) * scale

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from nibble import cli
 from nibble.config import Config
 from nibble.errors import UserError
-from nibble.model import fused_loss
+from nibble.model import fused_loss, loss
 from nibble.model.fused_loss import fused_transducer_loss
 from nibble.model.joiner import Joiner
 from nibble.model.loss import transducer_loss
@@ -21,9 +22,9 @@ from nibble.quant.convert import prepare, quantized_modules, set_precision
 from nibble.quant.low_rank import factorize
 from nibble.quant.numerics import Integers, quantize_activation, quantize_weight
 from nibble.quant.spec import ActivationSpec, Precision, WeightSpec
-from nibble.training.distillation import find_teacher
 from nibble.training.run import check_rules, train
 
+LOSSES = [file.stem for file in (cli.conf_dir() / "loss").glob("*.yaml")]
 QUANTS = ["int8", "int4", "int4w", "int4a4", "int2", "int4_asymmetric", "int4_learned", "int4_24"]
 
 
@@ -57,11 +58,11 @@ def both(joiner: Joiner) -> list[tuple[Tensor, dict[str, Tensor]]]:
         lambda joiner, *inputs: transducer_loss(joiner(*inputs), *targets).sum(),
     ]
     found = []
-    for loss, rest in zip(losses, (targets, ()), strict=True):
+    for function, rest in zip(losses, (targets, ()), strict=True):
         torch.manual_seed(2)
         joiner.zero_grad()
         inputs = [x.clone().requires_grad_() for x in (encoded, predicted)]
-        value = loss(joiner, *inputs, *rest)
+        value = function(joiner, *inputs, *rest)
         value.backward()
         gradients = {name: p.grad for name, p in joiner.named_parameters()}
         found.append((value.detach(), {"encoded": inputs[0].grad, "predicted": inputs[1].grad, **gradients}))
@@ -154,31 +155,40 @@ def losses_of(config: Config) -> list[float]:
 def test_a_run_has_the_same_losses(make_config, monkeypatch) -> None:
     at_once(200, monkeypatch)
     options = ["trainer.max_steps=4", "trainer.validate_every_steps=2", "optimizer.warmup_steps=1"]
-    reference = losses_of(make_config("run_dir=runs/reference", *options))
+    reference = losses_of(make_config("run_dir=runs/reference", "loss.fused=false", *options))
     assert len(reference) == 6
     assert reference[-1] < 0.9 * reference[0]
-    assert losses_of(make_config("run_dir=runs/fused", "loss.fused=true", *options)) == pytest.approx(reference, 1e-4)
+    assert losses_of(make_config("run_dir=runs/fused", *options)) == pytest.approx(reference, 1e-4)
 
 
-def test_a_teacher_that_compares_logits(make_config) -> None:
-    with pytest.raises(
-        UserError, match=r"posterior_weight=1 \(distill.teacher=auto\) .*give distill.posterior_weight=0"
-    ):
-        find_teacher(make_config("quant=int2", "loss=rnnt_fused"))
-    assert find_teacher(make_config("quant=int2", "loss=rnnt_fused", "distill.teacher=none")) is None
+def test_which_loss_a_choice_is() -> None:
+    composed = {name: cli.training_config([f"loss={name}", "run_dir=."]).loss for name in LOSSES}
+    assert {name: loss.fused for name, loss in composed.items()} == {
+        "rnnt": True,
+        "rnnt_ctc": True,
+        "rnnt_torchaudio": False,
+    }
 
 
-def test_a_teacher_that_compares_encoders(make_config) -> None:
+@pytest.mark.parametrize(("posterior_weight", "whole"), [(0, 0), (1, 3)])
+def test_only_a_teacher_that_compares_logits_has_them_made(
+    make_config, monkeypatch, posterior_weight: int, whole: int
+) -> None:
+    """Three steps in float, three with the teacher, and the validation."""
     config = make_config(
         "quant=int2",
-        "loss=rnnt_fused",
-        "distill.posterior_weight=0",
+        f"distill.posterior_weight={posterior_weight}",
         "distill.encoder_weight=1",
         "trainer.max_steps=6",
-        "trainer.validate_every_steps=100",
+        "trainer.validate_every_steps=6",
         "schedule.phases=[{at: 0, precision: float}, {at: 0.5, precision: rules}]",
     )
+    made: list[Tensor] = []
+    monkeypatch.setattr(
+        loss, "transducer_loss", lambda logits, *targets: made.append(logits) or transducer_loss(logits, *targets)
+    )
     assert train(config)["method"] == "distilled"
+    assert len(made) == whole
 
 
 @pytest.mark.parametrize(
@@ -192,6 +202,6 @@ def test_an_activation_scale_of_the_whole(make_config, activation: str, message:
     rules = f"{{match: '**', weight: {{bits: 4}}, activation: {activation}}}"
     own = "{match: joiner.output, weight: {bits: 4}, activation: {bits: 8}}"
     with pytest.raises(UserError, match=message):
-        check_rules(make_config("quant=int4", "loss=rnnt_fused", f"quant.rules=[{rules}]"))
-    check_rules(make_config("quant=int4", "loss=rnnt", f"quant.rules=[{rules}]"))
-    check_rules(make_config("quant=int4", "loss=rnnt_fused", f"quant.rules=[{own},{rules}]"))
+        check_rules(make_config("quant=int4", f"quant.rules=[{rules}]"))
+    check_rules(make_config("quant=int4", "loss=rnnt_torchaudio", f"quant.rules=[{rules}]"))
+    check_rules(make_config("quant=int4", f"quant.rules=[{own},{rules}]"))

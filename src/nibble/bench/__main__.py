@@ -3,7 +3,7 @@
 encoder     time of the encoder of conformer_l on one thread, ours and others', in torch and ONNX Runtime; five minutes
 feeding     hours of audio an hour from a loader, and how long a training waits for it; two minutes
 gemm        time of a linear layer of 4-bit weights against float32, int8 and others' int4; three minutes
-loss        memory and time of joiner and transducer loss, rnnt_fused against torchaudio; ten minutes
+loss        memory and time of joiner and transducer loss, fused against torchaudio's; ten minutes
 size        bytes of the bundles of conformer_xs, s, m and l at int4 and int4_24, against float32; about a minute
 streaming   time of a chunk and till the first label, conformer_stream_s and l in sherpa-onnx, one thread; five minutes
 together    training time of one run for several precisions, against a run for each; about a minute

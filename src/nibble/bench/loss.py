@@ -20,7 +20,7 @@ from nibble.model.joiner import Joiner
 from nibble.model.loss import transducer_loss
 
 MODEL = "conformer_l"  # whose joiner it is
-FUSED, REFERENCE = "rnnt_fused", "joiner + torchaudio"
+FUSED, REFERENCE = "fused", "joiner + torchaudio"
 _ROUNDS = 5
 _STEPS = 3  # whose memory is measured: what the allocator holds back in one comes on top in the next
 

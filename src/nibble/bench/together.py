@@ -16,7 +16,7 @@ from nibble.bench.records import Measurement
 from nibble.config import Config
 from nibble.data.progress import track
 from nibble.export.loaded import float_model
-from nibble.model.loss import transducer_loss
+from nibble.model.loss import summed_loss
 from nibble.quant.convert import prepare, set_precision
 from nibble.quant.schedule import drawn_at
 from nibble.quant.spec import Phase, Precision, ScheduleConfig
@@ -90,8 +90,9 @@ def _step_ms(configs: dict[str, Config], states: list[State]) -> dict[State, flo
             model, optimizer = networks[state.quant]
             set_precision(model, state.precision, 0.5 if state.on_ramp else 1.0)
             started = perf_counter()
-            logits, _, lengths = model(*batch)
-            transducer_loss(logits, lengths, *batch[2:]).mean().backward()
+            encoded, lengths = model.encode(*batch[:2])
+            loss, _ = summed_loss(model.joiner, encoded, model.predict(batch[2]), lengths, *batch[2:])
+            (loss / UTTERANCES).backward()
             optimizer.step()
             optimizer.zero_grad()
             times_ms[state].append(1000 * (perf_counter() - started))

@@ -13,8 +13,7 @@ from nibble.bench.timing import in_turns, measurements, torch_threads
 from nibble.config import Config
 from nibble.export.loaded import float_model
 from nibble.kernels import implementations
-from nibble.model.fused_loss import fused_transducer_loss
-from nibble.model.loss import transducer_loss
+from nibble.model.loss import summed_loss
 from nibble.quant.convert import prepare, set_precision
 from nibble.quant.spec import Precision
 
@@ -27,14 +26,16 @@ _FLOAT, _FAKE = "float32", "int4, fake"
 def measure(models: tuple[str, ...] = MODELS, rounds: int = _ROUNDS) -> list[Measurement]:
     """Native against float32 and against fake, and fake against float32.
 
-    With the fused loss on one thread and on all, with torchaudio's on one: it computes on one whatever there are.
+    With the default loss on one thread and on all; with torchaudio's on one, for it computes on one in any case.
     """
     native = f"int4, native ({implementations.used_by('linear_w8a8', 'cpu')})"
     pairs = [(native, _FLOAT), (native, _FAKE), (_FAKE, _FLOAT)]
     found = []
-    for loss, threads in dict.fromkeys([("rnnt_fused", 1), ("rnnt_fused", torch.get_num_threads()), ("rnnt", 1)]):
+    cases = [("rnnt", 1), ("rnnt", torch.get_num_threads()), ("rnnt_torchaudio", 1)]
+    for loss, threads in dict.fromkeys(cases):
         for model in models:
-            case = f"{model}, 4 x 10 s, loss={loss}" + (f", {threads} threads" if threads > 1 else "")
+            name = f"{model}, 4 x 10 s" + ("" if loss == "rnnt" else f", loss={loss}")
+            case = name + (f", {threads} threads" if threads > 1 else "")
             with torch_threads(threads):
                 contenders = {
                     native: _step(_config(model, loss, "int4", "native")),
@@ -65,10 +66,8 @@ def _step(config: Config) -> Callable[[], None]:
     def step() -> None:
         encoded, lengths = model.encode(features, frames)
         predicted = model.predict(labels)
-        if config.loss.fused:
-            loss = fused_transducer_loss(model.joiner, encoded, predicted, lengths, labels, label_counts)
-        else:
-            loss = transducer_loss(model.join(encoded, predicted), lengths, labels, label_counts).sum()
+        targets = lengths, labels, label_counts
+        loss, _ = summed_loss(model.joiner, encoded, predicted, *targets, keep_logits=not config.loss.fused)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

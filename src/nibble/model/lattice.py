@@ -80,7 +80,9 @@ def _implementation(x: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     try:
         from nibble.model import lattice_triton
     except ImportError as error:
-        raise UserError(f"loss.fused=true needs Triton on a GPU ({error}); pip install triton, or loss=rnnt") from error
+        raise UserError(
+            f"the transducer loss needs Triton on a GPU ({error}); pip install triton, or give loss=rnnt_torchaudio"
+        ) from error
     return lattice_triton.path_sums
 
 

@@ -32,7 +32,8 @@ _EXPLAINED = {
     ),
     "loss": (
         "Forward and backward pass of the joiner of conformer_l and the transducer loss, in float32; all utterances "
-        "are equally long. `loss=rnnt_fused` against the joiner's logits in torchaudio's loss (`loss=rnnt`). "
+        "are equally long. The fused loss, the default, against the joiner's logits in torchaudio's "
+        "(`loss=rnnt_torchaudio`). "
         "**memory**: how far that of a process of their own rises in three steps. **ratio**: contender over baseline."
     ),
     "size": (
@@ -52,7 +53,8 @@ _EXPLAINED = {
     ),
     "train_step": (
         "Time of one step of training, forward, backward and optimizer: four utterances of ten seconds with forty "
-        "labels of 1024. `loss=rnnt` is torchaudio's, on one thread. **ratio**: contender over baseline, "
+        "labels of 1024. The fused loss is the default (older records call it `loss=rnnt_fused`); torchaudio's, on one "
+        "thread, is `loss=rnnt_torchaudio` (in older records `loss=rnnt`). **ratio**: contender over baseline, "
         "the median over rounds, of CPU time; on several threads, of wall time."
     ),
 }

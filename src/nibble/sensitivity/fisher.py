@@ -18,7 +18,7 @@ from nibble.data.progress import track
 from nibble.export.loaded import Loaded
 from nibble.quant.convert import quantized_modules
 from nibble.sensitivity.damage import Damage, lowered
-from nibble.sensitivity.losses import label_count, one_by_one, utterance_losses
+from nibble.sensitivity.losses import batch_loss, label_count, one_by_one
 
 
 def estimated_damage(loaded: Loaded, bits: Sequence[int], batches: Sequence[Batch]) -> Damage:
@@ -30,7 +30,7 @@ def estimated_damage(loaded: Loaded, bits: Sequence[int], batches: Sequence[Batc
         batches: on the device of the model.
     """
     utterances = track(one_by_one(batches), "gradients", sum(map(len, batches)))
-    squares = squared_gradients(loaded.model, (utterance_losses(loaded.model, one).sum() for one in utterances))
+    squares = squared_gradients(loaded.model, (batch_loss(loaded.model, one) for one in utterances))
     damage: Damage = {}
     for width in bits:
         for name, moved in squared_moves(loaded.model, lowered(loaded, width).model).items():

@@ -1,4 +1,4 @@
-"""The transducer loss of single utterances and of many."""
+"""The transducer loss of batches, and of the utterances in them one by one."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -7,20 +7,22 @@ import torch
 from torch import Tensor
 
 from nibble.data.batch import Batch
-from nibble.model.loss import transducer_loss
+from nibble.model.loss import summed_loss
 from nibble.model.transducer import Transducer
 
 
-def utterance_losses(model: Transducer, batch: Batch) -> Tensor:
-    """Negative log-probability of the labels of each utterance, in nats: (B,)."""
-    logits, _, lengths = model(batch.features, batch.feature_lengths, batch.labels, batch.label_lengths)
-    return transducer_loss(logits, lengths, batch.labels, batch.label_lengths)
+def batch_loss(model: Transducer, batch: Batch) -> Tensor:
+    """Negative log-probability of the labels, summed over utterances, in nats: a scalar."""
+    encoded, lengths = model.encode(batch.features, batch.feature_lengths)
+    predicted = model.predict(batch.labels)
+    loss, _ = summed_loss(model.joiner, encoded, predicted, lengths, batch.labels, batch.label_lengths)
+    return loss
 
 
 @torch.no_grad()
 def loss_per_label(model: Transducer, batches: Sequence[Batch]) -> float:
     """The loss of all utterances in nats, divided by their labels."""
-    return sum(float(utterance_losses(model, batch).sum()) for batch in batches) / label_count(batches)
+    return sum(float(batch_loss(model, batch)) for batch in batches) / label_count(batches)
 
 
 def label_count(batches: Sequence[Batch]) -> int:

@@ -165,12 +165,6 @@ def find_teacher(config: Config) -> Teacher | None:
         choice = "self" if float_first and low and not together else "none"
     if choice == "none":
         return None
-    if config.loss.fused and config.distill.posterior_weight:
-        raise UserError(
-            f"distill.posterior_weight={config.distill.posterior_weight:g} (distill.teacher={config.distill.teacher}) "
-            "compares logits, which loss.fused=true does not keep; give distill.posterior_weight=0, "
-            "distill.teacher=none or loss.fused=false"
-        )
     if choice == "self" and Precision.float in together:
         return FloatBranch(config)
     if not config.quant.rules:

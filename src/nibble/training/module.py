@@ -17,8 +17,7 @@ from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
 from nibble.evaluation.wer import score
 from nibble.model.decoding import greedy
-from nibble.model.fused_loss import fused_transducer_loss
-from nibble.model.loss import transducer_loss
+from nibble.model.loss import summed_loss
 from nibble.model.subsampling import output_length
 from nibble.model.transducer import Transducer
 from nibble.quant.convert import quantized_modules
@@ -115,22 +114,22 @@ class TransducerModule(pl.LightningModule):
         encoded, lengths = self.model.encode(batch.features, batch.feature_lengths)
         predicted = self.model.predict(batch.labels)
         targets = lengths, batch.labels, batch.label_lengths
-        if self.config.loss.fused:
-            logits = None
-            total = fused_transducer_loss(self.model.joiner, encoded, predicted, *targets)
-        else:
-            logits = self.model.join(encoded, predicted)
-            total = transducer_loss(logits, *targets).sum()
+        taught = self.training and self.teacher is not None and self.teacher.teaches(self._precision())
+        compared = taught and self.config.distill.posterior_weight > 0
+        total, logits = summed_loss(
+            self.model.joiner, encoded, predicted, *targets, keep_logits=compared or not self.config.loss.fused
+        )
         labels = batch.label_lengths.sum()
         if self.training:
             labels = processes.total(labels) / processes.count()
         labels = labels.clamp(min=1)
         loss = total / labels
         terms = {"transducer": loss}
-        if self.training and self.teacher is not None and self.teacher.teaches(self._precision()):
-            taught, teaching = self.teacher.losses(batch, self.model, logits, encoded, lengths)
-            terms |= teaching
-            loss = loss + taught
+        if taught:
+            assert self.teacher is not None
+            teaching, taught_terms = self.teacher.losses(batch, self.model, logits, encoded, lengths)
+            terms |= taught_terms
+            loss = loss + teaching
         if self.ctc is not None:
             with torch.autocast(self.device.type, enabled=False):
                 log_probs = self.ctc(encoded.float()).log_softmax(-1).transpose(0, 1)  # (T', B, V)
