@@ -6,18 +6,19 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "nibble"
-BASE = {"errors", "config"}
+BASE = {"errors", "config", "writing"}
 MAY_IMPORT = {
     "errors": set(),
     "schema": {"errors"},
     "provenance": set(),
     "processes": set(),
     "steady": set(),
+    "writing": set(),
     # The options of quantization are plain data, defined in their own room.
     "config": {"errors", "schema", "quant.spec"},
     "features": BASE,
     "model": BASE | {"processes", "steady"},
-    "kernels": {"errors"},
+    "kernels": {"errors", "writing"},
     "info": {"errors", "provenance", "kernels"},
     "quant": {"errors", "kernels", "processes", "steady"},
     "data": BASE | {"features", "model.subsampling"},  # how many frames an utterance becomes
@@ -34,7 +35,7 @@ MAY_IMPORT = {
     "report": BASE
     | {"bench", "features", "model", "kernels", "quant", "data", "export", "evaluation", "transcribe", "provenance"}
     | {"schema", "sensitivity"},  # reads the tables that it writes
-    "dashboard": {"errors", "wandb_key"},
+    "dashboard": {"errors", "wandb_key", "writing"},
     "transcribe": BASE | {"features", "model", "data", "export"},
     "quantize": BASE | {"export", "evaluation", "cli"},
     "options": set(),

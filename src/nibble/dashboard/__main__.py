@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from nibble.errors import UserError
 from nibble.wandb_key import check_wandb_key
+from nibble.writing import write_text
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
@@ -45,8 +46,7 @@ def write(path: Path) -> None:
     """
     definition = _workspace("ENTITY", "PROJECT")._spec["spec"]  # the package has no public way to it
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(definition, indent=1) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(definition, indent=1) + "\n")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; give another --output FILE") from error
 

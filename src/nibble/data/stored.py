@@ -1,7 +1,6 @@
 """Log-mel features computed once and kept on disk."""
 
 import hashlib
-import os
 from pathlib import Path
 
 from lhotse import CutSet, NumpyFilesWriter
@@ -9,6 +8,7 @@ from lhotse import CutSet, NumpyFilesWriter
 from nibble.config import FeatureConfig
 from nibble.data.audio import fingerprint
 from nibble.features import fbank
+from nibble.writing import whole_file
 
 
 def with_stored_features(cuts: CutSet, config: FeatureConfig, folder: Path) -> CutSet:
@@ -21,7 +21,6 @@ def with_stored_features(cuts: CutSet, config: FeatureConfig, folder: Path) -> C
         made = cuts.compute_and_store_features(
             extractor, storage_path=store, storage_type=NumpyFilesWriter, progress_bar=True
         )
-        partial = store / f"{os.getpid()}-cuts.jsonl.gz"
-        made.to_file(partial)
-        partial.replace(manifest)
+        with whole_file(manifest) as path:
+            made.to_file(path)
     return CutSet.from_file(manifest).to_eager()

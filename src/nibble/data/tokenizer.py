@@ -6,7 +6,6 @@ begins with U+2581, which `decode` turns into a space.
 
 import hashlib
 import io
-import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import sentencepiece
 
 from nibble.config import Tokens
 from nibble.errors import UserError
+from nibble.writing import whole_file
 
 BLANK = 0
 UNKNOWN = 1
@@ -118,10 +118,8 @@ def train_tokenizer(texts: Iterable[str], tokens: Tokens, vocabulary_size: int, 
         )
     except RuntimeError as error:
         raise UserError(_too_large(vocabulary_size, str(error))) from error
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    partial = cached.with_suffix(f".{os.getpid()}.partial")
-    partial.write_bytes(model.getvalue())
-    partial.replace(cached)
+    with whole_file(cached) as path:
+        path.write_bytes(model.getvalue())
     return Tokenizer(model.getvalue())
 
 

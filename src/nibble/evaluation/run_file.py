@@ -1,7 +1,6 @@
 """run.json of a run folder: which run lives there and, once it is complete, what it was worth."""
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +15,7 @@ from nibble.errors import UserError
 from nibble.evaluation import records
 from nibble.evaluation.records import Record
 from nibble.schema import build, parse
+from nibble.writing import write_text
 
 NAME = "run.json"
 LOCK = ".lock"
@@ -130,10 +130,8 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 def _write(folder: Path, run: RunFile) -> None:
-    partial = folder / f"{NAME}.{os.getpid()}.partial"
     try:
-        partial.write_text(json.dumps(asdict(run), ensure_ascii=False, indent=1), encoding="utf-8")
-        partial.replace(folder / NAME)
+        write_text(folder / NAME, json.dumps(asdict(run), ensure_ascii=False, indent=1))
     except OSError as error:
         raise UserError(
             f"cannot write {folder / NAME}: {error.strerror}. Free space or permit writing there"

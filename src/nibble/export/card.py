@@ -15,6 +15,7 @@ from nibble.export.loaded import Method, float_parameters, quant_name
 from nibble.export.sixteen_bit import sixteen_bit
 from nibble.export.tensors import stored
 from nibble.quant.spec import Precision
+from nibble.writing import write_text
 
 CARD = "README.md"
 _USE = """\
@@ -62,8 +63,7 @@ def write_card(
     Raises:
         UserError: the disk is full, or writing is not allowed there.
     """
-    (folder / CARD).unlink(missing_ok=True)
-    others = sum(file.stat().st_size for file in folder.iterdir())
+    others = sum(file.stat().st_size for file in folder.iterdir() if file.name != CARD)
     said = [_origin(config, notes), _what_is_in_16_bits(folder), _USE]
     parameters = float_parameters(config, vocabulary_size)
     size, found = 0, others
@@ -72,7 +72,7 @@ def write_card(
         text = "\n".join([_summary(config, notes, parameters, size, measured), *said])
         found = others + len(text.encode())
     try:
-        (folder / CARD).write_text(text, encoding="utf-8")
+        write_text(folder / CARD, text)
     except OSError as error:
         raise UserError(f"{folder / CARD} cannot be written: {error.strerror}; free space") from error
 

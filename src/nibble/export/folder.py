@@ -1,8 +1,6 @@
 """A folder that is written whole or not at all, and replaces only one of its kind."""
 
 import hashlib
-import os
-import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +8,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from nibble.errors import UserError
+from nibble.writing import clear, whole_folder
 
 
 @contextmanager
@@ -20,22 +19,18 @@ def written_whole(folder: Path, kind: str) -> Iterator[Path]:
         UserError: the disk is full, or writing is not allowed there. The text calls the folder a `kind`.
     """
     folder = folder.absolute()
-    partial = folder.parent / f".{folder.name}.{os.getpid()}.partial"
     try:
-        partial.mkdir(parents=True)
-        yield partial
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        with whole_folder(folder) as partial:
+            yield partial
     except (OSError, SafetensorError) as error:
         raise UserError(f"the {kind} {folder} cannot be written: {error}; free space or give another folder") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def check_replaceable(folder: Path, files: Collection[str], kind: str) -> None:
     """Raise `UserError` unless `folder` is new, empty, or holds no other files than `files`, those of `kind`."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; give an empty or new folder")
+    clear(folder)
     others = sorted({file.name for file in folder.iterdir()} - set(files)) if folder.exists() else []
     if others:
         raise UserError(

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from nibble.errors import UserError
+from nibble.writing import whole_file
 
 CURE = "make kernels"
 CHECKS = Path(__file__).resolve().with_name("checks.h")
@@ -64,8 +65,7 @@ def put(linked: Path, library: Path) -> None:
         UserError: the folder cannot be written.
     """
     try:
-        partial = library.with_suffix(f".{os.getpid()}")
-        shutil.copy(linked, partial)
-        partial.replace(library)
+        with whole_file(library) as path:
+            shutil.copy(linked, path)
     except OSError as error:
         raise UserError(f"cannot write {library}: {error.strerror}; install with pip install -e .") from error

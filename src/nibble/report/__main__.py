@@ -17,6 +17,7 @@ from nibble.report.formats import Format, written
 from nibble.report.gathering import gather
 from nibble.report.page.contents import collect
 from nibble.report.page.writing import render
+from nibble.writing import write_text
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,7 +58,7 @@ def report(options: argparse.Namespace) -> None:
     else:
         text = render(comparison, collect(comparison, options.utterances), notes)
     output: Path = options.output or _common(options.runs) / "report.html"
-    output.write_text(text, encoding="utf-8")
+    write_text(output, text)
     print(f"{output}: {output.stat().st_size:,} bytes")
 
 

@@ -9,6 +9,7 @@ from nibble.evaluation.records import Record, read
 from nibble.report import benchmarks, published
 from nibble.report.precisions import summary
 from nibble.report.results import render
+from nibble.writing import write_text
 
 BEGIN, END = "<!-- results: written by make results -->", "<!-- end of results -->"
 
@@ -40,7 +41,7 @@ def write_documents(
         documents[readme] = with_tables(readme.read_text(encoding="utf-8"), summary(_compared(records)))
     for path, text in documents.items():
         if not check:
-            path.write_text(text, encoding="utf-8")
+            write_text(path, text)
         elif not path.is_file() or path.read_text(encoding="utf-8") != text:
             raise UserError(f"{path} is not what {records_file} and {benchmarks_file} say; make results")
 

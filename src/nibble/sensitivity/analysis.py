@@ -20,6 +20,7 @@ from nibble.sensitivity.picture import draw
 from nibble.sensitivity.rules import as_yaml
 from nibble.sensitivity.speech import read_batches
 from nibble.sensitivity.table import DamageTable, write_table
+from nibble.writing import write_text
 
 
 @dataclass
@@ -85,7 +86,7 @@ def _assign(found: Analysis, loaded: Loaded, options: SensitivityConfig, file: P
         f"{assigned_bytes(loaded, found.assignment, options.name):,} bytes in the bundle"
     )
     try:
-        file.write_text(as_yaml(quant, [provenance.command(), found.prediction]), encoding="utf-8")
+        write_text(file, as_yaml(quant, [provenance.command(), found.prediction]))
     except OSError as error:
         raise UserError(f"cannot write {file}: {error.strerror}; choose another with output=FILE") from error
     found.written.append(file)

@@ -7,6 +7,7 @@ from pathlib import Path
 from nibble.errors import UserError
 from nibble.schema import build, parse
 from nibble.sensitivity.damage import Damage
+from nibble.writing import write_text
 
 _PREFIX = "sensitivity_"
 
@@ -38,7 +39,7 @@ def write_table(table: DamageTable, run: Path) -> Path:
     """
     path = run / f"{_PREFIX}{table.name}.json"
     try:
-        path.write_text(json.dumps(asdict(table), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(asdict(table), indent=1, allow_nan=False) + "\n")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; permit writing there, or analyse a copy") from error
     return path
