@@ -13,6 +13,7 @@ from nibble import processes
 from nibble.errors import UserError
 from nibble.kernels import ops
 from nibble.kernels.nibbles import pack_rows
+from nibble.quant.finite import require_finite
 from nibble.quant.last_codes import codes_of
 from nibble.quant.noise import with_noise
 from nibble.quant.numerics import (
@@ -192,7 +193,10 @@ class QuantizedLayer(nn.Module):
         spec = self.weight_spec
         assert spec is not None
         what = f"{self.layer_name}.{name}"
-        return made_once((self, name), lambda: quantize_weight(self._pruned(name), spec, what, self._log_scale(name)))
+        return made_once(
+            (self, name, self.precision),
+            lambda: quantize_weight(self._pruned(name), spec, what, self._log_scale(name)),
+        )
 
     def _pruned(self, name: str) -> Tensor:
         """The weight with zeros where its mask says; without a gradient."""
@@ -281,12 +285,15 @@ class QuantizedLayer(nn.Module):
         largest = self.get_buffer("activation_max")
         if self.training and x.numel() and not self.scales_frozen:
             self._follow(largest, x.detach())
-        if not largest:
-            raise UserError(
-                f"{self.layer_name}: its static activation scale was never calibrated; train at this precision, "
-                "or calibrate with python -m nibble.quantize"
-            )
-        return inside_clip(x, largest), *quantize_activation(x, dims, spec, self.layer_name, largest)
+        codes, scale = quantize_activation(x, dims, spec, self.layer_name, largest)
+        require_finite(largest.reciprocal(), self._uncalibrated)
+        return inside_clip(x, largest), codes, scale
+
+    def _uncalibrated(self) -> str:
+        return (
+            f"{self.layer_name}: its static activation scale was never calibrated; train at this precision, "
+            "or calibrate with python -m nibble.quantize"
+        )
 
     @staticmethod
     def _follow(largest: Tensor, x: Tensor) -> None:

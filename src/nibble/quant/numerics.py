@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from nibble.errors import UserError
 from nibble.kernels import ops
 from nibble.kernels.rounding import divide, round_half_even, to_codes, without_zeros
+from nibble.quant.finite import require_finite
 from nibble.quant.spec import (
     ActivationGranularity,
     ActivationSpec,
@@ -108,13 +108,7 @@ def quantize_weight(weight: Tensor, spec: WeightSpec, name: str, log_scale: Tens
     if log_scale is not None:
         exact = exact * log_scale.detach().exp().view(exact.shape)
     scale = half(exact) if spec.bits == 1 else stored(exact)  # a sign times 0 is how a slice of zeros stays zero
-    if not all_finite(exact):
-        raise UserError(f"{name}: NaN or infinity in the weight; lower the learning rate or clip gradients harder")
-    if not all_finite(scale):
-        raise UserError(
-            f"{name}: the largest weight is {float(weight.abs().max()):g}, so its scale overflows float16; "
-            "lower the learning rate or raise the weight decay"
-        )
+    require_finite(scale, lambda: _weight_fault(weight, name))
     if spec.symmetric:
         return Integers(quantize(slices, scale, spec.bits, spec.range).to(torch.int8).view(weight.shape), scale)
     lowest, highest = code_bounds(spec.bits, Range.full)
@@ -179,11 +173,11 @@ def quantize_activation(
     rows = _as_rows(x, dims) if spec.bits == 8 and spec.range is Range.narrow and largest is None else None
     if rows is not None:
         codes, scale = ops.quantize_rows(rows)
-        _check_finite(scale, name)
+        require_finite(scale, lambda: _input_fault(name))
         return codes.as_strided(x.shape, x.stride()), scale.view(shape)
     x = x.to(compute_type(x))
     exact = absmax_scale(x, dims, spec.bits, spec.range)
-    _check_finite(exact, name)
+    require_finite(exact, lambda: _input_fault(name))
     scale = without_zeros(exact) if largest is None else static_scale(largest.to(x.dtype), spec).expand(shape)
     return quantize(x, scale, spec.bits, spec.range).to(torch.int8), scale
 
@@ -205,12 +199,21 @@ def _as_rows(x: Tensor, dims: tuple[int, ...]) -> Tensor | None:
     return None
 
 
-def _check_finite(scale: Tensor, name: str) -> None:
-    if not all_finite(scale):
-        raise UserError(
-            f"{name}: NaN or infinity in the input; look at the layers before it, "
-            "lower the learning rate or clip gradients harder"
-        )
+def _weight_fault(weight: Tensor, name: str) -> str:
+    """What is wrong with a weight that has a scale of NaN or infinity."""
+    if not weight.isfinite().all():
+        return f"{name}: NaN or infinity in the weight; lower the learning rate or clip gradients harder"
+    return (
+        f"{name}: the largest weight is {float(weight.abs().max()):g}, so its scale overflows float16; "
+        "lower the learning rate or raise the weight decay"
+    )
+
+
+def _input_fault(name: str) -> str:
+    return (
+        f"{name}: NaN or infinity in the input; look at the layers before it, "
+        "lower the learning rate or clip gradients harder"
+    )
 
 
 def static_scale(largest: Tensor, spec: ActivationSpec) -> Tensor:
@@ -229,14 +232,6 @@ def activation_dims(spec: ActivationSpec, dim: int) -> tuple[int, ...]:
 def compute_type(x: Tensor) -> torch.dtype:
     """The type scales and codes are computed in: float32, or float64 for float64."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
-def all_finite(scale: Tensor) -> bool:
-    """Whether no scale is NaN or infinite; a maximum passes both on, so this stands for the whole tensor.
-
-    On the meta device, where tensors have shapes and no values, it is so.
-    """
-    return math.isfinite(scale.amax().item()) if scale.numel() and not scale.is_meta else True
 
 
 def straight_through(x: Tensor, replacement: Tensor) -> Tensor:

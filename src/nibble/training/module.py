@@ -21,6 +21,7 @@ from nibble.model.loss import summed_loss
 from nibble.model.subsampling import output_length
 from nibble.model.transducer import Transducer
 from nibble.quant.convert import quantized_modules
+from nibble.quant.finite import checked_at_end
 from nibble.quant.norm_decay import norm_decay
 from nibble.quant.spec import Precision
 from nibble.training.compiled import compile_blocks
@@ -95,7 +96,8 @@ class TransducerModule(pl.LightningModule):
         """
         if self._statistics is None:
             self._statistics = Statistics(self)
-        loss = self.loss(batch)
+        with checked_at_end():
+            loss = self.loss(batch)
         finite = bool(torch.isfinite(loss))
         if processes.highest(not finite, self.device):
             self._statistics.restore()  # at once: what is NaN there would spoil the other batches of this step
@@ -185,6 +187,7 @@ class TransducerModule(pl.LightningModule):
                 "Listen to them, or lower optimizer.learning_rate, or lower trainer.gradient_clip"
             )
 
+    @checked_at_end()
     def validation_step(self, batch: Batch, _index: int) -> None:
         """Greedy transcripts and loss of a batch."""
         loss = float(self.loss(batch))
