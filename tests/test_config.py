@@ -3,15 +3,27 @@
 import re
 import subprocess
 import sys
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from typing import get_args, get_origin, get_type_hints
 
 import pytest
 from hydra import compose, initialize_config_dir
 
 from nibble import cli
-from nibble.config import from_plain, plain, typed
+from nibble.config import (
+    EvaluateConfig,
+    ExportConfig,
+    HardwareConfig,
+    QuantizeConfig,
+    SensitivityConfig,
+    from_plain,
+    plain,
+    typed,
+)
 from nibble.errors import UserError
 from nibble.evaluation.records import read
+from nibble.quant.spec import ActivationSpec, LowRank, QuantConfig, Rule, Sparsity, WeightSpec
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
@@ -109,6 +121,74 @@ def test_a_slip_ends_the_command_without_a_traceback():
 def test_contradictions_name_the_option(overrides, expected):
     with pytest.raises(UserError, match=expected):
         typed(composed(*overrides))
+
+
+def parts(options, prefix=""):
+    """Every dataclass in a configuration, and the name of the group that it is."""
+    yield prefix, options
+    for each in fields(options):
+        value = getattr(options, each.name)
+        for one in value if isinstance(value, list) else [value]:
+            if is_dataclass(one):
+                yield from parts(one, f"{prefix}{each.name}.")
+
+
+def numbers(options):
+    """The names of its fields that hold a number, or several, and each time one that it cannot be."""
+    for name, kind in get_type_hints(type(options)).items():
+        inner = {kind, *get_args(kind)}
+        several = list in {get_origin(one) for one in inner}
+        found = {*inner, *(one for of in inner for one in get_args(of))} & {int, float}
+        for wrong in [-(10**9), 10**30, *([float("nan")] if float in found else [])] if found else []:
+            yield name, [wrong, wrong] if several else wrong
+
+
+RULE = Rule("**", WeightSpec(), ActivationSpec(), Sparsity())
+LAYERS = QuantConfig(rules=[RULE], low_rank=[LowRank("**")])
+COMMANDS = [
+    typed(composed("model=conformer_stream_s", "schedule=staged")),
+    EvaluateConfig(checkpoint="a", hardware=HardwareConfig()),
+    QuantizeConfig(checkpoint="a", quant=LAYERS, hardware=HardwareConfig()),
+    ExportConfig(checkpoint="a"),
+    SensitivityConfig(checkpoint="a", hardware=HardwareConfig()),
+]
+
+
+def test_every_number_has_a_range():
+    tried = set()
+    for command in COMMANDS:
+        for group, options in parts(command):
+            for name, wrong in numbers(options):
+                # What is not called by its name is called in words.
+                in_words = {"at": "starts at|at=", "keep": "keeps", "of": "keeps"}.get(name, name)
+                try:
+                    with pytest.raises(UserError, match=in_words):
+                        replace(options, **{name: wrong})
+                except BaseException as error:
+                    raise AssertionError(f"{group}{name}={wrong}: {error}") from error
+                tried.add((type(options), name))
+    assert len(tried) > 75
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("hardware.batch_duration_s=0", "hardware.batch_duration_s=0.0; give more than 0"),
+        ("hardware.workers=-1", "hardware.workers=-1; give 0 to 1024"),
+        ("hardware.devices=-2", "hardware.devices=-2; give at least 1"),
+        ("hardware.accelerator=gpuu", "hardware.accelerator=gpuu; nearest: gpu"),
+        ("hardware.precision=bf16", "hardware.precision=bf16; nearest: bf16-true, bf16-mixed"),
+        ("trainer.max_steps=0", "trainer.max_steps=0; give at least 1, or null"),
+        ("trainer.max_steps=-1", "trainer.max_steps=-1; give at least 1, or null"),
+        ("trainer.ema_decay=1", "trainer.ema_decay=1.0; give 0 to 0.99999, or null"),
+        ("optimizer.betas=[0.9]", r"optimizer.betas=\[0.9\]; give two"),
+        ("data.min_duration_s=40", "data.min_duration_s=40 leaves nothing below data.max_duration_s=30; give less"),
+        ("seed=-1", "seed=-1; give 0 to 4294967295"),
+    ],
+)
+def test_a_number_outside_its_range_says_what_to_give(override, message):
+    with pytest.raises(UserError, match=message):
+        typed(composed(override))
 
 
 def test_a_plus_before_an_option_of_the_default_run_is_accepted():

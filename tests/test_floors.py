@@ -10,12 +10,13 @@ BASE = {"errors", "config", "writing"}
 MAY_IMPORT = {
     "errors": set(),
     "schema": {"errors"},
+    "ranges": {"errors"},
     "provenance": set(),
     "processes": set(),
     "steady": set(),
     "writing": set(),
     # The options of quantization are plain data, defined in their own room.
-    "config": {"errors", "schema", "quant.spec"},
+    "config": {"errors", "schema", "ranges", "quant.spec"},
     "features": BASE,
     "model": BASE | {"processes", "steady"},
     "kernels": {"errors", "writing"},

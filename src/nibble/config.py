@@ -13,6 +13,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from nibble.errors import UserError, nearest
 from nibble.quant.spec import QuantConfig, ScheduleConfig
+from nibble.ranges import COUNT, COUNT_OR_NONE, DECIBELS, POSITIVE, SEED, SHARE, Range, check
 from nibble.schema import build
 
 Schema = TypeVar("Schema")
@@ -47,6 +48,18 @@ class SpecAugmentConfig:
     max_frequency_bins: int = 27  # widest single frequency mask
     probability: float = 1.0  # share of utterances masked
 
+    def __post_init__(self) -> None:
+        check(
+            self,
+            "data.spec_augment.",
+            time_masks=COUNT_OR_NONE,
+            max_time_share=SHARE,
+            max_time_frames=COUNT_OR_NONE,
+            frequency_masks=COUNT_OR_NONE,
+            max_frequency_bins=COUNT_OR_NONE,
+            probability=SHARE,
+        )
+
 
 class NoiseKind(StrEnum):
     """What is mixed into the speech."""
@@ -74,6 +87,7 @@ class NoiseConfig:
             raise UserError(f"data.noise.kind={self.kind.value} needs a folder of audio: data.noise.dir=DIR")
         if len(self.train_snr_db) != 2 or self.train_snr_db[0] > self.train_snr_db[1]:
             raise UserError(f"data.noise.train_snr_db is {self.train_snr_db}; give [least, most], such as [0, 15]")
+        check(self, "data.noise.", talkers=COUNT, train_snr_db=DECIBELS, dev_snr_db=DECIBELS, probability=SHARE)
 
 
 @dataclass
@@ -97,6 +111,23 @@ class DataConfig:
     overfit_utterances: int | None = None  # debug: train and validate on the first so many training utterances
     embedded_hours: float = 2.0  # corpus=embedded: hours of training speech to synthesise
 
+    def __post_init__(self) -> None:
+        check(
+            self,
+            "data.",
+            max_bad_utterances=COUNT_OR_NONE,
+            vocabulary_size=Range(3),
+            min_duration_s=Range(0),
+            max_duration_s=POSITIVE,
+            overfit_utterances=COUNT,
+            embedded_hours=Range(0, 1_000, open_below=True),
+        )
+        if self.min_duration_s >= self.max_duration_s:
+            raise UserError(
+                f"data.min_duration_s={self.min_duration_s:g} leaves nothing below "
+                f"data.max_duration_s={self.max_duration_s:g}; give less"
+            )
+
 
 # ---- features ------------------------------------------------------------------------------------------------------
 
@@ -114,6 +145,9 @@ class FeatureConfig:
 
     mel_bins: int = 80  # F, bands between 20 Hz and 7.6 kHz
     storage: FeatureStorage = FeatureStorage.on_the_fly
+
+    def __post_init__(self) -> None:
+        check(self, "features.", mel_bins=Range(7))  # what two strided convolutions need
 
 
 # ---- model ---------------------------------------------------------------------------------------------------------
@@ -148,9 +182,20 @@ class ModelConfig:
     joiner_width: int = MISSING  # where encoder and predictor are added
 
     def __post_init__(self) -> None:
-        for name in ("width", "layers", "heads", "kernel", "predictor_width", "joiner_width"):
-            if getattr(self, name) < 1:
-                raise UserError(f"model.{name}={getattr(self, name)}; give at least 1")
+        check(
+            self,
+            "model.",
+            width=COUNT,
+            layers=COUNT,
+            heads=COUNT,
+            feed_forward_multiplier=COUNT,
+            subsampling_channels=COUNT,
+            kernel=COUNT,
+            dropout=Range(0, 0.99),
+            predictor_width=COUNT,
+            context=COUNT,
+            joiner_width=COUNT,
+        )
         if self.width % self.heads:
             raise UserError(f"model.heads={self.heads} does not divide model.width={self.width}")
         if self.kernel % 2 == 0:
@@ -188,8 +233,7 @@ class LossConfig:
     norm_decay: float = 0.0  # times the sum of max|w| / rms(w) of quantized weights (RAND, arXiv:2305.15536); 0: none
 
     def __post_init__(self) -> None:
-        if self.norm_decay < 0:
-            raise UserError(f"loss.norm_decay={self.norm_decay} would let the largest weights grow; give 0 or more")
+        check(self, "loss.", ctc_weight=Range(0), norm_decay=Range(0))
 
 
 @dataclass
@@ -207,9 +251,7 @@ class DistillConfig:
     posterior_weight: float = 1.0  # of the divergence of the label distributions along alignments, in nats per label
 
     def __post_init__(self) -> None:
-        for name in ("encoder_weight", "posterior_weight"):
-            if getattr(self, name) < 0:
-                raise UserError(f"distill.{name}={getattr(self, name)}; give 0 or more")
+        check(self, "distill.", encoder_weight=Range(0), posterior_weight=Range(0))
         if self.encoder_weight == self.posterior_weight == 0 and self.teacher != "none":
             raise UserError(
                 f"distill.teacher={self.teacher} with distill.encoder_weight=0 and distill.posterior_weight=0 "
@@ -237,8 +279,17 @@ class OptimizerConfig:
     schedule: LearningRateSchedule = LearningRateSchedule.cosine
     warmup_steps: int = MISSING  # from 0 to the learning rate, linearly
 
+    def __post_init__(self) -> None:
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise UserError(f"optimizer.betas={self.betas}; give two, each at least 0 and less than 1: [0.9, 0.98]")
+        check(self, "optimizer.", learning_rate=POSITIVE, weight_decay=Range(0), warmup_steps=COUNT_OR_NONE)
+
 
 # ---- hardware ------------------------------------------------------------------------------------------------------
+
+
+_ACCELERATORS = ("cpu", "gpu", "cuda", "auto")
+_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 
 
 class Strategy(StrEnum):
@@ -266,6 +317,28 @@ class HardwareConfig:
     workers: int = 1  # loader processes
     max_bundle_bytes: int | None = None  # budget, printed beside the measurement
     max_rtf: float | None = None  # budget: processing time / audio time
+
+    def __post_init__(self) -> None:
+        if self.devices != -1:
+            check(self, "hardware.", devices=COUNT)
+        check(
+            self,
+            "hardware.",
+            nodes=COUNT,
+            threads=Range(1, 4_096),
+            batch_duration_s=POSITIVE,
+            max_batch_utterances=COUNT,
+            buckets=COUNT,
+            workers=Range(0, 1_024),
+            max_bundle_bytes=Range(1, 2**63),
+            max_rtf=POSITIVE,
+        )
+        if self.accelerator not in _ACCELERATORS:
+            raise UserError(
+                f"hardware.accelerator={self.accelerator}; nearest: {nearest(self.accelerator, _ACCELERATORS)}"
+            )
+        if self.precision not in _PRECISIONS:
+            raise UserError(f"hardware.precision={self.precision}; nearest: {nearest(self.precision, _PRECISIONS)}")
 
 
 # ---- logger --------------------------------------------------------------------------------------------------------
@@ -309,6 +382,18 @@ class TrainerConfig:
     log_layers_every_steps: int = 100  # quantization statistics of each layer; 0: never
     profile: bool = False  # debug: print where time goes
 
+    def __post_init__(self) -> None:
+        counts = ("max_epochs", "max_steps", "accumulate", "validate_every_steps", "checkpoint_every_steps")
+        more = ("early_stop_patience", "max_validation_utterances", "log_every_steps")
+        check(
+            self,
+            "trainer.",
+            **dict.fromkeys((*counts, *more), COUNT),
+            gradient_clip=POSITIVE,
+            ema_decay=Range(0, 0.99999),
+            log_layers_every_steps=COUNT_OR_NONE,
+        )
+
 
 # ---- the whole -----------------------------------------------------------------------------------------------------
 
@@ -338,6 +423,7 @@ class Config:
     trainer: TrainerConfig = MISSING
 
     def __post_init__(self) -> None:
+        check(self, "", seed=SEED)
         if self.resume in ("False", "false"):  # the text that resume=false becomes
             self.resume = None
 
@@ -376,6 +462,9 @@ class NoiseOverrides:
     talkers: int | None = None
     dev_snr_db: float | None = None
 
+    def __post_init__(self) -> None:
+        check(self, "data.noise.", talkers=COUNT, dev_snr_db=DECIBELS)
+
 
 @dataclass
 class DataOverrides:
@@ -388,6 +477,9 @@ class DataOverrides:
     test_parts: list[str] | None = None
     max_bad_utterances: int | None = None
     noise: NoiseOverrides = field(default_factory=NoiseOverrides)
+
+    def __post_init__(self) -> None:
+        check(self, "data.", max_bad_utterances=COUNT_OR_NONE)
 
 
 @dataclass
@@ -418,10 +510,7 @@ class EvaluateConfig:
                 f"backend={self.backend.value} measures an exported folder as it is; "
                 "give checkpoint=FOLDER from python -m nibble.export, and leave experiment= and quant= out"
             )
-        if self.beam_width < 1:
-            raise UserError(f"beam_width={self.beam_width}; give at least 1")
-        if self.max_utterances is not None and self.max_utterances < 1:
-            raise UserError(f"max_utterances={self.max_utterances}; give at least 1, or null for all")
+        check(self, "", beam_width=Range(1, 1_000), max_utterances=COUNT, worst=COUNT_OR_NONE)
 
     @property
     def exported(self) -> bool:
@@ -487,6 +576,7 @@ class QuantizeConfig:
             raise UserError("give checkpoint=RUN: a run folder, a .ckpt file or a bundle with float weights")
         if not self.quant.rules and not self.quant.low_rank:
             raise UserError(f"quant={self.quant.name} has no rules, so nothing would change; give quant=int4 or so")
+        check(self, "", seed=SEED, calibration_utterances=COUNT_OR_NONE)
         if self.needs_speech and self.calibration_utterances < 1:
             what = "rounding=gptq needs" if self.rounding is Rounding.gptq else "static activation scales need"
             raise UserError(f"calibration_utterances={self.calibration_utterances}, but {what} speech; 128 is enough")
@@ -535,8 +625,7 @@ class ExportConfig:
     def __post_init__(self) -> None:
         if not self.checkpoint:
             raise UserError("give checkpoint=RUN: a run folder, a .ckpt file or a bundle")
-        if self.labels_per_frame is not None and not 1 <= self.labels_per_frame <= 10:
-            raise UserError(f"labels_per_frame={self.labels_per_frame}; give 1 to 10, or null")
+        check(self, "", labels_per_frame=Range(1, 10))
         if self.target is Target.bundle:
             for name in ("encoding", "labels_per_frame"):
                 if (value := getattr(self, name)) is not None:
@@ -586,8 +675,7 @@ class SensitivityConfig:
             )
         if len(set(self.bits)) < 2 or not all(1 <= bits <= 8 for bits in self.bits):
             raise UserError(f"bits={self.bits}; give at least two widths from 1 to 8, such as [2,4,8]")
-        if self.max_utterances < 1:
-            raise UserError(f"max_utterances={self.max_utterances}; give at least 1")
+        check(self, "", max_utterances=COUNT, average_bits=Range(1, 8), target_bytes=Range(1, 2**63))
         if not re.fullmatch(r"[\w-]+", self.name):
             raise UserError(f"name={self.name} becomes a file and an option: give letters, digits, _ and - only")
         self.bits = sorted(set(self.bits))

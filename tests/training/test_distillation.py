@@ -230,7 +230,7 @@ def test_by_default_a_run_below_four_bits_teaches_itself(make_config, overrides,
         (["quant=int2", "schedule=from_scratch", "distill.teacher=self"], "begins with rules: give schedule=staged"),
         (["quant=float", "distill.teacher=self"], "quant=float quantizes nothing"),
         (["quant=int2", "distill.teacher=no/such/run"], "no/such/run does not exist"),
-        (["distill.posterior_weight=-1"], r"distill.posterior_weight=-1.0; give 0 or more"),
+        (["distill.posterior_weight=-1"], r"distill.posterior_weight=-1.0; give at least 0"),
         (["distill.encoder_weight=0", "distill.posterior_weight=0"], "teaches nothing.*distill.teacher=none"),
     ],
 )

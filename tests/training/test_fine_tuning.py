@@ -80,5 +80,5 @@ def test_the_schedule_for_it(make_config):
 def test_norm_decay_needs_quantized_weights(make_config):
     with pytest.raises(UserError, match=r"loss\.norm_decay=0\.1 is for quantized weights, and quant=float has none"):
         train(make_config("loss.norm_decay=0.1", "data.corpus_dir=/nowhere"))
-    with pytest.raises(UserError, match=r"loss\.norm_decay=-1.*give 0 or more"):
+    with pytest.raises(UserError, match=r"loss\.norm_decay=-1.*give at least 0"):
         make_config("quant=int4", "loss.norm_decay=-1")

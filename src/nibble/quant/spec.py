@@ -66,7 +66,7 @@ class WeightSpec:
     def __post_init__(self) -> None:
         if not 1 <= self.bits <= 8:
             raise UserError(f"weight bits is {self.bits}; give 1 to 8")
-        if self.group_size is not None and self.group_size < 1:
+        if self.group_size is not None and not 1 <= self.group_size < 2**31:
             raise UserError(f"weight group_size is {self.group_size}; give 1 or more, or null for one scale a channel")
         if self.group_size is not None and self.granularity is not WeightGranularity.per_channel:
             raise UserError(f"weight group_size={self.group_size} needs granularity=per_channel")
@@ -244,7 +244,7 @@ class PruneSchedule:
     def __post_init__(self) -> None:
         if not 0 <= self.at <= self.fixed_at <= 1:
             raise UserError(f"schedule.prune: at={self.at}, fixed_at={self.fixed_at}; give 0 <= at <= fixed_at <= 1")
-        if self.every_steps < 1:
+        if not 1 <= self.every_steps < 2**31:
             raise UserError(f"schedule.prune.every_steps={self.every_steps}; give at least 1")
 
 
