@@ -50,8 +50,8 @@ def nodes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> in
 
 
 def at_once(nodes: int, patch: pytest.MonkeyPatch) -> None:
-    patch.setitem(fused_loss.GROUP, "cpu", nodes)
-    patch.setitem(fused_loss.PART, "cpu", (nodes + 1) // 2)
+    patch.setattr(fused_loss, "GROUP", nodes)
+    patch.setattr(fused_loss, "PART", (nodes + 1) // 2)
 
 
 sizes = st.lists(st.tuples(st.integers(1, 7), st.integers(0, 6)), min_size=1, max_size=4)
@@ -226,6 +226,40 @@ def test_padding_is_ignored() -> None:
     encoded, predicted = pad(encoded, (0, 0, 0, 3), value=9.0), pad(predicted, (0, 0, 0, 4), value=9.0)
     padded = fused_transducer_loss(joiner, encoded, predicted, lengths, pad(labels, (0, 4), value=1), label_lengths)
     torch.testing.assert_close(padded, alone)
+
+
+def test_with_lengths_as_numbers_nothing_is_read_from_a_tensor(nodes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    joiner, batch = make([(5, 3), (7, 0), (1, 2)])
+    want = fused_transducer_loss(joiner, *batch)
+    counts = batch[2].tolist(), batch[4].tolist()
+
+    class NothingIsRead(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            assert func.overloadpacket not in (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero)
+            return func(*args, **(kwargs or {}))
+
+    monkeypatch.setattr(Tensor, "tolist", None, raising=False)
+    monkeypatch.setattr(Tensor, "item", None, raising=False)
+    with NothingIsRead():
+        found = fused_transducer_loss(joiner, *batch, *counts)
+        found.backward()
+    torch.testing.assert_close(found, want, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("free_bytes", "nodes"), [(2**20, 2**15), (8 * 2**30, 2**18), (80 * 2**30, 2**21), (10**13, 2**22)]
+)
+def test_the_memory_of_a_gpu_says_how_many_nodes_it_takes_once(
+    monkeypatch: pytest.MonkeyPatch, free_bytes: int, nodes: int
+) -> None:
+    asked: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: asked.append(device) or (free_bytes, 2**50))
+    fused_loss._nodes_of_gpu.cache_clear()
+    gpu = torch.device("cuda", 0)
+    assert fused_loss._nodes_at_once(gpu, 1024) == (nodes, min(nodes, 2**18))
+    assert fused_loss._nodes_at_once(gpu, 1024)[0] == nodes
+    assert asked == [gpu]
+    fused_loss._nodes_of_gpu.cache_clear()
 
 
 @pytest.mark.gpu

@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
-from tiny_transducer import MEL_BINS
+from tiny_transducer import MEL_BINS, tiny_config
 
 from nibble.config import ModelConfig
 from nibble.model.loss import transducer_loss
 from nibble.model.subsampling import output_length
-from nibble.model.transducer import Transducer
+from nibble.model.transducer import Transducer, make_encoder
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
 
@@ -131,3 +131,12 @@ def test_bfloat16_autocast_stays_close(make_tiny: Callable[..., Transducer]) -> 
         assert half.dtype == encoded.dtype == torch.bfloat16
         loss = transducer_loss(half, frames, labels, sizes)
     torch.testing.assert_close(loss, transducer_loss(logits, frames, labels, sizes), rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("chunk", [None, 4])
+def test_lengths_as_numbers_are_those_of_the_encoder(chunk: int | None) -> None:
+    """Of an utterance that ends within a chunk too: training gives the loss and CTC both."""
+    encoder = make_encoder(tiny_config(chunk_frames=chunk), MEL_BINS).eval()
+    frames = [3, 7, 40, 41, 42, 43]
+    _, lengths = encoder(torch.randn(6, 43, MEL_BINS), torch.tensor(frames))
+    assert [encoder.output_length(count) for count in frames] == lengths.tolist()

@@ -35,8 +35,8 @@ def nodes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> in
 
 
 def at_once(nodes: int, patch: pytest.MonkeyPatch) -> None:
-    patch.setitem(fused_loss.GROUP, "cpu", nodes)
-    patch.setitem(fused_loss.PART, "cpu", nodes)
+    patch.setattr(fused_loss, "GROUP", nodes)
+    patch.setattr(fused_loss, "PART", nodes)
 
 
 def quantized_joiner(config: Config, blend: float = 1.0) -> Joiner:

@@ -7,7 +7,7 @@ from nibble.model.attention import relative_positions
 from nibble.model.block import ConformerBlock
 from nibble.model.dropout import Dropout
 from nibble.model.padding import MaskedBatchNorm, valid_frames
-from nibble.model.subsampling import Subsampling
+from nibble.model.subsampling import Count, Subsampling, output_length
 
 
 class ConformerEncoder(nn.Module):
@@ -23,6 +23,10 @@ class ConformerEncoder(nn.Module):
         self.subsampling = Subsampling(mel_bins, config.subsampling_channels or config.width, config.width)
         self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(ConformerBlock(config) for _ in range(config.layers))
+
+    def output_length(self, frames: Count) -> Count:
+        """Encoded frames of an utterance of `frames` feature frames: as `forward` counts them, on numbers too."""
+        return output_length(frames)
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """features (B, T, F), lengths (B,) -> encoded (B, T', D) with padding 0, encoded lengths (B,)."""

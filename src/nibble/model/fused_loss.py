@@ -11,6 +11,7 @@ an utterance with more nodes than a group may have: the logits of each of its pa
 the gradient.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -21,16 +22,24 @@ from torch.utils.checkpoint import checkpoint
 
 from nibble.model.joiner import Joiner
 from nibble.model.lattice import transducer_lattice
+from nibble.model.node_log_probs import node_log_probs, wide_type
 from nibble.model.transducer import BLANK
 from nibble.steady import steady_parameters
 
-GROUP = {"cpu": 2**14, "cuda": 2**17}  # nodes whose logits are there together: 64 and 512 MB at 1024 labels
-PART = {"cpu": 2**12, "cuda": 2**15}  # nodes that go through the joiner at once
+GROUP, PART = 2**14, 2**12  # on a CPU: nodes whose logits are there together, 64 MB at 1024 labels; in the joiner
+MOST_IN_PART = 2**18  # nodes in the joiner at once on a GPU
 
 
 @steady_parameters()  # what the joiner makes of its parameters serves all groups
 def fused_transducer_loss(
-    joiner: Joiner, encoded: Tensor, predicted: Tensor, encoded_lengths: Tensor, labels: Tensor, label_lengths: Tensor
+    joiner: Joiner,
+    encoded: Tensor,
+    predicted: Tensor,
+    encoded_lengths: Tensor,
+    labels: Tensor,
+    label_lengths: Tensor,
+    encoded_counts: list[int] | None = None,
+    label_counts: list[int] | None = None,
 ) -> Tensor:
     """The sum over utterances of what `transducer_loss` finds in the joiner's logits, in nats: a scalar.
 
@@ -43,34 +52,44 @@ def fused_transducer_loss(
         encoded_lengths: (B,)
         labels: (B, U)
         label_lengths: (B,)
+        encoded_counts: encoded_lengths as numbers.
+        label_counts: label_lengths as numbers; without both, the CPU waits for the GPU that has the tensors.
     """
+    if encoded_counts is None or label_counts is None:
+        encoded_counts, label_counts = encoded_lengths.tolist(), label_lengths.tolist()
     kind = encoded.device.type
     if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) is torch.float16:
         # Gradients are found before the loss is scaled, so they would underflow.
         encoded, predicted = encoded.float(), predicted.float()
         with torch.autocast(kind, enabled=False):
-            return fused_transducer_loss(joiner, encoded, predicted, encoded_lengths, labels, label_lengths)
+            targets = encoded_lengths, labels, label_lengths
+            return fused_transducer_loss(joiner, encoded, predicted, *targets, encoded_counts, label_counts)
     inputs = [joiner.project_encoder(encoded), joiner.project_predictor(predicted)]
     inputs += [parameter for parameter in joiner.output.parameters() if parameter.requires_grad]
     training = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
-    encoded, predicted = (x.detach().requires_grad_(training) for x in inputs[:2])
-    wide = _wide(encoded)
+    encoded, predicted = (x.detach() for x in inputs[:2])
+    wide = wide_type(encoded)
     following = F.pad(labels.long(), (0, 1), value=BLANK)
     loss = torch.zeros((), dtype=torch.float64, device=encoded.device)
     gradients: list[Tensor | None] = [None] * len(inputs)
-    for rows, frames, positions in _groups(encoded_lengths.tolist(), label_lengths.tolist(), GROUP[kind]):
+    if training:
+        gradients[:2] = (torch.zeros_like(x, dtype=wide) for x in (encoded, predicted))
+    order = encoded_lengths.argsort(stable=True)  # on the device; `_groups` sorts the same numbers
+    most, part = _nodes_at_once(encoded.device, joiner.vocabulary_size)
+    for group, frames, positions in _groups(encoded_counts, label_counts, most):
+        rows = order[group]
+        sides = encoded[rows, :frames].requires_grad_(training), predicted[rows, :positions].requires_grad_(training)
         with torch.set_grad_enabled(training):
-            log_probs = _log_probs(
-                joiner, encoded[rows, :frames], predicted[rows, :positions], following[rows, :positions]
-            )
+            log_probs = _log_probs(joiner, *sides, following[rows, :positions], most, part)
         losses, occupation = transducer_lattice(log_probs, encoded_lengths[rows], label_lengths[rows])
         loss += losses.sum()
         if training:
             with torch.autocast(kind, enabled=False):  # backward passes choose their types themselves
-                slopes = torch.autograd.grad(
-                    log_probs, (encoded, predicted, *inputs[2:]), -occupation.to(wide), allow_unused=True
-                )
-            gradients = [_sum(gradient, slope) for gradient, slope in zip(gradients, slopes, strict=True)]
+                slopes = torch.autograd.grad(log_probs, (*sides, *inputs[2:]), -occupation.to(wide), allow_unused=True)
+            for gradient, slope, size in zip(gradients[:2], slopes[:2], (frames, positions), strict=True):
+                assert gradient is not None
+                gradient[rows, :size] = slope.to(wide)
+            gradients[2:] = (_sum(total, slope) for total, slope in zip(gradients[2:], slopes[2:], strict=True))
     loss = loss.to(wide)
     if not training:
         return loss
@@ -78,23 +97,45 @@ def fused_transducer_loss(
     return with_gradients
 
 
-def _groups(frames: list[int], labels: list[int], most: int) -> list[tuple[list[int], int, int]]:
+def _nodes_at_once(device: torch.device, vocabulary_size: int) -> tuple[int, int]:
+    """How many nodes have their logits in memory together, and how many go through the joiner at once."""
+    if device.type == "cpu":
+        return GROUP, PART
+    most = _nodes_of_gpu(device, vocabulary_size)
+    return most, min(most, MOST_IN_PART)
+
+
+@cache
+def _nodes_of_gpu(device: torch.device, vocabulary_size: int) -> int:
+    """So many nodes that their logits take a quarter of the memory that is free when it is first asked: a power of two.
+
+    Asked once in a process, so that a batch gives the same sums whenever it comes.
+    """
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    nodes = free_bytes // 4 // (8 * vocabulary_size)  # a logit in float32, and where it is made or used
+    return 2 ** (min(max(nodes, 2**15), 2**22).bit_length() - 1)
+
+
+def _groups(frames: list[int], labels: list[int], most: int) -> list[tuple[slice, int, int]]:
     """Utterances of similar length, with the frames and positions of the largest.
 
     Padded to those, a group has at most `most` nodes, unless it is a single utterance.
+
+    Returns:
+        of each group: its part of the utterances in order of their frames, frames, positions.
     """
-    groups: list[tuple[list[int], int, int]] = []
-    for row in sorted(range(len(frames)), key=lambda row: frames[row]):
-        rows, _, positions = groups[-1] if groups else ([], 0, 0)
-        joined = [*rows, row], frames[row], max(positions, labels[row] + 1)
-        if groups and len(joined[0]) * joined[1] * joined[2] <= most:
-            groups[-1] = joined
+    groups: list[tuple[slice, int, int]] = []
+    for place, row in enumerate(sorted(range(len(frames)), key=frames.__getitem__)):
+        group, _, positions = groups[-1] if groups else (slice(0, 0), 0, 0)
+        positions = max(positions, labels[row] + 1)
+        if groups and (place + 1 - group.start) * frames[row] * positions <= most:
+            groups[-1] = slice(group.start, place + 1), frames[row], positions
         else:
-            groups.append(([row], frames[row], labels[row] + 1))
+            groups.append((slice(place, place + 1), frames[row], labels[row] + 1))
     return groups
 
 
-def _log_probs(joiner: Joiner, encoded: Tensor, predicted: Tensor, following: Tensor) -> Tensor:
+def _log_probs(joiner: Joiner, encoded: Tensor, predicted: Tensor, following: Tensor, most: int, part: int) -> Tensor:
     """Log-probabilities (G, T', U + 1, 2) of blank and of the label that follows, at each node of a group.
 
     Args:
@@ -102,10 +143,12 @@ def _log_probs(joiner: Joiner, encoded: Tensor, predicted: Tensor, following: Te
         encoded: projected, (G, T', J).
         predicted: projected, (G, U + 1, J).
         following: labels, (G, U + 1).
+        most: nodes whose logits may be in memory together.
+        part: nodes that go through the joiner at once.
     """
-    kind, count = encoded.device.type, following.numel()
-    parts = encoded.split(max(1, PART[kind] // count), 1)
-    if count * encoded.size(1) <= GROUP[kind]:
+    count = following.numel()
+    parts = encoded.split(max(1, part // count), 1)
+    if count * encoded.size(1) <= most:
         return torch.cat([_joined(joiner, part, predicted, following) for part in parts], 1)
     return torch.cat(
         [checkpoint(_joined, joiner, part, predicted, following, use_reentrant=False) for part in parts], 1
@@ -114,35 +157,7 @@ def _log_probs(joiner: Joiner, encoded: Tensor, predicted: Tensor, following: Te
 
 def _joined(joiner: Joiner, encoded: Tensor, predicted: Tensor, following: Tensor) -> Tensor:
     logits = joiner.combine(encoded.unsqueeze(2), predicted.unsqueeze(1))
-    log_probs: Tensor = _TwoLogProbs.apply(logits, following[:, None, :, None].expand(*logits.shape[:3], 1))
-    return log_probs
-
-
-class _TwoLogProbs(torch.autograd.Function):
-    """Logits (..., V) -> log-probabilities of blank and of the label that follows, (..., 2).
-
-    Float32 logits, the largest tensor, become probabilities and then their gradient in place: nothing else reads them.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, following: Tensor) -> Tensor:
-        p = logits.detach().to(_wide(logits))
-        largest = p.amax(-1, keepdim=True)
-        two = torch.cat((p[..., BLANK : BLANK + 1], p.gather(-1, following)), -1)
-        torch.softmax(p, -1, out=p)
-        total = largest - p.amax(-1, keepdim=True).log()  # log of the sum of e^logit, of which the largest has its p
-        ctx.save_for_backward(p, following)
-        ctx.dtype = logits.dtype
-        return two - total
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor, None]:
-        p, following = ctx.saved_tensors
-        by_blank, by_label = slopes.split(1, -1)
-        gradient = p.mul_(-by_blank - by_label)
-        gradient[..., BLANK : BLANK + 1] += by_blank
-        return gradient.scatter_add_(-1, following, by_label).to(ctx.dtype), None
+    return node_log_probs(logits, following.unsqueeze(1).expand(logits.shape[:3]))
 
 
 class _WithGradients(torch.autograd.Function):
@@ -164,10 +179,5 @@ class _WithGradients(torch.autograd.Function):
 def _sum(total: Tensor | None, new: Tensor | None) -> Tensor | None:
     if new is None:
         return total
-    new = new.to(_wide(new))
+    new = new.to(wide_type(new))
     return new if total is None else total.add_(new)
-
-
-def _wide(x: Tensor) -> torch.dtype:
-    """float32, or float64 for float64."""
-    return torch.promote_types(x.dtype, torch.float32)

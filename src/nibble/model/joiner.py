@@ -11,6 +11,7 @@ class Joiner(nn.Module):
 
     def __init__(self, encoder_width: int, predictor_width: int, width: int, vocabulary_size: int) -> None:
         super().__init__()
+        self.vocabulary_size = vocabulary_size
         self.encoder = nn.Linear(encoder_width, width)
         self.predictor = nn.Linear(predictor_width, width, bias=False)
         self.output = nn.Linear(width, vocabulary_size)

@@ -20,6 +20,8 @@ def summed_loss(
     encoded_lengths: Tensor,
     labels: Tensor,
     label_lengths: Tensor,
+    encoded_counts: list[int] | None = None,
+    label_counts: list[int] | None = None,
     *,
     keep_logits: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
@@ -34,11 +36,13 @@ def summed_loss(
         encoded_lengths: (B,)
         labels: (B, U)
         label_lengths: (B,)
+        encoded_counts: encoded_lengths as numbers.
+        label_counts: label_lengths as numbers; without both, the CPU waits for the GPU that has the tensors.
         keep_logits: whether something else reads the logits, or torchaudio's loss is asked for.
     """
     targets = encoded_lengths, labels, label_lengths
     if not keep_logits:
-        return fused_transducer_loss(joiner, encoded, predicted, *targets), None
+        return fused_transducer_loss(joiner, encoded, predicted, *targets, encoded_counts, label_counts), None
     logits = joiner(encoded, predicted)
     return transducer_loss(logits, *targets).sum(), logits
 

@@ -12,6 +12,7 @@ from nibble.model.attention import relative_positions
 from nibble.model.chunks import Cached, Neighbours, Past, as_rows, chunk_count, whole_chunks
 from nibble.model.encoder import ConformerEncoder
 from nibble.model.padding import valid_frames
+from nibble.model.subsampling import Count
 
 
 class StreamingEncoder(ConformerEncoder):
@@ -27,6 +28,10 @@ class StreamingEncoder(ConformerEncoder):
         self.width = config.width
         self.kernel = config.kernel
 
+    def output_length(self, frames: Count) -> Count:
+        """Encoded frames of an utterance of `frames` feature frames: whole chunks."""
+        return self.chunk * chunk_count(frames, self.chunk)
+
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """features (B, T, F), lengths (B,) -> encoded (B, T', D) with padding 0, encoded lengths (B,)."""
         features = whole_chunks(features, lengths, self.chunk)
@@ -34,7 +39,7 @@ class StreamingEncoder(ConformerEncoder):
         features = self.normalization(features, valid_frames(lengths, features.size(1)))
         x = self.subsampling.without_padding(as_rows(features, self.chunk))  # (R, c, D)
         utterances, chunks = features.size(0), x.size(0) // features.size(0)
-        lengths = self.chunk * chunk_count(lengths, self.chunk)
+        lengths = self.output_length(lengths)
         valid = valid_frames(lengths, self.chunk * chunks)
         past = Neighbours(utterances, chunks, self.left, self.chunk, x.device)
         x = self._blocks(x, valid.reshape(-1, self.chunk, 1), past)

@@ -15,7 +15,8 @@ def batch_loss(model: Transducer, batch: Batch) -> Tensor:
     """Negative log-probability of the labels, summed over utterances, in nats: a scalar."""
     encoded, lengths = model.encode(batch.features, batch.feature_lengths)
     predicted = model.predict(batch.labels)
-    loss, _ = summed_loss(model.joiner, encoded, predicted, lengths, batch.labels, batch.label_lengths)
+    counts = [model.encoder.output_length(frames) for frames in batch.frame_counts], batch.label_counts
+    loss, _ = summed_loss(model.joiner, encoded, predicted, lengths, batch.labels, batch.label_lengths, *counts)
     return loss
 
 

@@ -18,7 +18,6 @@ from nibble.errors import UserError
 from nibble.evaluation.wer import score
 from nibble.model.decoding import greedy
 from nibble.model.loss import summed_loss
-from nibble.model.subsampling import output_length
 from nibble.model.transducer import Transducer
 from nibble.quant.convert import quantized_modules
 from nibble.quant.finite import checked_at_end
@@ -116,10 +115,18 @@ class TransducerModule(pl.LightningModule):
         encoded, lengths = self.model.encode(batch.features, batch.feature_lengths)
         predicted = self.model.predict(batch.labels)
         targets = lengths, batch.labels, batch.label_lengths
+        # Lengths as numbers too: to read them from a GPU, the CPU would wait for it.
+        encoded_counts = [self.model.encoder.output_length(frames) for frames in batch.frame_counts]
         taught = self.training and self.teacher is not None and self.teacher.teaches(self._precision())
         compared = taught and self.config.distill.posterior_weight > 0
         total, logits = summed_loss(
-            self.model.joiner, encoded, predicted, *targets, keep_logits=compared or not self.config.loss.fused
+            self.model.joiner,
+            encoded,
+            predicted,
+            *targets,
+            encoded_counts,
+            batch.label_counts,
+            keep_logits=compared or not self.config.loss.fused,
         )
         labels = batch.label_lengths.sum()
         if self.training:
@@ -135,11 +142,10 @@ class TransducerModule(pl.LightningModule):
         if self.ctc is not None:
             with torch.autocast(self.device.type, enabled=False):
                 log_probs = self.ctc(encoded.float()).log_softmax(-1).transpose(0, 1)  # (T', B, V)
-                # Lengths as numbers: it would read tensors back from a GPU.
                 ctc = nn.functional.ctc_loss(
                     log_probs,
                     batch.labels,
-                    [output_length(frames) for frames in batch.frame_counts],  # type: ignore[arg-type]
+                    encoded_counts,  # type: ignore[arg-type]
                     batch.label_counts,  # type: ignore[arg-type]
                     reduction="sum",
                     zero_infinity=True,

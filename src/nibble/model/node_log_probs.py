@@ -1,0 +1,51 @@
+"""The two log-probabilities that the loss needs of a node of the lattice: of blank, and of the label that follows."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from nibble.model.transducer import BLANK
+
+
+def node_log_probs(logits: Tensor, following: Tensor) -> Tensor:
+    """Log-probabilities (..., 2) of blank and of the label that follows; float32, or float64 for float64.
+
+    The logits are lost: their memory may come to hold their gradient.
+
+    Args:
+        logits: (..., V), before the softmax.
+        following: that label, (...).
+    """
+    log_probs: Tensor = _TwoLogProbs.apply(logits, following.unsqueeze(-1))
+    return log_probs
+
+
+def wide_type(x: Tensor) -> torch.dtype:
+    """float32, or float64 for float64."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+class _TwoLogProbs(torch.autograd.Function):
+    """Float32 logits, the largest tensor, become probabilities and then their gradient in place."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, following: Tensor) -> Tensor:
+        p = logits.detach().to(wide_type(logits))
+        largest = p.amax(-1, keepdim=True)
+        two = torch.cat((p[..., BLANK : BLANK + 1], p.gather(-1, following)), -1)
+        torch.softmax(p, -1, out=p)
+        total = largest - p.amax(-1, keepdim=True).log()  # log of the sum of e^logit, of which the largest has its p
+        ctx.save_for_backward(p, following)
+        ctx.dtype = logits.dtype
+        return two - total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor, None]:
+        p, following = ctx.saved_tensors
+        by_blank, by_label = slopes.split(1, -1)
+        gradient = p.mul_(-by_blank - by_label)
+        gradient[..., BLANK : BLANK + 1] += by_blank
+        return gradient.scatter_add_(-1, following, by_label).to(ctx.dtype), None
