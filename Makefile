@@ -2,6 +2,7 @@
 # make ablation five precisions x three seeds on the digits (else the embedded corpus): table, page, dashboard; stopped, it goes on
 # make test     all tests
 # make kernels  compiles the optional kernels; says why when it cannot
+# make sanitize the C++ kernels with checks of memory and arithmetic (AddressSanitizer, UBSan), and their tests; minutes
 # make check    ruff, format, types
 # make results  RESULTS.md from results/*.jsonl
 # make clean    removes .venv, runs and generated data
@@ -10,7 +11,7 @@ PYTHON ?= $(shell command -v python3.12 >/dev/null 2>&1 && python3.12 -V >/dev/n
 BIN := .venv/bin
 ABLATION := $(if $(wildcard data/digits),digits,demo)
 
-.PHONY: demo ablation test kernels check results clean setup
+.PHONY: demo ablation test kernels sanitize check results clean setup
 setup: .venv/ready
 
 # pip's own progress shows; about five gigabytes the first time, since torch brings its CUDA libraries.
@@ -36,6 +37,19 @@ test: kernels
 
 kernels: .venv/ready
 	$(BIN)/python -m nibble.kernels.build
+
+# A copy of the sources, so that the library in use stays as it is. CPython and torch free little when they end: no leaks.
+SANITIZED := $(CURDIR)/runs/sanitized
+sanitize: .venv/ready
+	rm -rf $(SANITIZED)
+	mkdir -p $(dir $(SANITIZED))
+	cp -r src $(SANITIZED)
+	find $(SANITIZED) -name '*.so' -delete
+	PYTHONPATH=$(SANITIZED) CXXFLAGS='-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all' \
+	    $(BIN)/python -c 'from nibble.kernels.cpu import build; print(build.build())'
+	PYTHONPATH=$(SANITIZED) NIBBLE_KERNELS=cpu ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	    LD_PRELOAD=$$($${CXX:-g++} -print-file-name=libasan.so) \
+	    $(BIN)/python -m pytest -p no:cacheprovider $(addprefix tests/kernels/test_,refused_calls.py cpu_kernels.py linear_ops.py fused_ops.py)
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from refused_calls import BAD, refusal
 from torch import Tensor
 
 from nibble.errors import UserError
@@ -66,6 +67,7 @@ def emulated(tmp_path_factory: pytest.TempPathFactory):
     sources = [str(Path(__file__).with_name("gpu_on_cpu.cpp")), str(build.FOLDER / "operators.cpp")]
     flags = ["-std=c++17", "-O2", "-fPIC", "-shared", "-ffp-contract=off", f"-I{build.FOLDER}", *STABLE_ABI]
     names = ["-DNIBBLE_LIBRARY=nibble_gpu_on_cpu", "-DNIBBLE_KEY=CPU", '-DNIBBLE_SOURCES=""']
+    names.append("-DNIBBLE_ROWS=640")  # of a grid, so that the tests go beyond
     link = [f"-L{Path(torch.__file__).parent / 'lib'}", "-ltorch_cpu", "-o", str(made)]
     run([compiler, *flags, *names, *sources, *link], "g++ 12 or later")
     for name in library.OPERATORS:
@@ -157,32 +159,24 @@ def test_every_nibble_becomes_its_code(emulated, dtype):
     assert found[:, 0].tolist() == list(range(-8, 8))
 
 
-@pytest.mark.parametrize(
-    ("name", "change", "message"),
-    [
-        ("linear_w4a8", {0: draw(2, 6)}, "codes are torch.float32, not torch.int8"),
-        ("linear_w4a8", {0: codes(2, 8)}, r"sizes \(2, 8\) and \(4, 3\); give \(M, K\) and \(N, ceil\(K / 2\)\)"),
-        ("linear_w4a8", {1: torch.ones(2)}, r"scale is torch.float32 \(2,\); give torch.float32 \(2, 1\)"),
-        ("linear_w4a8", {2: codes(4, 3)}, "packed is torch.int8, not torch.uint8"),
-        ("linear_w4a8", {3: torch.ones(5)}, "weight_scale is"),
-        ("linear_w4a8", {4: torch.ones(4).half()}, "bias is torch.float16"),
-        (
-            "linear_w4a8",
-            {0: codes(1, 2**17), 1: torch.ones(1, 1), 2: torch.zeros(4, 2**16, dtype=torch.uint8)},
-            "K = 131072; give less than 131072",
-        ),
-        ("linear_w4a16", {0: draw(1, 6).expand(2**22, 6)}, "4194304 rows; give at most 4194240 at a time"),
-        ("linear_w4a16", {0: codes(2, 6)}, "type torch.int8; give float16"),
-        ("linear_w4a16", {1: torch.zeros(4, 4, dtype=torch.uint8)}, "ceil"),
-    ],
-)
-def test_what_is_wrong_is_said(emulated, name, change, message):
-    given = list(layer(2, 6, 4))
-    given = given if name == "linear_w4a8" else [draw(2, 6), *given[2:]]
-    for place, tensor in change.items():
-        given[place] = tensor
-    with pytest.raises(RuntimeError, match=message):
-        getattr(emulated(AMPERE), name)(*given)
+def test_bad_calls_are_refused_as_by_the_reference(emulated):
+    gpu = emulated(AMPERE)
+    for name, changes, words in BAD:
+        if name in library.OPERATORS and "devices" not in words:  # all are CPU tensors here
+            said = refusal(getattr(gpu, name).default, name, changes)
+            assert said.startswith(f"{name}: "), (name, changes, said)
+            assert words in said, (name, changes, said)
+
+
+def test_more_rows_than_a_grid_has_room_for(emulated):
+    """The emulated grid has room for 640."""
+    gpu = emulated(AMPERE)
+    given = layer(1300, 32, 3)
+    assert torch.equal(gpu.linear_w4a8(*given), reference_linear.linear_w4a8(*given))
+    for dtype in reference_linear.FLOATS:
+        x = draw(1300, 32).to(dtype)
+        expected = reference_linear.linear_w4a16(x, *given[2:])
+        assert close(gpu.linear_w4a16(x, *given[2:]), expected, terms=32)
 
 
 @pytest.fixture(scope="session")

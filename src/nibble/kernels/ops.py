@@ -60,7 +60,7 @@ def _int_matmul_shape(x: Tensor, weight: Tensor) -> Tensor:
 def _int_conv2d_shape(
     x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int
 ) -> Tensor:
-    reference.check_conv2d(x, weight, groups)
+    reference.check_conv2d(x, weight, stride, padding, dilation, groups)
     height, width = reference.conv_size(x, weight, stride, padding, dilation)
     return x.new_empty((x.shape[0], height, width, weight.shape[0]), dtype=torch.int32).permute(0, 3, 1, 2)
 
@@ -74,6 +74,7 @@ def _quantize_rows_shape(x: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.library.register_fake("nibble::silu_quantize_rows")
 def _silu_quantize_rows_shape(x: Tensor) -> tuple[Tensor, Tensor]:
+    reference_linear.check_quantize_rows(x, "silu_quantize_rows")
     return _quantize_rows_shape(x)
 
 
@@ -118,7 +119,7 @@ def _conv2d_w8a8_shape(
     dilation: list[int],
     groups: int,
 ) -> Tensor:
-    reference_linear.check_conv2d_w8a8(codes, scale, weight, weight_scale, bias, groups)
+    reference_linear.check_conv2d_w8a8(codes, scale, weight, weight_scale, bias, stride, padding, dilation, groups)
     return _int_conv2d_shape(codes, weight, stride, padding, dilation, groups).to(torch.float32)
 
 
@@ -132,7 +133,7 @@ def _conv2d_relu_quantize_shape(
     stride: list[int],
     heights: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    reference_fused.check_conv2d_relu_quantize(codes, scale, weight, weight_scale, bias, heights)
+    reference_fused.check_conv2d_relu_quantize(codes, scale, weight, weight_scale, bias, stride, heights)
     return _int_conv2d_shape(codes, weight, stride, [0, 0], [1, 1], 1).to(torch.int8), torch.empty_like(scale)
 
 

@@ -9,6 +9,10 @@ from torch import Tensor
 # float32 holds every integer up to 2^24, and a product of two int8 codes is at most 2^14. A sum of up to 2^10
 # products is therefore exact in float32, in whatever order it is taken.
 EXACT_FLOAT32_TERMS = 2**10
+# int32 holds a sum of up to this many products, whatever the codes are.
+MOST_TERMS = 2**17 - 1
+# The largest stride, padding or dilation. Sizes that are computed from them stay far below 2^63.
+LARGEST_STEP = 2**15 - 1
 
 
 def int_matmul(x: Tensor, weight: Tensor) -> Tensor:
@@ -36,8 +40,8 @@ def int_conv2d(
     Without groups, an integer product of the unfolded windows and the filters. With groups, where those products are
     thin, a float32 convolution as long as that is exact.
     """
-    check_conv2d(x, weight, groups)
-    if groups > 1 and weight[0].numel() <= EXACT_FLOAT32_TERMS:
+    check_conv2d(x, weight, stride, padding, dilation, groups)
+    if groups > 1 and weight[0].numel() <= EXACT_FLOAT32_TERMS and x.numel():
         out = _float_conv2d(x, weight, stride, padding, dilation, groups)
     else:
         if any(padding):
@@ -50,19 +54,64 @@ def int_conv2d(
 
 def check_matmul(x: Tensor, weight: Tensor) -> None:
     """Raise RuntimeError unless x (M, K) and weight (N, K) are int8."""
+    check_devices("int_matmul", x, weight)
     torch._check(x.dtype == torch.int8 and weight.dtype == torch.int8, lambda: _types("int_matmul", x, weight))
     torch._check(
         x.dim() == 2 and weight.dim() == 2 and x.shape[1] == weight.shape[1],
         lambda: f"int_matmul: sizes {tuple(x.shape)} and {tuple(weight.shape)}; give (M, K) and (N, K)",
     )
+    check_terms("int_matmul", x.shape[1])
 
 
-def check_conv2d(x: Tensor, weight: Tensor, groups: int, name: str = "int_conv2d") -> None:
-    """Raise RuntimeError unless x (B, C, H, W) and weight (N, C/groups, kh, kw) are int8."""
+def check_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    name: str = "int_conv2d",
+) -> None:
+    """Raise RuntimeError unless x (B, C, H, W) and weight (N, C/groups, kh, kw) are int8 and can be convolved so."""
+    check_devices(name, x, weight)
     torch._check(x.dtype == torch.int8 and weight.dtype == torch.int8, lambda: _types(name, x, weight))
     torch._check(
-        x.dim() == 4 and weight.dim() == 4 and x.shape[1] == weight.shape[1] * groups and weight.shape[0] % groups == 0,
+        x.dim() == weight.dim() == 4
+        and groups > 0
+        and x.shape[1] == weight.shape[1] * groups
+        and weight.shape[0] % groups == 0,
         lambda: f"{name}: sizes {tuple(x.shape)} and {tuple(weight.shape)} with {groups} groups do not fit",
+    )
+    torch._check(weight.numel() > 0, lambda: f"{name}: filters of {tuple(weight.shape)} are empty")
+    check_terms(name, weight.shape[1] * weight.shape[2] * weight.shape[3])
+    _check_steps(f"{name}: stride", stride, 1)
+    _check_steps(f"{name}: padding", padding, 0)
+    _check_steps(f"{name}: dilation", dilation, 1)
+    torch._check(
+        all(size > 0 for size in conv_size(x, weight, stride, padding, dilation)),
+        lambda: (
+            f"{name}: filters of {tuple(weight.shape)} are larger than an input of {tuple(x.shape)} with its padding"
+        ),
+    )
+
+
+def _check_steps(what: str, steps: Sequence[int], least: int) -> None:
+    torch._check(
+        len(steps) == 2 and all(least <= step <= LARGEST_STEP for step in steps),
+        lambda: f"{what} is {list(steps)}; give two numbers, of height and width, {least} to {LARGEST_STEP}",
+    )
+
+
+def check_terms(name: str, terms: int) -> None:
+    """Raise RuntimeError if a sum of K = `terms` products of codes may not fit into int32."""
+    torch._check(terms <= MOST_TERMS, lambda: f"{name}: K = {terms}; give at most {MOST_TERMS}, or int32 may overflow")
+
+
+def check_devices(name: str, *tensors: Tensor | None) -> None:
+    """Raise RuntimeError unless all tensors that are given are on one device."""
+    torch._check(
+        len({tensor.device for tensor in tensors if tensor is not None}) == 1,
+        lambda: f"{name}: tensors are on several devices",
     )
 
 

@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nibble.kernels import reference_linear
+from nibble.kernels.reference import check_devices
 
 
 def silu_quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """quantize_rows of SiLU(x): x (..., K) -> codes int8 (..., K), scale float32 (..., 1)."""
-    reference_linear.check_quantize_rows(x)
+    reference_linear.check_quantize_rows(x, "silu_quantize_rows")
     return reference_linear.quantize_rows(F.silu(x.float()))
 
 
@@ -35,12 +36,12 @@ def conv2d_relu_quantize(
     heights: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """quantize_rows of ReLU(conv2d_w8a8(...)), a row an utterance, zero from `heights` (B,) on: int8, float32 (B,)."""
-    check_conv2d_relu_quantize(codes, scale, weight, weight_scale, bias, heights)
+    check_conv2d_relu_quantize(codes, scale, weight, weight_scale, bias, stride, heights)
     how = stride, (0, 0), (1, 1), 1
     out = reference_linear.conv2d_w8a8(codes, scale, weight, weight_scale, bias, *how).relu_()
-    out *= (torch.arange(out.shape[2], device=out.device) < heights.unsqueeze(1)).view(len(out), 1, -1, 1)
+    out *= (torch.arange(out.shape[2], device=out.device) < heights.unsqueeze(1)).view(len(out), 1, out.shape[2], 1)
     found, scale = reference_linear.quantize_rows(out.permute(0, 2, 3, 1).flatten(1))
-    return found.view(len(out), *out.shape[2:], -1).permute(0, 3, 1, 2), scale.view(-1)
+    return found.view(len(out), *out.shape[2:], out.shape[1]).permute(0, 3, 1, 2), scale.view(-1)
 
 
 def relative_attention(
@@ -70,16 +71,22 @@ def relative_attention(
 
 
 def check_conv2d_relu_quantize(
-    codes: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, heights: Tensor
+    codes: Tensor,
+    scale: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    heights: Tensor,
 ) -> None:
-    """Raise RuntimeError unless types and sizes fit."""
-    reference_linear.check_conv2d_w8a8(codes, scale, weight, weight_scale, bias, 1)
+    """Raise RuntimeError unless types, sizes and strides fit."""
+    name = "conv2d_relu_quantize"
+    how = stride, (0, 0), (1, 1), 1
+    check_devices(name, codes, heights)
+    reference_linear.check_conv2d_w8a8(codes, scale, weight, weight_scale, bias, *how, name)
     torch._check(
         heights.dtype == torch.int64 and tuple(heights.shape) == codes.shape[:1],
-        lambda: (
-            f"conv2d_relu_quantize: heights is {heights.dtype} {tuple(heights.shape)}; "
-            f"give torch.int64 {tuple(codes.shape[:1])}"
-        ),
+        lambda: f"{name}: heights is {heights.dtype} {tuple(heights.shape)}; give torch.int64 {tuple(codes.shape[:1])}",
     )
 
 
@@ -95,12 +102,16 @@ def check_relative_attention(
 ) -> None:
     """Raise RuntimeError unless types and sizes fit."""
     name = "relative_attention"
+    check_devices(name, query, key, value, positions, content_bias, position_bias, visible)
     torch._check(
         query.dim() == key.dim() == 3,
         lambda: f"{name}: sizes {tuple(query.shape)} and {tuple(key.shape)}; give (B, T, D) and (B, S, D)",
     )
     (batch, frames, width), keys = query.shape, key.shape[1]
-    torch._check(heads > 0 and width % heads == 0, lambda: f"{name}: {heads} heads do not divide D = {width}")
+    torch._check(
+        heads > 0 and width > 0 and width % heads == 0, lambda: f"{name}: {heads} heads do not divide D = {width}"
+    )
+    torch._check(frames <= keys, lambda: f"{name}: {frames} queries of {keys} frames; give at most one a frame")
     for what, tensor, shape in (
         ("query", query, (batch, frames, width)),
         ("key", key, (batch, keys, width)),
@@ -118,6 +129,7 @@ def check_relative_attention(
 
 def check_norm_quantize_rows(x: Tensor, weight: Tensor, bias: Tensor) -> None:
     """Raise RuntimeError unless types and sizes fit."""
-    reference_linear.check_quantize_rows(x)
+    check_devices("norm_quantize_rows", x, weight, bias)
+    reference_linear.check_quantize_rows(x, "norm_quantize_rows")
     for what, tensor in (("weight", weight), ("bias", bias)):
         reference_linear.check_float(f"norm_quantize_rows: {what}", tensor, tuple(x.shape[-1:]))

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nibble.kernels.nibbles import unpack_rows
-from nibble.kernels.reference import check_conv2d, int_conv2d, int_matmul
+from nibble.kernels.reference import check_conv2d, check_devices, check_terms, int_conv2d, int_matmul
 from nibble.kernels.rounding import HIGHEST_INT8, divide, to_codes, without_zeros
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
@@ -62,7 +62,7 @@ def conv2d_w8a8(
     groups: int,
 ) -> Tensor:
     """codes int8 (B, C, H, W), scale (B,), weight int8 (N, C/groups, kh, kw) -> float32 (B, N, H', W')."""
-    check_conv2d_w8a8(codes, scale, weight, weight_scale, bias, groups)
+    check_conv2d_w8a8(codes, scale, weight, weight_scale, bias, stride, padding, dilation, groups)
     sums = int_conv2d(codes, weight, stride, padding, dilation, groups)
     out = sums.to(torch.float32).mul_(scale.view(-1, 1, 1, 1)).mul_(weight_scale.view(-1, 1, 1))
     return out if bias is None else out.add_(bias.view(-1, 1, 1))
@@ -73,45 +73,67 @@ def values(packed: Tensor, weight_scale: Tensor, terms: int) -> Tensor:
     return unpack_rows(packed, terms).to(torch.float32).mul_(weight_scale.unsqueeze(1))
 
 
-def check_quantize_rows(x: Tensor) -> None:
+def check_quantize_rows(x: Tensor, name: str = "quantize_rows") -> None:
     """Raise RuntimeError unless x (..., K) is a float of 16 or 32 bits."""
-    torch._check(x.dtype in FLOATS, lambda: f"quantize_rows: type {x.dtype}; give float16, bfloat16 or float32")
-    torch._check(x.dim() > 0, lambda: "quantize_rows: a scalar has no rows; give (..., K)")
+    _check_floating(name, x)
+    torch._check(x.dim() > 0, lambda: f"{name}: a scalar has no rows; give (..., K)")
 
 
 def check_linear_w8a8(codes: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None) -> None:
     """Raise RuntimeError unless types and sizes fit."""
-    torch._check(codes.dtype == torch.int8, lambda: f"linear_w8a8: codes are {codes.dtype}, not torch.int8")
-    torch._check(weight.dtype == torch.int8, lambda: f"linear_w8a8: weight is {weight.dtype}, not torch.int8")
+    name = "linear_w8a8"
+    check_devices(name, codes, scale, weight, weight_scale, bias)
+    torch._check(codes.dtype == torch.int8, lambda: f"{name}: codes are {codes.dtype}, not torch.int8")
+    torch._check(weight.dtype == torch.int8, lambda: f"{name}: weight is {weight.dtype}, not torch.int8")
     torch._check(
         codes.dim() == 2 and weight.dim() == 2 and codes.shape[1] == weight.shape[1],
-        lambda: f"linear_w8a8: sizes {tuple(codes.shape)} and {tuple(weight.shape)}; give (M, K) and (N, K)",
+        lambda: f"{name}: sizes {tuple(codes.shape)} and {tuple(weight.shape)}; give (M, K) and (N, K)",
     )
-    _check_floats("linear_w8a8", codes.shape[0], weight.shape[0], scale, weight_scale, bias)
+    check_terms(name, codes.shape[1])
+    _check_floats(name, codes.shape[0], weight.shape[0], scale, weight_scale, bias)
 
 
 def check_linear_w4a8(codes: Tensor, scale: Tensor, packed: Tensor, weight_scale: Tensor, bias: Tensor | None) -> None:
     """Raise RuntimeError unless types and sizes fit."""
-    torch._check(codes.dtype == torch.int8, lambda: f"linear_w4a8: codes are {codes.dtype}, not torch.int8")
-    _check_packed("linear_w4a8", codes, packed)
-    _check_floats("linear_w4a8", codes.shape[0], packed.shape[0], scale, weight_scale, bias)
+    name = "linear_w4a8"
+    check_devices(name, codes, scale, packed, weight_scale, bias)
+    torch._check(codes.dtype == torch.int8, lambda: f"{name}: codes are {codes.dtype}, not torch.int8")
+    _check_packed(name, codes, packed)
+    check_terms(name, codes.shape[1])
+    _check_floats(name, codes.shape[0], packed.shape[0], scale, weight_scale, bias)
 
 
 def check_conv2d_w8a8(
-    codes: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, groups: int
+    codes: Tensor,
+    scale: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    name: str = "conv2d_w8a8",
 ) -> None:
-    """Raise RuntimeError unless types and sizes fit."""
-    check_conv2d(codes, weight, groups, "conv2d_w8a8")
-    check_float("conv2d_w8a8: scale", scale, (codes.shape[0],))
-    check_float("conv2d_w8a8: weight_scale", weight_scale, (weight.shape[0],))
-    check_float("conv2d_w8a8: bias", bias, (weight.shape[0],))
+    """Raise RuntimeError unless types, sizes and steps fit."""
+    check_devices(name, codes, scale, weight, weight_scale, bias)
+    check_conv2d(codes, weight, stride, padding, dilation, groups, name)
+    check_float(f"{name}: scale", scale, (codes.shape[0],))
+    check_float(f"{name}: weight_scale", weight_scale, (weight.shape[0],))
+    check_float(f"{name}: bias", bias, (weight.shape[0],))
 
 
 def check_linear_w4a16(x: Tensor, packed: Tensor, weight_scale: Tensor, bias: Tensor | None) -> None:
     """Raise RuntimeError unless types and sizes fit."""
-    torch._check(x.dtype in FLOATS, lambda: f"linear_w4a16: type {x.dtype}; give float16, bfloat16 or float32")
-    _check_packed("linear_w4a16", x, packed)
-    _check_floats("linear_w4a16", x.shape[0], packed.shape[0], None, weight_scale, bias)
+    name = "linear_w4a16"
+    check_devices(name, x, packed, weight_scale, bias)
+    _check_floating(name, x)
+    _check_packed(name, x, packed)
+    _check_floats(name, x.shape[0], packed.shape[0], None, weight_scale, bias)
+
+
+def _check_floating(name: str, x: Tensor) -> None:
+    torch._check(x.dtype in FLOATS, lambda: f"{name}: type {x.dtype}; give float16, bfloat16 or float32")
 
 
 def _check_packed(name: str, x: Tensor, packed: Tensor) -> None:

@@ -22,19 +22,22 @@ Tensor checked(const char* label, const Tensor& tensor, ScalarType type, const s
     fits = fits && tensor.size(static_cast<int64_t>(i)) == size[i];
     text += (i ? ", " : "") + std::to_string(size[i]);
   }
-  STD_TORCH_CHECK(fits, "relative_attention: ", label, " is ", name(tensor), " ", sizes(tensor), "; give ",
-                  type == ScalarType::Bool ? "torch.bool (" : "torch.float32 (", text, size.size() == 1 ? ",)" : ")");
+  NIBBLE_CHECK(fits, "relative_attention: ", label, " is ", name(tensor), " ", sizes(tensor), "; give ",
+               type == ScalarType::Bool ? "torch.bool (" : "torch.float32 (", text, size.size() == 1 ? ",)" : ")");
   return dense(tensor);
 }
 
 Tensor relative_attention(const Tensor& given_query, const Tensor& given_key, const Tensor& given_value,
                           const Tensor& given_positions, const Tensor& given_content_bias,
                           const Tensor& given_position_bias, const Tensor& given_visible, int64_t heads) {
-  STD_TORCH_CHECK(given_query.dim() == 3 && given_key.dim() == 3, "relative_attention: sizes ", sizes(given_query),
-                  " and ", sizes(given_key), "; give (B, T, D) and (B, S, D)");
+  NIBBLE_CHECK(given_query.dim() == 3 && given_key.dim() == 3, "relative_attention: sizes ", sizes(given_query),
+               " and ", sizes(given_key), "; give (B, T, D) and (B, S, D)");
   const int64_t batch = given_query.size(0), queries = given_query.size(1), width = given_query.size(2);
   const int64_t keys = given_key.size(1);
-  STD_TORCH_CHECK(heads > 0 && width % heads == 0, "relative_attention: ", heads, " heads do not divide D = ", width);
+  NIBBLE_CHECK(heads > 0 && width > 0 && width % heads == 0, "relative_attention: ", heads,
+               " heads do not divide D = ", width);
+  NIBBLE_CHECK(queries <= keys, "relative_attention: ", queries, " queries of ", keys,
+               " frames; give at most one a frame");
   const auto kFloat = ScalarType::Float;
   const Tensor query = checked("query", given_query, kFloat, {batch, queries, width});
   const Tensor key = checked("key", given_key, kFloat, {batch, keys, width});

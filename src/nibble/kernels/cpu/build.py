@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -61,23 +62,24 @@ def units() -> dict[str, tuple[str, ...]]:
 
 
 def build() -> Path:
-    """Compile and link; the library appears whole or not at all.
+    """Compile and link; the library appears whole or not at all. Options in $CXXFLAGS go after our own.
 
     Raises:
         UserError: there is no compiler, it fails, or the folder cannot be written.
     """
-    parts, compiler = units(), cxx()
+    parts, compiler, more = units(), cxx(), shlex.split(os.environ.get("CXXFLAGS", ""))
     with tempfile.TemporaryDirectory() as temporary:
         objects = {name: f"{temporary}/{name}.o" for name in parts}
         digest = f'-DNIBBLE_SOURCES="{sources()}"'
         commands = [
-            [compiler, *_FLAGS, *flags, digest, "-c", f"{FOLDER / name}.cpp", "-o", objects[name]]
+            [compiler, *_FLAGS, *flags, *more, digest, "-c", f"{FOLDER / name}.cpp", "-o", objects[name]]
             for name, flags in parts.items()
         ]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(lambda command: run(command, _NEEDED), commands))
         linked = Path(temporary, LIBRARY.name)
         libraries = Path(torch.__file__).parent / "lib"
-        run([compiler, "-shared", *objects.values(), f"-L{libraries}", "-ltorch_cpu", "-o", str(linked)], _NEEDED)
+        link = ["-shared", *more, *objects.values(), f"-L{libraries}", "-ltorch_cpu", "-o", str(linked)]
+        run([compiler, *link], _NEEDED)
         put(linked, LIBRARY)
     return LIBRARY

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstring>
 #include <mutex>
+#include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -26,6 +27,7 @@ using Pair = std::vector<int64_t>;  // height, width
 constexpr int64_t kWindows = 1000;       // multiplied at a time
 constexpr int64_t kFewWindows = 240;     // of which the product stays in cache
 constexpr int64_t kExactTaps = 1 << 10;  // a float32 holds the sum of so many products of codes
+constexpr int64_t kLargestStep = (1 << 15) - 1;  // sizes that are computed from steps stay far below 2^63
 
 struct Convolution {
   const int8_t *x, *weight;  // (B, H, W, C), (N, kh, kw, C / groups)
@@ -141,7 +143,20 @@ void by_channels(const Convolution& p, float* to) {
 }
 
 int64_t out_size(int64_t size, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation) {
-  return (size + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1;
+  const int64_t room = size + 2 * padding - dilation * (kernel - 1) - 1;
+  return room < 0 ? 0 : room / stride + 1;
+}
+
+// A stride, padding or dilation.
+void check_steps(const char* op, const char* label, const Pair& steps, int64_t least) {
+  bool fits = steps.size() == 2;
+  std::string text;
+  for (const int64_t step : steps) {
+    fits = fits && least <= step && step <= kLargestStep;
+    text += (text.empty() ? "" : ", ") + std::to_string(step);
+  }
+  NIBBLE_CHECK(fits, op, ": ", label, " is [", text, "]; give two numbers, of height and width, ", least, " to ",
+               kLargestStep);
 }
 
 // The tensors of a convolution, and what it is to do with them.
@@ -154,12 +169,22 @@ struct Given {
 Given checked(const char* op, const Tensor& given_codes, const Tensor& given_scale, const Tensor& given_weight,
               const Tensor& given_weight_scale, const MaybeTensor& given_bias, Pair stride, Pair padding, Pair dilation,
               int64_t groups) {
-  STD_TORCH_CHECK(given_codes.scalar_type() == ScalarType::Char && given_weight.scalar_type() == ScalarType::Char, op,
-                  ": types ", name(given_codes), " and ", name(given_weight), "; both must be torch.int8");
-  STD_TORCH_CHECK(given_codes.dim() == 4 && given_weight.dim() == 4 && groups > 0 &&
-                      given_codes.size(1) == given_weight.size(1) * groups && given_weight.size(0) % groups == 0,
-                  op, ": sizes ", sizes(given_codes), " and ", sizes(given_weight), " with ", groups,
-                  " groups do not fit");
+  NIBBLE_CHECK(given_codes.scalar_type() == ScalarType::Char && given_weight.scalar_type() == ScalarType::Char, op,
+               ": types ", name(given_codes), " and ", name(given_weight), "; both must be torch.int8");
+  NIBBLE_CHECK(given_codes.dim() == 4 && given_weight.dim() == 4 && groups > 0 &&
+                   given_codes.size(1) % groups == 0 && given_codes.size(1) / groups == given_weight.size(1) &&
+                   given_weight.size(0) % groups == 0,
+               op, ": sizes ", sizes(given_codes), " and ", sizes(given_weight), " with ", groups,
+               " groups do not fit");
+  NIBBLE_CHECK(given_weight.numel() > 0, op, ": filters of ", sizes(given_weight), " are empty");
+  nibble::check_terms(op, given_weight.size(1) * given_weight.size(2) * given_weight.size(3));
+  check_steps(op, "stride", stride, 1);
+  check_steps(op, "padding", padding, 0);
+  check_steps(op, "dilation", dilation, 1);
+  const int64_t out_height = out_size(given_codes.size(2), given_weight.size(2), stride[0], padding[0], dilation[0]);
+  const int64_t out_width = out_size(given_codes.size(3), given_weight.size(3), stride[1], padding[1], dilation[1]);
+  NIBBLE_CHECK(out_height > 0 && out_width > 0, op, ": filters of ", sizes(given_weight),
+               " are larger than an input of ", sizes(given_codes), " with its padding");
   constexpr auto kChannelsLast = torch::headeronly::MemoryFormat::ChannelsLast;
   const int64_t batch = given_codes.size(0), outputs = given_weight.size(0);
   Given given = {.codes = torch::stable::contiguous(given_codes, kChannelsLast),
@@ -181,14 +206,12 @@ Given checked(const char* op, const Tensor& given_codes, const Tensor& given_sca
              .outputs = outputs,
              .kernel_height = weight.size(2),
              .kernel_width = weight.size(3),
-             .out_height = out_size(codes.size(2), weight.size(2), stride[0], padding[0], dilation[0]),
-             .out_width = out_size(codes.size(3), weight.size(3), stride[1], padding[1], dilation[1]),
+             .out_height = out_height,
+             .out_width = out_width,
              .groups = groups,
              .stride = stride,
              .padding = padding,
              .dilation = dilation};
-  STD_TORCH_CHECK(given.p.out_height > 0 && given.p.out_width > 0, op, ": filters of ", sizes(weight),
-                  " are larger than an input of ", sizes(codes), " with its padding");
   return given;
 }
 
@@ -199,7 +222,7 @@ Tensor conv2d_w8a8(const Tensor& codes, const Tensor& scale, const Tensor& weigh
   const Convolution& p = given.p;
   Tensor out = nibble::empty_channels_last(p.batch, p.outputs, p.out_height, p.out_width, aoti_torch_dtype_float32());
   auto* to = static_cast<float*>(out.mutable_data_ptr());
-  if (p.batch && p.outputs) {
+  if (p.batch) {
     if (groups == p.channels && groups == p.outputs && groups > 1 && p.taps() <= kExactTaps)
       by_channels(p, to);
     else
@@ -231,10 +254,10 @@ std::tuple<Tensor, Tensor> conv2d_relu_quantize(const Tensor& codes, const Tenso
   const Given given =
       checked("conv2d_relu_quantize", codes, scale, weight, weight_scale, bias, stride, {0, 0}, {1, 1}, 1);
   const Convolution& p = given.p;
-  STD_TORCH_CHECK(given_heights.scalar_type() == ScalarType::Long && given_heights.dim() == 1 &&
-                      given_heights.size(0) == p.batch,
-                  "conv2d_relu_quantize: heights is ", name(given_heights), " ", sizes(given_heights),
-                  "; give torch.int64 (", p.batch, ",)");
+  NIBBLE_CHECK(given_heights.scalar_type() == ScalarType::Long && given_heights.dim() == 1 &&
+                   given_heights.size(0) == p.batch,
+               "conv2d_relu_quantize: heights is ", name(given_heights), " ", sizes(given_heights),
+               "; give torch.int64 (", p.batch, ",)");
   const Tensor held_heights = nibble::dense(given_heights);
   const auto* heights = static_cast<const int64_t*>(held_heights.const_data_ptr());
   Tensor out = nibble::empty_channels_last(p.batch, p.outputs, p.out_height, p.out_width, aoti_torch_dtype_int8());

@@ -19,12 +19,13 @@ using nibble::Tensor;
 
 Tensor linear(const char* op, const Tensor& given_codes, const Tensor& given_scale, const Tensor& given_weight,
               const Tensor& given_weight_scale, const MaybeTensor& given_bias, bool packed) {
-  STD_TORCH_CHECK(given_codes.scalar_type() == ScalarType::Char, op, ": codes are ", name(given_codes),
-                  ", not torch.int8");
-  STD_TORCH_CHECK(given_weight.scalar_type() == (packed ? ScalarType::Byte : ScalarType::Char), op,
-                  packed ? ": packed is " : ": weight is ", name(given_weight), ", not torch.",
-                  packed ? "uint8" : "int8");
+  NIBBLE_CHECK(given_codes.scalar_type() == ScalarType::Char, op, ": codes are ", name(given_codes),
+               ", not torch.int8");
+  NIBBLE_CHECK(given_weight.scalar_type() == (packed ? ScalarType::Byte : ScalarType::Char), op,
+               packed ? ": packed is " : ": weight is ", name(given_weight), ", not torch.",
+               packed ? "uint8" : "int8");
   nibble::check_sizes(op, given_codes, given_weight, packed);
+  nibble::check_terms(op, given_codes.size(1));
   const int64_t rows = given_codes.size(0), outputs = given_weight.size(0);
   const Tensor codes = dense(given_codes), weight = dense(given_weight);
   const Tensor scale = float_vector(op, "scale", given_scale, rows, true);
@@ -56,10 +57,11 @@ Tensor linear_w4a8(const Tensor& codes, const Tensor& scale, const Tensor& packe
 }
 
 Tensor int_matmul(const Tensor& given_x, const Tensor& given_weight) {
-  STD_TORCH_CHECK(given_x.scalar_type() == ScalarType::Char && given_weight.scalar_type() == ScalarType::Char,
-                  "int_matmul: types ", name(given_x), " and ", name(given_weight), "; both must be torch.int8");
-  STD_TORCH_CHECK(given_x.dim() == 2 && given_weight.dim() == 2 && given_x.size(1) == given_weight.size(1),
-                  "int_matmul: sizes ", sizes(given_x), " and ", sizes(given_weight), "; give (M, K) and (N, K)");
+  NIBBLE_CHECK(given_x.scalar_type() == ScalarType::Char && given_weight.scalar_type() == ScalarType::Char,
+               "int_matmul: types ", name(given_x), " and ", name(given_weight), "; both must be torch.int8");
+  NIBBLE_CHECK(given_x.dim() == 2 && given_weight.dim() == 2 && given_x.size(1) == given_weight.size(1),
+               "int_matmul: sizes ", sizes(given_x), " and ", sizes(given_weight), "; give (M, K) and (N, K)");
+  nibble::check_terms("int_matmul", given_x.size(1));
   const Tensor x = dense(given_x), weight = dense(given_weight);
   Tensor out = empty({x.size(0), weight.size(0)}, aoti_torch_dtype_int32());
   nibble::run({.x = static_cast<const int8_t*>(x.const_data_ptr()),

@@ -17,9 +17,9 @@ using nibble::Tensor;
 constexpr int64_t kValuesPerThread = 1 << 15;
 
 // x in float32, one row after the other.
-Tensor as_rows(const Tensor& given) {
-  const Tensor x = nibble::in_float32("quantize_rows", given);
-  STD_TORCH_CHECK(x.dim() > 0, "quantize_rows: a scalar has no rows; give (..., K)");
+Tensor as_rows(const char* op, const Tensor& given) {
+  const Tensor x = nibble::in_float32(op, given);
+  NIBBLE_CHECK(x.dim() > 0, op, ": a scalar has no rows; give (..., K)");
   return x;
 }
 
@@ -47,7 +47,7 @@ std::tuple<Tensor, Tensor> quantized(const Tensor& x, const Quantize& quantize) 
 }
 
 std::tuple<Tensor, Tensor> quantize_rows(const Tensor& given) {
-  const Tensor x = as_rows(given);
+  const Tensor x = as_rows("quantize_rows", given);
   const auto quantize = nibble::path().quantize_rows;
   return quantized(x, [quantize, terms = x.size(-1)](const float* from, int64_t rows, int8_t* codes, float* scale) {
     quantize(from, rows, terms, codes, scale);
@@ -68,17 +68,18 @@ std::tuple<Tensor, Tensor> quantized_after(const Tensor& x, const Step& step) {
 }
 
 std::tuple<Tensor, Tensor> silu_quantize_rows(const Tensor& given) {
-  const Tensor x = as_rows(given);
+  const Tensor x = as_rows("silu_quantize_rows", given);
   const auto silu = nibble::path().steps.silu;
   return quantized_after(x, [=, terms = x.size(-1)](const float* row, float* out) { silu(row, terms, out); });
 }
 
 std::tuple<Tensor, Tensor> norm_quantize_rows(const Tensor& given, const Tensor& given_weight, const Tensor& given_bias,
                                               double eps) {
-  const Tensor x = as_rows(given);
+  constexpr const char* op = "norm_quantize_rows";
+  const Tensor x = as_rows(op, given);
   const int64_t terms = x.size(-1);
-  const Tensor weight = nibble::float_vector("norm_quantize_rows", "weight", given_weight, terms, false);
-  const Tensor bias = nibble::float_vector("norm_quantize_rows", "bias", given_bias, terms, false);
+  const Tensor weight = nibble::float_vector(op, "weight", given_weight, terms, false);
+  const Tensor bias = nibble::float_vector(op, "bias", given_bias, terms, false);
   const float *gain = floats(weight), *shift = floats(bias);
   const auto norm = nibble::path().steps.norm;
   return quantized_after(

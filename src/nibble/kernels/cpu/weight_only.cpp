@@ -24,8 +24,8 @@ Tensor linear_w4a16(const Tensor& given, const Tensor& given_packed, const Tenso
                     const MaybeTensor& given_bias) {
   constexpr const char* op = "linear_w4a16";
   const Tensor x = nibble::in_float32(op, given);
-  STD_TORCH_CHECK(given_packed.scalar_type() == ScalarType::Byte, op, ": packed is ", name(given_packed),
-                  ", not torch.uint8");
+  NIBBLE_CHECK(given_packed.scalar_type() == ScalarType::Byte, op, ": packed is ", name(given_packed),
+               ", not torch.uint8");
   nibble::check_sizes(op, x, given_packed, true);
   const int64_t rows = x.size(0), terms = x.size(1), outputs = given_packed.size(0), bytes = (terms + 1) / 2;
   const Tensor packed = dense(given_packed);

@@ -9,10 +9,9 @@ namespace nibble {
 struct Int8 {
   using Sum = int32_t;
   static constexpr int kTermBytes = 1;
-  static constexpr int64_t kMaxTerms = 1 << 17;  // from here on 16 x 8 x 128 x terms is beyond int32
 
   // Eight codes as bytes that hold 16 x code: the high half of a byte stays where it is, as in QQQ (arXiv 2406.09904),
-  // and turning its sign bit takes off the 8 that is stored with a code. The sums are 16 times too large.
+  // and turning its sign bit takes off the 8 that is stored with a code. The sums are 16 times too large: K < 2^17.
   //
   // Takes two bytes for terms k ... k + 3 and, above them, two for terms k + 16 ... k + 19.
   NIBBLE_DEVICE static void unpack(uint32_t bytes, uint32_t& first, uint32_t& second) {

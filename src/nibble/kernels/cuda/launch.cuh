@@ -75,8 +75,6 @@ extern "C" int nibble_cuda_linear_w4a8(const void* codes, const float* scale, co
   return launch_ampere<Int8>(p, stream);
 }
 
-extern "C" int64_t nibble_cuda_int8_terms() { return nibble::Int8::kMaxTerms; }
-
 extern "C" int nibble_cuda_linear_w4a16(NibbleFloat type, const void* x, const void* packed, const float* weight_scale,
                                         const float* bias, void* out, int64_t rows, int64_t outputs, int64_t terms,
                                         void* stream) {

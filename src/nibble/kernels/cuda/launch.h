@@ -11,10 +11,9 @@ enum NibbleFloat { kNibbleFloat32, kNibbleFloat16, kNibbleBfloat16 };
 extern "C" {
 
 // codes int8 (M, K), scale (M, 1), packed (N, ceil(K / 2)), weight_scale (N,), bias (N,) or nullptr -> out (M, N);
-// K < nibble_cuda_int8_terms().
+// K < 2^17.
 int nibble_cuda_linear_w4a8(const void* codes, const float* scale, const void* packed, const float* weight_scale,
                             const float* bias, void* out, int64_t rows, int64_t outputs, int64_t terms, void* stream);
-int64_t nibble_cuda_int8_terms();
 
 // x (M, K) and out (M, N) of type `type`; the rest as above.
 int nibble_cuda_linear_w4a16(NibbleFloat type, const void* x, const void* packed, const float* weight_scale,

@@ -10,6 +10,9 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
+#include <initializer_list>
+
 #ifndef NIBBLE_KEY  // which the tests set
 #define NIBBLE_LIBRARY nibble
 #define NIBBLE_KEY CUDA
@@ -22,7 +25,9 @@ using nibble::MaybeTensor;
 using nibble::ScalarType;
 using nibble::Tensor;
 
-constexpr int64_t kRows = 65535 * 64;  // a grid has at most 65535 tiles downwards; those of many rows have 64 or more
+#ifndef NIBBLE_ROWS  // fewer in the tests
+#define NIBBLE_ROWS (65535 * 64)  // a grid has at most 65535 tiles downwards; those of many rows have 64 or more
+#endif
 
 // torch's stream of a device. The function is no part of the stable ABI, but of what compiled models call; and since
 // torch loads its libraries privately, it is looked up in the very one.
@@ -34,7 +39,7 @@ void* current_stream(const Tensor& tensor) {
     return library ? reinterpret_cast<Get>(dlsym(library, "aoti_torch_get_current_cuda_stream")) : nullptr;
   }();
   void* stream = nullptr;
-  STD_TORCH_CHECK(get && !get(tensor.get_device_index(), &stream), "nibble: torch does not say which stream to use");
+  NIBBLE_CHECK(get && !get(tensor.get_device_index(), &stream), "nibble: torch does not say which stream to use");
   return stream;
 }
 
@@ -49,65 +54,83 @@ class OnDevice {
   std::optional<torch::stable::accelerator::DeviceGuard> guard_;
 };
 
-const void* at(const Tensor& tensor) { return tensor.const_data_ptr(); }
+void check_devices(const char* op, const Tensor& x, std::initializer_list<MaybeTensor> others) {
+  for (const MaybeTensor& other : others)
+    NIBBLE_CHECK(!other || other->device() == x.device(), op, ": tensors are on several devices");
+}
 
-// What both operators have after x.
+// The weight of both operators, contiguous.
 struct Weight {
   Tensor packed, scale;
   MaybeTensor bias;
 };
 
-Weight checked(const char* op, const Tensor& x, const Tensor& packed, const Tensor& scale, const MaybeTensor& bias) {
-  STD_TORCH_CHECK(packed.scalar_type() == ScalarType::Byte, op, ": packed is ", nibble::name(packed),
-                  ", not torch.uint8");
-  nibble::check_sizes(op, x, packed, true);
-  STD_TORCH_CHECK(x.size(0) <= kRows, op, ": ", x.size(0), " rows; give at most ", kRows, " at a time");
+Weight checked(const char* op, const Tensor& packed, const Tensor& scale, const MaybeTensor& bias) {
   const int64_t outputs = packed.size(0);
-  Weight weight{nibble::dense(packed), nibble::float_vector(op, "weight_scale", scale, outputs, false),
-                nibble::float_vector(op, "bias", bias, outputs)};
-  for (const Tensor& tensor : {weight.packed, weight.scale, weight.bias.value_or(weight.packed)})
-    STD_TORCH_CHECK(tensor.device() == x.device(), op, ": tensors are on several devices");
-  return weight;
+  return {nibble::dense(packed), nibble::float_vector(op, "weight_scale", scale, outputs, false),
+          nibble::float_vector(op, "bias", bias, outputs)};
 }
 
-void check_launch(const char* op, int error) {
-  STD_TORCH_CHECK(!error, op, ": CUDA: ", nibble_cuda_error(error));
+void check_packed(const char* op, const Tensor& x, const Tensor& packed) {
+  NIBBLE_CHECK(packed.scalar_type() == ScalarType::Byte, op, ": packed is ", nibble::name(packed),
+               ", not torch.uint8");
+  nibble::check_sizes(op, x, packed, true);
+}
+
+// launch(first row, rows) for as many rows at a time as a grid has room for.
+template <class Launch>
+void each_grid(const char* op, int64_t rows, const Launch& launch) {
+  for (int64_t first = 0; first < rows; first += NIBBLE_ROWS) {
+    const int error = launch(first, std::min<int64_t>(NIBBLE_ROWS, rows - first));
+    NIBBLE_CHECK(!error, op, ": CUDA: ", nibble_cuda_error(error));
+  }
 }
 
 Tensor linear_w4a8(const Tensor& given_codes, const Tensor& given_scale, const Tensor& packed,
                    const Tensor& weight_scale, const MaybeTensor& bias) {
   const char* op = "linear_w4a8";
-  STD_TORCH_CHECK(given_codes.scalar_type() == ScalarType::Char, op, ": codes are ", nibble::name(given_codes),
-                  ", not torch.int8");
-  const Weight weight = checked(op, given_codes, packed, weight_scale, bias);
+  check_devices(op, given_codes, {given_scale, packed, weight_scale, bias});
+  NIBBLE_CHECK(given_codes.scalar_type() == ScalarType::Char, op, ": codes are ", nibble::name(given_codes),
+               ", not torch.int8");
+  check_packed(op, given_codes, packed);
   const int64_t rows = given_codes.size(0), terms = given_codes.size(1), outputs = packed.size(0);
-  STD_TORCH_CHECK(terms < nibble_cuda_int8_terms(), op, ": K = ", terms, "; give less than ", nibble_cuda_int8_terms());
+  nibble::check_terms(op, terms);
   const Tensor codes = nibble::dense(given_codes), scale = nibble::float_vector(op, "scale", given_scale, rows, true);
-  STD_TORCH_CHECK(scale.device() == codes.device(), op, ": tensors are on several devices");
+  const Weight weight = checked(op, packed, weight_scale, bias);
   const OnDevice guard(codes);
   Tensor out = torch::stable::new_empty(scale, {rows, outputs});
-  check_launch(op, nibble_cuda_linear_w4a8(at(codes), floats(scale),
-                                           at(weight.packed), floats(weight.scale), floats(weight.bias),
-                                           out.mutable_data_ptr(), rows, outputs, terms,
-                                           current_stream(codes)));
+  const auto* from = static_cast<const int8_t*>(codes.const_data_ptr());
+  auto* to = static_cast<float*>(out.mutable_data_ptr());
+  each_grid(op, rows, [&](int64_t first, int64_t count) {
+    return nibble_cuda_linear_w4a8(from + first * terms, floats(scale) + first, weight.packed.const_data_ptr(),
+                                   floats(weight.scale), floats(weight.bias), to + first * outputs, count, outputs,
+                                   terms, current_stream(codes));
+  });
   return out;
 }
 
 Tensor linear_w4a16(const Tensor& given_x, const Tensor& packed, const Tensor& weight_scale, const MaybeTensor& bias) {
   const char* op = "linear_w4a16";
-  const ScalarType type = given_x.scalar_type();
+  check_devices(op, given_x, {packed, weight_scale, bias});
   nibble::check_floating(op, given_x);
-  const Weight weight = checked(op, given_x, packed, weight_scale, bias);
+  check_packed(op, given_x, packed);
+  const Weight weight = checked(op, packed, weight_scale, bias);
   const Tensor x = nibble::dense(given_x);
   const int64_t rows = x.size(0), terms = x.size(1), outputs = packed.size(0);
   const OnDevice guard(x);
   Tensor out = torch::stable::new_empty(x, {rows, outputs});
+  const ScalarType type = x.scalar_type();
   const NibbleFloat kind = type == ScalarType::Half       ? kNibbleFloat16
                            : type == ScalarType::BFloat16 ? kNibbleBfloat16
                                                           : kNibbleFloat32;
-  check_launch(op, nibble_cuda_linear_w4a16(kind, at(x), at(weight.packed),
-                                            floats(weight.scale), floats(weight.bias),
-                                            out.mutable_data_ptr(), rows, outputs, terms, current_stream(x)));
+  const int64_t bytes = kind == kNibbleFloat32 ? 4 : 2;
+  const auto* from = static_cast<const char*>(x.const_data_ptr());
+  auto* to = static_cast<char*>(out.mutable_data_ptr());
+  each_grid(op, rows, [&](int64_t first, int64_t count) {
+    return nibble_cuda_linear_w4a16(kind, from + first * terms * bytes, weight.packed.const_data_ptr(),
+                                    floats(weight.scale), floats(weight.bias), to + first * outputs * bytes, count,
+                                    outputs, terms, current_stream(x));
+  });
   return out;
 }
 

@@ -31,7 +31,7 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def silu_quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """quantize_rows of SiLU(x), which is not rounded to 16 bits in between."""
-    reference_linear.check_quantize_rows(x)
+    reference_linear.check_quantize_rows(x, "silu_quantize_rows")
     return _quantize(x, silu=True)
 
 
