@@ -7,7 +7,8 @@ import torch
 
 from nibble.config import Config, from_plain
 from nibble.data.tokenizer import Tokenizer, train_tokenizer
-from nibble.export.loaded import Loaded, Method, float_model
+from nibble.export.loaded import Loaded, float_model
+from nibble.export.method import Method
 from nibble.quant.convert import prepare, set_precision
 from nibble.quant.spec import Precision
 

@@ -14,7 +14,8 @@ from nibble import cli
 from nibble.config import Config
 from nibble.data.tokenizer import Tokenizer, train_tokenizer
 from nibble.export.checkpoint import quantize
-from nibble.export.loaded import Loaded, Method, float_model
+from nibble.export.loaded import Loaded, float_model
+from nibble.export.method import Method
 from nibble.quant.spec import Precision
 
 _WORDS = 5_000  # different ones in the generated text

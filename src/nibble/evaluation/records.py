@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nibble.errors import UserError
-from nibble.export.loaded import Method
+from nibble.export.method import Method
 from nibble.schema import build, build_lines
 
 _AT_LEAST = {  # what a table divides by, and what counts

@@ -11,7 +11,8 @@ from typing import Any
 from nibble import provenance
 from nibble.config import Config
 from nibble.errors import UserError
-from nibble.export.loaded import Method, float_parameters, quant_name
+from nibble.export.loaded import float_parameters, quant_name
+from nibble.export.method import Method
 from nibble.export.sixteen_bit import sixteen_bit
 from nibble.export.tensors import stored
 from nibble.quant.spec import Precision

@@ -13,7 +13,8 @@ from nibble.config import Config, from_plain
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError, nearest
 from nibble.export.bundle import is_bundle, read_bundle
-from nibble.export.loaded import Loaded, Method, check_state, float_model
+from nibble.export.loaded import Loaded, check_state, float_model
+from nibble.export.method import Method
 from nibble.export.sherpa import is_exported
 from nibble.model.transducer import Transducer
 from nibble.quant.convert import prepare, prune, set_precision

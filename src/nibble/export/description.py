@@ -22,7 +22,7 @@ from typing import Any
 from nibble.config import Config, plain
 from nibble.errors import UserError, nearest
 from nibble.export.folder import checksum
-from nibble.export.loaded import Method
+from nibble.export.method import Method
 from nibble.quant.spec import Precision
 from nibble.schema import build, parse
 

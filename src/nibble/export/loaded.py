@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +11,10 @@ from torch import Tensor, nn
 from nibble.config import Config
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
+from nibble.export.method import Method
 from nibble.model.transducer import Transducer
 from nibble.quant.low_rank import factorize
 from nibble.quant.spec import Precision
-
-
-class Method(StrEnum):
-    """How weights came to their precision."""
-
-    float = "float"  # not quantized
-    ptq = "ptq"  # a float model's, rounded
-    gptq = "gptq"  # a float model's, rounded by GPTQ
-    qat = "qat"  # trained at it
-    distilled = "distilled"  # trained at it, with a float teacher
-    shared = "shared"  # trained at it and others in one run
 
 
 @dataclass

@@ -12,7 +12,8 @@ from nibble.data.progress import track
 from nibble.data.undisturbed import first_utterances, undisturbed
 from nibble.errors import UserError
 from nibble.export.checkpoint import quantize
-from nibble.export.loaded import Loaded, Method
+from nibble.export.loaded import Loaded
+from nibble.export.method import Method
 from nibble.model.transducer import Transducer
 from nibble.quant.calibration import second_moments, settle_static_scales
 from nibble.quant.convert import quantized_modules, set_precision

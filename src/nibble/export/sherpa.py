@@ -18,7 +18,8 @@ from nibble.config import Config, Encoding, plain
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
 from nibble.export.folder import check_replaceable, checksum, folder_bytes, written_whole
-from nibble.export.loaded import Loaded, Method, quant_name
+from nibble.export.loaded import Loaded, quant_name
+from nibble.export.method import Method
 from nibble.quant.spec import Precision
 from nibble.schema import build, parse
 

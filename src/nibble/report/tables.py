@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from nibble.evaluation.records import Record
 from nibble.evaluation.wer import interval, paired_interval
-from nibble.export.loaded import Method
+from nibble.export.method import Method
 
 METHODS = {  # of records, in words
     Method.float: "",
