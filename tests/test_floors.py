@@ -18,7 +18,8 @@ MAY_IMPORT = {
     # The options of quantization are plain data, defined in their own room.
     "config": {"errors", "schema", "ranges", "quant.spec"},
     "features": BASE,
-    "model": BASE | {"processes", "steady"},
+    # Kernels of the loss are launched as all others are.
+    "model": BASE | {"processes", "steady", "kernels.triton.launching"},
     "kernels": {"errors", "writing"},
     "info": {"errors", "provenance", "kernels"},
     "quant": {"errors", "kernels", "processes", "steady"},

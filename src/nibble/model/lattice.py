@@ -10,13 +10,11 @@ At node (t, u), t frames are read and u labels emitted. Blank leads on to (t + 1
 In float64: near a loss of 2000 nats float32 numbers are 0.0001 apart, and errors add up along a path.
 """
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nibble.errors import UserError
+from nibble.model.gpu_kernels import kernels
 
 NEVER = -float("inf")
 
@@ -33,6 +31,9 @@ def transducer_lattice(log_probs: Tensor, lengths: Tensor, label_lengths: Tensor
         lengths: frames of each utterance, at least 1, (B,).
         label_lengths: (B,)
     """
+    if log_probs.is_cuda:
+        found: tuple[Tensor, Tensor] = kernels("lattice_triton").transducer_lattice(log_probs, lengths, label_lengths)
+        return found
     frames, positions = log_probs.shape[1:3]
     t, u = torch.arange(frames + 1, device=log_probs.device), torch.arange(positions, device=log_probs.device)
     t, end, last = t[:, None], lengths[:, None, None], label_lengths[:, None, None]
@@ -44,7 +45,7 @@ def transducer_lattice(log_probs: Tensor, lengths: Tensor, label_lengths: Tensor
     # Seen from that corner, the edges that come into a node are those that leave it.
     into_blank = torch.cat((F.pad(blank, (0, 0, 1, -1), value=NEVER), blank.flip(1, 2)))
     into_label = torch.cat((F.pad(label, (1, -1), value=NEVER), label.flip(1, 2)))
-    alpha, beta = _implementation(blank)(into_blank, into_label).chunk(2)
+    alpha, beta = path_sums(into_blank, into_label).chunk(2)
     beta = beta.flip(1, 2)
     loss = -beta[:, 0, 0]
     alpha = alpha + loss[:, None, None]
@@ -71,19 +72,6 @@ def path_sums(blank: Tensor, label: Tensor) -> Tensor:
     for d, (by_blank, by_label) in enumerate(zip(blank.unbind()[1:], label.unbind()[1:], strict=True)):
         torch.logaddexp(here[d] + by_blank, before[d] + by_label, out=here[d + 1])
     return _straight(sums[:, :, 1:])
-
-
-def _implementation(x: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    """`path_sums`, or on a GPU the kernel that computes the same."""
-    if not x.is_cuda:
-        return path_sums
-    try:
-        from nibble.model import lattice_triton
-    except ImportError as error:
-        raise UserError(
-            f"the transducer loss needs Triton on a GPU ({error}); pip install triton, or give loss=rnnt_torchaudio"
-        ) from error
-    return lattice_triton.path_sums
 
 
 def _skewed(x: Tensor) -> Tensor:

@@ -1,11 +1,13 @@
 """The two log-probabilities that the loss needs of a node of the lattice: of blank, and of the label that follows."""
 
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nibble.model.gpu_kernels import kernels
 from nibble.model.transducer import BLANK
 
 
@@ -18,7 +20,10 @@ def node_log_probs(logits: Tensor, following: Tensor) -> Tensor:
         logits: (..., V), before the softmax.
         following: that label, (...).
     """
-    log_probs: Tensor = _TwoLogProbs.apply(logits, following.unsqueeze(-1))
+    if logits.is_cuda and logits.dtype != torch.float64:
+        log_probs: Tensor = _ByKernels.apply(logits, following, kernels("node_log_probs_triton"))
+    else:
+        log_probs = _TwoLogProbs.apply(logits, following.unsqueeze(-1))
     return log_probs
 
 
@@ -49,3 +54,23 @@ class _TwoLogProbs(torch.autograd.Function):
         gradient = p.mul_(-by_blank - by_label)
         gradient[..., BLANK : BLANK + 1] += by_blank
         return gradient.scatter_add_(-1, following, by_label).to(ctx.dtype), None
+
+
+class _ByKernels(torch.autograd.Function):
+    """The same on a GPU, where the logits stay in their own type until they become their gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, following: Tensor, triton: ModuleType) -> Tensor:
+        rows, following = logits.detach().contiguous().flatten(0, -2), following.contiguous().flatten()
+        log_probs, total = triton.forward(rows, following)
+        ctx.save_for_backward(rows, following, total)
+        ctx.triton = triton
+        ctx.shape = logits.shape
+        return log_probs.view(*logits.shape[:-1], 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor, None, None]:
+        rows, following, total = ctx.saved_tensors
+        ctx.triton.backward(rows, following, total, slopes.contiguous().flatten(0, -2))
+        return rows.view(ctx.shape), None, None
