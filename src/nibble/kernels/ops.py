@@ -4,6 +4,7 @@
     int_conv2d(x int8 (B, C, H, W), weight int8 (N, C/groups, kh, kw), ...) -> int32 (B, N, H', W')
     quantize_rows(x (..., K)) -> codes int8 (..., K), scale float32 (..., 1)
     silu_quantize_rows(x (..., K)), norm_quantize_rows(x (..., K), weight (K,), bias (K,), eps) -> as quantize_rows
+    quantize_weights(weights (N, ...), terms, bits, one of each a weight) -> codes int8 (N, ...) of each, scales float32
     linear_w8a8(codes, scale, weight int8 (N, K), weight_scale (N,), bias (N,)) -> float32 (M, N)
     linear_w4a8(codes, scale, packed uint8 (N, ceil(K/2)), weight_scale (N,), bias (N,)) -> float32 (M, N)
     linear_w4a16(x (M, K), packed uint8 (N, ceil(K/2)), weight_scale (N,), bias (N,)) -> (M, N) of x's type
@@ -11,7 +12,7 @@
     conv2d_relu_quantize(codes, ..., stride, heights (B,)) -> codes int8 (B, N, H', W'), scale float32 (B,)
     relative_attention(query, key, value (B, S, D), positions (S + T, D), ...) -> float32 (B, T, D)
 
-`nibble.kernels.reference`, `reference_linear` and `reference_fused` implement them for every device. A faster
+`nibble.kernels.reference` and the modules beside it whose names start so implement them for every device. A faster
 implementation registers for its device type; its codes, scales and int32 sums must be the same integers. Tensors may be
 of any layout.
 
@@ -25,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nibble.kernels import implementations, reference, reference_fused, reference_linear
+from nibble.kernels import implementations, reference, reference_fused, reference_linear, reference_weights
 
 SCHEMAS = {
     "int_matmul": "(Tensor x, Tensor weight) -> Tensor",
@@ -33,6 +34,7 @@ SCHEMAS = {
     "quantize_rows": "(Tensor x) -> (Tensor codes, Tensor scale)",
     "silu_quantize_rows": "(Tensor x) -> (Tensor codes, Tensor scale)",
     "norm_quantize_rows": "(Tensor x, Tensor weight, Tensor bias, float eps) -> (Tensor codes, Tensor scale)",
+    "quantize_weights": "(Tensor[] weights, int[] terms, int[] bits) -> (Tensor[] codes, Tensor scale)",
     "linear_w8a8": "(Tensor codes, Tensor scale, Tensor weight, Tensor weight_scale, Tensor? bias) -> Tensor",
     "linear_w4a8": "(Tensor codes, Tensor scale, Tensor packed, Tensor weight_scale, Tensor? bias) -> Tensor",
     "linear_w4a16": "(Tensor x, Tensor packed, Tensor weight_scale, Tensor? bias) -> Tensor",
@@ -46,7 +48,9 @@ SCHEMAS = {
 for _name, _schema in SCHEMAS.items():
     torch.library.define(f"nibble::{_name}", _schema)
     # "default" serves every device type that nothing else is registered for.
-    _of = next(room for room in (reference, reference_linear, reference_fused) if hasattr(room, _name))
+    _of = next(
+        room for room in (reference, reference_linear, reference_weights, reference_fused) if hasattr(room, _name)
+    )
     torch.library.impl(f"nibble::{_name}", "default", getattr(_of, _name))
 
 
@@ -83,6 +87,14 @@ def _norm_quantize_rows_shape(x: Tensor, weight: Tensor, bias: Tensor, eps: floa
     del eps
     reference_fused.check_norm_quantize_rows(x, weight, bias)
     return _quantize_rows_shape(x)
+
+
+@torch.library.register_fake("nibble::quantize_weights")
+def _quantize_weights_shape(weights: list[Tensor], terms: list[int], bits: list[int]) -> tuple[list[Tensor], Tensor]:
+    reference_weights.check_quantize_weights(weights, terms, bits)
+    slices = sum(weight.numel() // length for weight, length in zip(weights, terms, strict=True))
+    codes = [torch.empty_like(weight, dtype=torch.int8) for weight in weights]
+    return codes, weights[0].new_empty(slices, dtype=torch.float32)
 
 
 @torch.library.register_fake("nibble::linear_w8a8")
@@ -184,6 +196,7 @@ _INT_CONV2D = torch.ops.nibble.int_conv2d.default
 _QUANTIZE_ROWS = torch.ops.nibble.quantize_rows.default
 _SILU_QUANTIZE_ROWS = torch.ops.nibble.silu_quantize_rows.default
 _NORM_QUANTIZE_ROWS = torch.ops.nibble.norm_quantize_rows.default
+_QUANTIZE_WEIGHTS = torch.ops.nibble.quantize_weights.default
 _LINEAR_W8A8 = torch.ops.nibble.linear_w8a8.default
 _LINEAR_W4A8 = torch.ops.nibble.linear_w4a8.default
 _LINEAR_W4A16 = torch.ops.nibble.linear_w4a16.default
@@ -251,6 +264,29 @@ def norm_quantize_rows(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> t
         RuntimeError: types or sizes do not fit.
     """
     return _NORM_QUANTIZE_ROWS(x, weight, bias, eps)
+
+
+def quantize_weights(
+    weights: Sequence[Tensor], terms: Sequence[int], bits: Sequence[int]
+) -> tuple[list[Tensor], Tensor]:
+    """Codes and scales of many weights, in the narrow range: codes int8 of each one's shape, scales float32 of all.
+
+    The scale of a slice is max|w| / (2^(bits - 1) - 1), rounded to float16, 1 for a slice of zeros. A slice with NaN or
+    infinity, or too large for float16, gets a scale of NaN or infinity, and codes that mean nothing.
+
+    Args:
+        weights: contiguous, (N, ...), of one type of 16 or 32 bits, on one device.
+        terms: how many successive values of a weight share a scale; they are a slice.
+        bits: of the codes, 2 to 8.
+
+    Returns:
+        the codes of each weight, and one after the other the scales of all slices of all weights.
+
+    Raises:
+        RuntimeError: types or sizes do not fit.
+    """
+    codes, scale = _QUANTIZE_WEIGHTS(weights, terms, bits)
+    return codes, scale
 
 
 def linear_w8a8(codes: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None) -> Tensor:

@@ -1,5 +1,6 @@
 """What every quantized layer has: its specs, the precision it runs at, and its weights as integers."""
 
+from collections.abc import Hashable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
@@ -193,10 +194,14 @@ class QuantizedLayer(nn.Module):
         spec = self.weight_spec
         assert spec is not None
         what = f"{self.layer_name}.{name}"
-        return made_once(
-            (self, name, self.precision),
-            lambda: quantize_weight(self._pruned(name), spec, what, self._log_scale(name)),
-        )
+        return made_once(self._of(name), lambda: quantize_weight(self._pruned(name), spec, what, self._log_scale(name)))
+
+    def keep(self, name: str, integers: Integers) -> None:
+        """Take a weight's integers at the present precision, till `nibble.steady.steady_parameters` ends."""
+        made_once(self._of(name), lambda: integers)
+
+    def _of(self, name: str) -> Hashable:
+        return self, name, self.precision  # a teacher may run it at another one within a step
 
     def _pruned(self, name: str) -> Tensor:
         """The weight with zeros where its mask says; without a gradient."""

@@ -108,7 +108,7 @@ def quantize_weight(weight: Tensor, spec: WeightSpec, name: str, log_scale: Tens
     if log_scale is not None:
         exact = exact * log_scale.detach().exp().view(exact.shape)
     scale = half(exact) if spec.bits == 1 else stored(exact)  # a sign times 0 is how a slice of zeros stays zero
-    require_finite(scale, lambda: _weight_fault(weight, name))
+    require_finite(scale, lambda: weight_fault(weight, name))
     if spec.symmetric:
         return Integers(quantize(slices, scale, spec.bits, spec.range).to(torch.int8).view(weight.shape), scale)
     lowest, highest = code_bounds(spec.bits, Range.full)
@@ -199,7 +199,7 @@ def _as_rows(x: Tensor, dims: tuple[int, ...]) -> Tensor | None:
     return None
 
 
-def _weight_fault(weight: Tensor, name: str) -> str:
+def weight_fault(weight: Tensor, name: str) -> str:
     """What is wrong with a weight that has a scale of NaN or infinity."""
     if not weight.isfinite().all():
         return f"{name}: NaN or infinity in the weight; lower the learning rate or clip gradients harder"

@@ -23,6 +23,7 @@ from nibble.quant.convert import quantized_modules
 from nibble.quant.finite import checked_at_end
 from nibble.quant.norm_decay import norm_decay
 from nibble.quant.spec import Precision
+from nibble.quant.step import quantized_step
 from nibble.training.compiled import compile_blocks
 from nibble.training.distillation import Teacher
 from nibble.training.learning_rate import learning_rate_factor
@@ -95,7 +96,7 @@ class TransducerModule(pl.LightningModule):
         """
         if self._statistics is None:
             self._statistics = Statistics(self)
-        with checked_at_end():
+        with quantized_step(self.model):
             loss = self.loss(batch)
         finite = bool(torch.isfinite(loss))
         if processes.highest(not finite, self.device):

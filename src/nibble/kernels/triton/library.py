@@ -7,7 +7,7 @@ import torch
 from nibble.errors import UserError
 from nibble.kernels.gpu import missing_gpu
 
-OPERATORS = ("quantize_rows", "silu_quantize_rows", "norm_quantize_rows", "linear_w8a8")
+OPERATORS = ("quantize_rows", "silu_quantize_rows", "norm_quantize_rows", "quantize_weights", "linear_w8a8")
 
 _library: list[torch.library.Library] = []
 
@@ -29,9 +29,10 @@ def load() -> None:
         return
     if (reason := missing()) is not None:
         raise UserError(f"Triton kernels: {reason}")
-    from nibble.kernels.triton import linear, rows  # they import Triton, which is optional
+    from nibble.kernels.triton import linear, rows, weights  # they import Triton, which is optional
 
     library = torch.library.Library("nibble", "IMPL")
     for name in OPERATORS:
-        library.impl(name, getattr(linear if name.startswith("linear") else rows, name), "CUDA")
+        of = next(room for room in (rows, weights, linear) if hasattr(room, name))
+        library.impl(name, getattr(of, name), "CUDA")
     _library.append(library)
