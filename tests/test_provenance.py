@@ -28,6 +28,7 @@ def test_hash_ignores_what_does_not_change_the_result() -> None:
     values = {
         "seed": 1,
         "run_dir": "a",
+        "records": "here.jsonl",
         "data": {"corpus": "digits", "corpus_dir": "here", "noise": {"dir": None}},
         "hardware": {"threads": 1, "batch_duration_s": 40},
         "logger": {"csv": True},
@@ -35,6 +36,7 @@ def test_hash_ignores_what_does_not_change_the_result() -> None:
     same = {
         "seed": 1,
         "run_dir": "b",
+        "records": None,
         "data": {"corpus": "digits", "corpus_dir": "there", "noise": {"dir": "n"}},
         "hardware": {"threads": 2, "batch_duration_s": 40},
         "logger": {"csv": False},

@@ -67,7 +67,7 @@ def test_a_killed_sweep_goes_on_where_it_stood(options, tmp_path):
     assert again.returncode == 1, again.stderr
     assert done.stat().st_mtime_ns == written, "a complete job was trained again"
     assert torch.load(killed, weights_only=True)["global_step"] == 24
-    first, second = records.read(tmp_path / "results/records.jsonl")
+    first, second = records.read(tmp_path / "runs/records.jsonl")
     assert [first.seed, second.seed] == [1, 2]
     jobs = sweep.read(max(tmp_path.glob("runs/tiny/*_sweep*")))
     assert [job.state for job in jobs] == [State.complete, State.failed, State.complete, State.failed]
@@ -95,7 +95,7 @@ def test_jobs_in_other_processes(options, tmp_path, launcher):
     assert done.returncode == 1, done.stderr
     states = [job.state for job in sweep.read(next(tmp_path.glob("runs/tiny/*_sweep")))]
     assert states == [State.failed, State.complete]
-    (record,) = records.read(tmp_path / "results/records.jsonl")
+    (record,) = records.read(tmp_path / "runs/records.jsonl")
     assert record.command.startswith("python train.py name=tiny")
 
 
@@ -104,9 +104,9 @@ def test_optuna_searches_by_the_dev_error_rate(options, tmp_path):
     words = ["hparams_search=schedule", "hydra.sweeper.n_trials=2", *options, "quant=int8", "trainer.max_steps=2"]
     done = run(tmp_path, *words)
     assert done.returncode == 0, done.stderr
-    assert len({record.config_hash for record in records.read(tmp_path / "results/records.jsonl")}) == 2
+    assert len({record.config_hash for record in records.read(tmp_path / "runs/records.jsonl")}) == 2
     best = OmegaConf.load(next(tmp_path.glob("runs/tiny/*_sweep/optimization_results.yaml")))
-    rates = {record.wer for record in records.read(tmp_path / "results/records.jsonl")}
+    rates = {record.wer for record in records.read(tmp_path / "runs/records.jsonl")}
     assert best.best_value == min(rates)
     assert 0.2 <= best.best_params["schedule.phases.1.at"] <= 0.55
     refused = run(tmp_path, *words, "data.dev_parts=[test-tiny]")

@@ -409,7 +409,7 @@ class Config:
     # it is left as it is, if stopped it goes on, if not there it starts
     resume: str | None = None
     init_from: str | None = None  # a checkpoint to take the weights from
-    records: str | None = "results/records.jsonl"  # where the evaluation at the end is added; null: nowhere
+    records: str | None = "runs/records.jsonl"  # where the evaluation at the end is added; null: nowhere
     data: DataConfig = MISSING
     features: FeatureConfig = MISSING
     model: ModelConfig = MISSING
@@ -495,7 +495,7 @@ class EvaluateConfig:
     beam_width: int = 8  # decoding=beam: hypotheses at once
     max_utterances: int | None = None  # null: all
     worst: int = 5  # utterances with most errors to show
-    records: str | None = "results/records.jsonl"  # a line is added there for each model; null: nowhere
+    records: str | None = "runs/records.jsonl"  # a line is added there for each model; null: nowhere
     data: DataOverrides = field(default_factory=DataOverrides)
     hardware: HardwareConfig = MISSING
 
@@ -723,6 +723,11 @@ def plain(run: Config) -> dict[str, Any]:
     container = OmegaConf.to_container(OmegaConf.structured(run), enum_to_str=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
+
+
+def portable(run: Config) -> Config:
+    """The configuration without where the run lives, for files that others get: they are the same wherever it was."""
+    return replace(run, run_dir="", resume=None, records=None)
 
 
 def from_plain(values: dict[str, Any]) -> Config:

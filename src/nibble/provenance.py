@@ -18,6 +18,7 @@ COMMAND = "NIBBLE_COMMAND"  # environment variable: the command, in a process th
 _IRRELEVANT = (
     "run_dir",
     "resume",
+    "records",
     "logger",
     "data.corpus_dir",
     "data.fsdd_dir",

@@ -56,7 +56,7 @@ def test_an_export_has_the_record_of_its_checkpoint(
     module = pytest.importorskip(package, reason=f"{package} is not installed: pip install -e '.[export]'")
     folder = exported_run()
     result = measure(folder, backend, decoding=decoding)
-    (record,) = read(Path("results/records.jsonl"))
+    (record,) = read(Path("runs/records.jsonl"))
     torch_record = measure(fitted_run("stateless"), Backend.torch, decoding=decoding, quant=INT4, records=None).record
     assert record == result.record
     assert record.backend == name.format(version=module.__version__)

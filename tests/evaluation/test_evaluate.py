@@ -24,7 +24,7 @@ INT4 = QuantConfig("int4", [Rule(weight=WeightSpec(bits=4), activation=Activatio
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)  # data/, runs/ and results/ appear here
+    monkeypatch.chdir(tmp_path)  # data/ and runs/ appear here
 
 
 def options(run: Path, **values: object) -> EvaluateConfig:
@@ -39,7 +39,7 @@ def shown(print_to) -> str:
 
 def test_measures_prints_and_records(write_run) -> None:
     (result,) = evaluate_checkpoints(options(write_run("int4", "rules")))
-    (record,) = read(Path("results/records.jsonl"))
+    (record,) = read(Path("runs/records.jsonl"))
     assert record == result.record
     assert (record.experiment, record.part, record.model, record.quant) == ("tiny", "dev-tiny", "tiny", "int4")
     assert (record.method, record.seed, record.threads, record.backend) == ("qat", 1, 1, "native greedy")

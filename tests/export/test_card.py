@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,11 +30,23 @@ def test_says_what_the_model_is_worth_and_how_large_the_folder_is(write_run, tmp
         assert text.startswith("# tiny at int4")
         assert "int4, trained at this precision" in text
         assert "Trained on tiny: 3 steps, seed 1, experiment tiny" in text
-        assert f"Written by `{provenance.command()}`" in text
         assert re.search(r"commit [0-9a-f]{40}|no commit", text)
         assert "`encoder.**.weight_scale` (" in text
     assert "**1.96 %** (95 %: 1.29 … 2.71 %) on dev-digits of digits, 900 words in 200 utterances" in text
     assert read_bundle(folder).quant == "int4"
+
+
+def test_a_bundle_is_as_large_however_the_run_was_typed(
+    write_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = load_checkpoint(write_run("int4", "rules"))
+    found = set()
+    for number, word in enumerate(["python train.py", f"python train.py resume={'long/' * 50}"]):
+        monkeypatch.setenv(provenance.COMMAND, word)
+        config = replace(trained.config, run_dir=word, resume=word, records=word)
+        export_bundle(replace(trained, config=config), tmp_path / str(number))
+        found.add(tuple((tmp_path / str(number) / name).read_bytes() for name in ("config.json", "README.md")))
+    assert len(found) == 1
 
 
 def test_of_a_float_model(write_run, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def inside(folder: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def finished_runs(tiny_corpus: Path, compose_tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder to be in: runs/tiny/float and runs/tiny/int4, and results/records.jsonl. Treat it as read-only.
+    """A folder to be in: runs/tiny/float and runs/tiny/int4, and runs/records.jsonl. Treat it as read-only.
 
     The float run is evaluated at int4 without training as well, and its layers have damage.
     """

@@ -20,7 +20,7 @@ def runs(finished_runs: Path) -> dict[str, Run]:
 
 @pytest.fixture
 def records(finished_runs: Path) -> list[Record]:
-    return read(finished_runs / "results" / "records.jsonl")
+    return read(finished_runs / "runs" / "records.jsonl")
 
 
 def changed(run: Run, name: str, **options) -> Run:

@@ -16,7 +16,7 @@ from nibble.report.runs import find_runs
 @pytest.fixture
 def comparison(finished_runs: Path) -> Comparison:
     runs, _ = find_runs([finished_runs / "runs"])
-    return compare(match(runs, read(finished_runs / "results" / "records.jsonl")))
+    return compare(match(runs, read(finished_runs / "runs" / "records.jsonl")))
 
 
 def test_markdown_has_a_row_for_each_system(comparison: Comparison) -> None:

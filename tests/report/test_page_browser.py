@@ -100,7 +100,7 @@ def test_what_was_said_is_text_and_nothing_else(page: Any, finished_runs: Path) 
     assert page.locator("img[src=X], img[src=x]").count() == 0
     assert page.evaluate("document.scripts.length") == 3
     assert "data.corpus_dir=<b>" in page.locator("#command").inner_text()
-    words = [words for _, _, words in read(finished_runs / "results" / "records.jsonl")[0].utterance_errors]
+    words = [words for _, _, words in read(finished_runs / "runs" / "records.jsonl")[0].utterance_errors]
     assert page.locator("#utterances li").count() == len(words)
 
 

@@ -107,7 +107,7 @@ def test_the_front_is_what_nothing_beats() -> None:
 
 
 def test_the_worst_of_each_in_turn(finished_runs: Path) -> None:
-    record = read(finished_runs / "results" / "records.jsonl")[0]
+    record = read(finished_runs / "runs" / "records.jsonl")[0]
     first = replace(record, utterance_errors=[("a", 3, 4), ("b", 1, 4), ("c", 0, 4)])
     second = replace(record, utterance_errors=[("a", 1, 4), ("b", 0, 4), ("d", 2, 4)])
     assert worst([first, second], 9) == ["a", "d", "b"]
@@ -134,7 +134,7 @@ def test_utterances_are_those_that_were_evaluated(
 ) -> None:
     monkeypatch.chdir(finished_runs)
     loaded = load_checkpoint(Path("runs/tiny/int4"))
-    ids = [id_ for id_, _, _ in read(Path("results/records.jsonl"))[0].utterance_errors]
+    ids = [id_ for id_, _, _ in read(Path("runs/records.jsonl"))[0].utterance_errors]
     assert [batch.ids for batch in listen(loaded, SPEECH.part, ids[:1])] == [ids[:1]]
     with pytest.raises(UserError, match="has no utterance nobody in dev-tiny"):
         listen(loaded, SPEECH.part, ["nobody"])
@@ -149,7 +149,7 @@ def test_without_the_corpus_the_page_says_why_it_is_silent(
     monkeypatch.chdir(finished_runs)
     runs, _ = find_runs([Path("runs/tiny/int4")])
     comparison = compare(
-        match([replace(run, folder=run.folder.resolve()) for run in runs], read(Path("results/records.jsonl")))
+        match([replace(run, folder=run.folder.resolve()) for run in runs], read(Path("runs/records.jsonl")))
     )
     monkeypatch.chdir(tmp_path)
     contents = collect(comparison, 3)

@@ -87,7 +87,7 @@ def test_as_typed(write_run, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "bytes in the bundle" in done.stdout
     assert (tmp_path / "here.yaml").read_text().startswith("# python -m nibble.sensitivity checkpoint=")
-    assert (tmp_path / "results" / "sensitivity_mixed.png").is_file()
+    assert (tmp_path / "runs" / "sensitivity_mixed.png").is_file()
     for wrong, text in [("target_bites=1", "nearest: target_bytes"), ("bits=[4]", "error: bits=[4]; give at least")]:
         done = run(*some, wrong)
         assert done.returncode == 1

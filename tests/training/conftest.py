@@ -33,7 +33,7 @@ def tiny_overrides(tiny_corpus) -> list[str]:
 
 @pytest.fixture
 def make_config(tiny_overrides, tmp_path, monkeypatch):
-    """Composes a tiny run in `tmp_path`, where `data/`, `runs/` and `results/` then appear."""
+    """Composes a tiny run in `tmp_path`, where `data/` and `runs/` then appear."""
     monkeypatch.chdir(tmp_path)
 
     def make(*overrides: str) -> Config:

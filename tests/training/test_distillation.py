@@ -290,7 +290,7 @@ def whole(make_config) -> tuple[Config, dict]:
 
 def test_a_distilled_run_resumes_exactly_and_says_how_it_was_trained(whole, make_config, train_until):
     config, last = whole
-    (record,) = read(Path("results/records.jsonl"))
+    (record,) = read(Path("runs/records.jsonl"))
     assert (record.quant, record.method) == ("int2", "distilled")
     folder = Path(config.run_dir)
     assert read_bundle(folder / "bundle").method == "distilled"

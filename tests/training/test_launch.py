@@ -29,7 +29,7 @@ def as_processes(monkeypatch):
 def test_a_run_of_two_processes_ends_in_one_record(make_config):
     config = make_config("hardware.devices=2", "trainer.max_steps=2", "quant=int4", "schedule=from_scratch")
     record = train(config)
-    (kept,) = records.read(Path("results/records.jsonl"))
+    (kept,) = records.read(Path("runs/records.jsonl"))
     assert (kept.wer, kept.quant) == (record["wer"], "int4")
     assert kept.command == provenance.command(), "not what was typed"
     assert Path("runs/tiny/bundle/model.safetensors").is_file()

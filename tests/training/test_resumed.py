@@ -58,11 +58,11 @@ def test_resume_true_starts_goes_on_and_leaves_alone(make_config, train_until):
         steps = [row["step"] for row in csv.DictReader(file) if row["train_loss"]]
     assert steps == ["0", "2", "3"], "a stop loses the point of its own step, and no other"
     written = Path("runs/tiny/first/checkpoints/last.ckpt").stat().st_mtime_ns
-    assert not Path("results/records.jsonl").exists()
+    assert not Path("runs/records.jsonl").exists()
     # Killed after the evaluation, before its record was added: it is added, once, and nothing is trained.
     for _ in range(2):
         assert train(config) == record
-    assert [kept.wer for kept in records.read(Path("results/records.jsonl"))] == [record["wer"]]
+    assert [kept.wer for kept in records.read(Path("runs/records.jsonl"))] == [record["wer"]]
     assert Path("runs/tiny/first/checkpoints/last.ckpt").stat().st_mtime_ns == written
 
 

@@ -32,7 +32,7 @@ def test_a_short_run_ends_with_a_bundle_and_a_record(make_config, overrides):
     record = train(config)
     assert record["reference_words"] > 10
     assert torch.isfinite(torch.tensor(record["rtf"]))
-    assert [r.wer for r in read(Path("results/records.jsonl"))] == [record["wer"]]
+    assert [r.wer for r in read(Path("runs/records.jsonl"))] == [record["wer"]]
     bundle = read_bundle(Path(config.run_dir) / "bundle")
     assert bundle.quant == config.quant.name
     assert bundle.step == 4

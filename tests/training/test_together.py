@@ -43,7 +43,7 @@ def run(make_config):
 
 
 def test_one_checkpoint_has_each_precision(run):
-    assert [(record.quant, record.method) for record in read(Path("results/records.jsonl"))] == [("int4", "shared")]
+    assert [(record.quant, record.method) for record in read(Path("runs/records.jsonl"))] == [("int4", "shared")]
     loaded = load_checkpoint(run)
     assert (loaded.quant, loaded.method) == ("int4", "shared")
     features, lengths = torch.randn(1, 60, 80), torch.tensor([60])

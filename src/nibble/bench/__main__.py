@@ -1,4 +1,4 @@
-"""python -m nibble.bench size: measure, print a table, and add the measurements to results/bench.jsonl.
+"""python -m nibble.bench size: measure, print a table, and add the measurements to runs/bench.jsonl.
 
 encoder     time of the encoder of conformer_l on one thread, ours and others', in torch and ONNX Runtime; five minutes
 feeding     hours of audio an hour from a loader, and how long a training waits for it; two minutes
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("bench", choices=sorted(BENCHES))
     parser.add_argument("--corpus", type=Path, metavar="DIR", help="of feeding; without it, the embedded one")
-    parser.add_argument("--records", type=Path, default=Path("results/bench.jsonl"), metavar="FILE")
+    parser.add_argument("--records", type=Path, default=Path("runs/bench.jsonl"), metavar="FILE")
     options = parser.parse_args(arguments)
     if options.corpus and options.bench != "feeding":
         parser.error(f"{options.bench} needs no --corpus; only feeding takes one")

@@ -1,4 +1,4 @@
-"""One JSON line per measurement in results/bench.jsonl."""
+"""One JSON line per measurement, in runs/bench.jsonl, and in results/bench.jsonl what is published."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

@@ -103,7 +103,6 @@ def _error_rate(measured: Measured | None) -> str:
 def _origin(config: Config, notes: Mapping[str, Any]) -> str:
     return (
         f"- Trained on {notes['corpus']}: {notes['step']:,} steps, seed {config.seed}, experiment {config.name}\n"
-        f"- Written by `{provenance.command()}`\n"
         f"- Source: Nibble, commit {provenance.commit()}\n"
     )
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nibble.config import Config, plain
+from nibble.config import Config, plain, portable
 from nibble.errors import UserError, nearest
 from nibble.export.folder import checksum
 from nibble.export.method import Method
@@ -49,7 +49,7 @@ class Description:
 
 def write_description(folder: Path, config: Config, notes: Mapping[str, Any]) -> None:
     """Write config.json into `folder`, where the files that it names stand already."""
-    said = {"format": _FORMAT, "version": _VERSION, **notes, "config": plain(config)}
+    said = {"format": _FORMAT, "version": _VERSION, **notes, "config": plain(portable(config))}
     checksums = {_NAME: _own_checksum(said)} | {name: checksum(folder / name) for name in CHECKED}
     (folder / _NAME).write_text(json.dumps({**said, "sha256": checksums}, indent=1) + "\n", encoding="utf-8")
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nibble.config import Config, Encoding, plain
+from nibble.config import Config, Encoding, plain, portable
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
 from nibble.export.folder import check_replaceable, checksum, folder_bytes, written_whole
@@ -91,7 +91,7 @@ def write_sherpa(folder: Path, loaded: Loaded, graphs: "Mapping[str, ModelProto]
             "version": _VERSION,
             "encoding": encoding.value,
             **loaded.notes,
-            "config": plain(loaded.config),
+            "config": plain(portable(loaded.config)),
             "sha256": {name: checksum(partial / name) for name in _CHECKED},
         }
         (partial / _NAME).write_text(json.dumps(said) + "\n", encoding="utf-8")

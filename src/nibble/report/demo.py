@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Returns 0, or 1 if there is no such run."""
     parser = argparse.ArgumentParser(prog="python -m nibble.report.demo", description=__doc__)
     parser.add_argument("run", type=Path, nargs="?", help="run folder")
-    parser.add_argument("--records", default="results/records.jsonl", metavar="FILE")
+    parser.add_argument("--records", default="runs/records.jsonl", metavar="FILE")
     options = parser.parse_args(arguments)
     try:
         run = options.run or latest_run("demo")

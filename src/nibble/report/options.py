@@ -10,7 +10,7 @@ from nibble.report.runs import Run
 
 Options = dict[str, str]  # dotted name -> value as text
 
-_OWN = ("seed", "records")  # options in which the runs of one system differ
+_OWN = ("seed",)  # options in which the runs of one system differ
 _SHOWN = 80  # characters
 
 

@@ -1,0 +1,50 @@
+"""From runs/, which is a user's own, to results/, which this repository publishes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nibble.bench import records as bench
+from nibble.errors import UserError
+from nibble.evaluation import records
+from nibble.report.matching import match
+from nibble.report.runs import find_runs
+
+RESULTS = Path("results")
+RECORDS, BENCHMARKS = "records.jsonl", "bench.jsonl"  # below runs/, and below results/
+
+
+def publish(paths: Sequence[Path], records_file: Path, results: Path = RESULTS) -> list[str]:
+    """Copy what was measured; what stands there already is not copied again.
+
+    Args:
+        paths: run folders, folders of runs, and files of benchmarks such as runs/bench.jsonl.
+        records_file: the evaluations of the runs.
+        results: the folder to copy to.
+
+    Returns:
+        a sentence for each file that was added to.
+
+    Raises:
+        UserError: a path is neither, a run was not evaluated, or nothing can be written.
+    """
+    files = [path for path in paths if path.is_file()]
+    folders = [path for path in paths if path not in files]
+    said = []
+    if folders:
+        runs, _ = find_runs(folders)
+        measured = match(runs, records.read(records_file))
+        lacking = {run.name for run in runs} - {one.run.name for one in measured}
+        if lacking:
+            raise UserError(
+                f"{records_file} has no evaluation of {', '.join(sorted(lacking))}, or a later run has the same "
+                "options; leave it out, or add one: python evaluate.py checkpoint=RUN"
+            )
+        for _, record in measured:
+            records.append(results / RECORDS, record)
+        said.append(f"{results / RECORDS}: {len(measured)} evaluations of {len(runs)} runs")
+    for file in files:
+        measurements = bench.read(file)
+        for measurement in measurements:
+            bench.append(results / BENCHMARKS, measurement)
+        said.append(f"{results / BENCHMARKS}: {len(measurements)} measurements of {file}")
+    return said
