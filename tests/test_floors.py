@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "kernels": {"errors", "writing"},
     "info": {"errors", "provenance", "kernels"},
     "quant": {"errors", "kernels", "processes", "steady"},
-    "data": BASE | {"features", "model.subsampling"},  # how many frames an utterance becomes
+    "data": BASE | {"schema", "features", "model.subsampling"},  # how many frames an utterance becomes
     "export": BASE | {"cli", "schema", "provenance", "features", "model", "kernels", "quant", "data"},
     "evaluation": BASE | {"schema", "provenance", "features", "model", "kernels", "quant", "data", "export"},
     "sensitivity": BASE | {"schema", "provenance", "cli", "model", "quant", "data", "export", "evaluation"},

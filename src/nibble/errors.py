@@ -8,8 +8,12 @@ from difflib import get_close_matches
 class UserError(Exception):
     """Something the user can mend. The text says what was wrong, with which value, and what to do.
 
-    `train.py`, `evaluate.py` and `python -m nibble.*` print it without a traceback and exit with 1.
+    `train.py`, `evaluate.py` and `python -m nibble.*` print it without a traceback and exit with 1. It may quote names
+    and texts from files: `str` of it is `printable`.
     """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class Interrupted(Exception):
@@ -25,3 +29,8 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     names = sorted(known)
     close = get_close_matches(name, names, n=count, cutoff=0.5) or names
     return ", ".join(close)
+
+
+def printable(text: object) -> str:
+    """`text` with backslash escapes for what could not be printed, or would steer the terminal, but for line ends."""
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in str(text))

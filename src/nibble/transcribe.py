@@ -8,25 +8,19 @@ import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import gcd
 from pathlib import Path
 
-import soundfile
 import torch
-import torchaudio
-from scipy.signal import resample_poly
 from torch import Tensor
 
 from nibble.data.progress import track
+from nibble.data.samples import at_16_khz, opened, read
 from nibble.errors import UserError
 from nibble.export.checkpoint import load_checkpoint
 from nibble.export.fused import fuse
 from nibble.export.loaded import Loaded
-from nibble.features import SAMPLE_RATE, log_mel
+from nibble.features import log_mel
 from nibble.model.decoding import Word, beam, greedy, word_timestamps
-
-MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 1_000_000  # of files
-LONG_PERIOD = 1_000  # samples of a file between two that fall together with samples at 16 kHz
 
 
 @dataclass(frozen=True)
@@ -58,43 +52,16 @@ def read_audio(path: Path) -> Tensor:
     """The samples (samples,) of a file at 16 kHz in [-1, 1]: channels averaged, then resampled.
 
     Raises:
-        UserError: the file is absent, is not audio, is truncated, or holds no samples.
+        UserError: the file is absent, is not audio, is truncated, holds no samples, or some that are no numbers.
     """
     if not path.is_file():
         why = "is a folder within a folder; give it by itself" if path.is_dir() else "does not exist"
         raise UserError(f"{path} {why}")
-    try:
-        with soundfile.SoundFile(path) as file:
-            promised, rate_hz = file.frames, file.samplerate
-            samples = torch.from_numpy(file.read(dtype="float32", always_2d=True)).mean(dim=1)
-    except (soundfile.SoundFileError, OSError, TypeError, ValueError, MemoryError) as error:
-        size = path.stat().st_size
-        why = f"is not audio that can be read, or is truncated: {error}" if size else "is empty: it has 0 bytes"
-        raise UserError(f"{path} {why}") from error
-    if len(samples) < promised:
-        raise UserError(f"{path} is truncated: it promises {promised} samples and holds {len(samples)}")
-    if len(samples) == 0:
+    with opened(path) as file:
+        samples, rate_hz = read(file, str(path)), file.samplerate
+    if not len(samples):
         raise UserError(f"{path} holds no samples: 0 s of audio")
-    wrong = (~torch.isfinite(samples)).nonzero()
-    if len(wrong):
-        first_s = float(wrong[0]) / rate_hz
-        raise UserError(
-            f"{path} holds {len(wrong)} samples that are no numbers (NaN or infinity), the first at {first_s:.3f} s; "
-            "convert it to 16-bit integers, or record it again"
-        )
-    if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
-        raise UserError(f"{path} claims {rate_hz} samples a second; speech has {MIN_RATE_HZ} to {MAX_RATE_HZ}")
-    return _resample(samples, rate_hz)
-
-
-def _resample(samples: Tensor, rate_hz: int) -> Tensor:
-    """samples (samples,) at 16 kHz."""
-    common = gcd(rate_hz, SAMPLE_RATE)
-    if rate_hz // common < LONG_PERIOD:
-        return torchaudio.functional.resample(samples, rate_hz, SAMPLE_RATE)  # as the training speech
-    # 44,101 Hz and the like: torchaudio would keep a filter for each of 16,000 phases, of gigabytes.
-    resampled = resample_poly(samples.numpy(), SAMPLE_RATE // common, rate_hz // common)
-    return torch.from_numpy(resampled.astype("float32"))
+    return torch.from_numpy(at_16_khz(samples, rate_hz))
 
 
 def main(arguments: list[str] | None = None) -> int:

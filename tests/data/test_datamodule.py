@@ -251,6 +251,17 @@ def test_utterance_shorter_than_its_labels(spoilt: Path, root: Path, caplog: pyt
     assert sum(len(batch) for batch in batches) == 11
 
 
+def test_the_transducer_alone_needs_one_frame(spoilt: Path, root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rewrite(spoilt, "train-tiny", "1-1-0003", "STOP " * 50)
+    options = DataConfig(corpus=Corpus.librispeech, corpus_dir=str(spoilt), spec_augment=MASKS)
+    module = SpeechDataModule(options, FeatureConfig(), HARDWARE, 1, root, ctc=False)
+    with caplog.at_level(logging.WARNING):
+        module.prepare_data()
+    assert not caplog.messages
+    batches = islice(module.train_dataloader(), module.batches_per_epoch())
+    assert sum(len(batch) for batch in batches) == 12
+
+
 def test_durations_out_of_bounds(tiny_corpus: Path, root: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         make(tiny_corpus, root, max_duration_s=1.5).prepare_data()

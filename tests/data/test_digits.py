@@ -129,5 +129,5 @@ def test_clone_with_holes(tmp_path: Path) -> None:
 def test_damaged_recording_is_named(tmp_path: Path) -> None:
     path = tmp_path / "0_theo_0.wav"
     path.write_bytes(b"RIFF")
-    with pytest.raises(UserError, match=r"0_theo_0.wav is damaged .*; clone the data set anew"):
+    with pytest.raises(UserError, match=r"0_theo_0.wav is not audio .*; clone the data set anew"):
         read_recording(path)

@@ -1,6 +1,7 @@
 """Reading a part: what is good becomes cuts, what is bad is named, counted and limited."""
 
 import logging
+import re
 import shutil
 from pathlib import Path
 
@@ -76,12 +77,12 @@ def spoil_text(corpus: Path) -> str:
 def spoil_flac(corpus: Path) -> str:
     path = chapter(corpus) / "11-1-0001.flac"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    return "11-1-0001: broken or truncated audio"
+    return "11-1-0001: .*11-1-0001.flac is not audio that can be read, or is truncated"
 
 
 def spoil_header(corpus: Path) -> str:
     (chapter(corpus) / "11-1-0001.flac").write_bytes(b"not audio")
-    return "11-1-0001: broken or truncated audio"
+    return "11-1-0001: .*11-1-0001.flac is not audio that can be read, or is truncated"
 
 
 def spoil_length(corpus: Path) -> str:
@@ -108,7 +109,7 @@ def test_bad_utterance_stops_or_is_left_out(
     with caplog.at_level(logging.WARNING):
         cuts = read_part(corpus, "dev-tiny", tmp_path, max_bad_utterances=1)
     assert list(cuts.ids) == ["11-1-0000", "12-1-0000", "12-1-0001"]
-    assert problem in caplog.text
+    assert re.search(problem, caplog.text)
 
 
 def test_all_bad(corpus: Path, tmp_path: Path) -> None:
@@ -166,7 +167,7 @@ def test_missing_and_empty_folders(tmp_path: Path) -> None:
 
 def test_transcript_in_another_encoding(corpus: Path, tmp_path: Path) -> None:
     (chapter(corpus) / "11-1.trans.txt").write_bytes("11-1-0000 CAFÉ\n".encode("latin-1"))
-    with pytest.raises(UserError, match=r"11-1.trans.txt is not UTF-8"):
+    with pytest.raises(UserError, match=r"11-1.trans.txt, line 1 is not UTF-8 text"):
         read_part(corpus, "dev-tiny", tmp_path)
 
 

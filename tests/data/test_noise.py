@@ -86,5 +86,5 @@ def test_folder_without_audio(tmp_path: Path) -> None:
 
 def test_broken_noise_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.wav").write_bytes(b"RIFF")
-    with pytest.raises(UserError, match=r"can't decode the noise .*broken.wav"):
+    with pytest.raises(UserError, match=r"data.noise.dir: .*broken.wav is not audio.*replace or remove it"):
         FolderNoise(tmp_path).draw(100, np.random.default_rng(0))

@@ -23,6 +23,14 @@ def test_long_work_shows_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert "spelling" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["dev-[red]", "dev-[/red]"])
+def test_a_name_is_no_markup(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "PATIENCE_S", -1.0)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert list(track("ab", f"reading {name}", 2)) == ["a", "b"]
+    assert f"reading {name}" in capsys.readouterr().err
+
+
 def test_lines_printed_meanwhile_go_where_stdout_leads() -> None:
     """With the bar on a terminal and stdout in a file, as in `... > texts.txt`."""
     code = (

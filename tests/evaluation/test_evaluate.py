@@ -8,6 +8,7 @@ from rich.console import Console
 
 from nibble.config import DataOverrides, EvaluateConfig, HardwareConfig, Search
 from nibble.data.batch import Batch
+from nibble.data.home import remember
 from nibble.errors import UserError
 from nibble.evaluation.evaluate import choose_device, evaluate, evaluate_checkpoints, evaluate_loaded, evaluate_run
 from nibble.evaluation.printing import comparison, print_results
@@ -123,6 +124,31 @@ def test_other_speech_than_in_training(write_run, tiny_corpus: Path, tmp_path: P
     assert result.record.part == "my-dev"
     with pytest.raises(UserError, match="nowhere"):
         evaluate_checkpoints(options(run, data=DataOverrides(corpus_dir="nowhere")))
+
+
+def test_from_another_folder_the_corpus_of_the_run_is_used(
+    write_run, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write_run()
+    (expected,) = evaluate_checkpoints(options(run, records=None))
+    home = tmp_path / "home"
+    (home / "data").mkdir(parents=True)
+    (home / "data/digits").symlink_to(tiny_corpus)
+    checkpoint = run / "checkpoints/last.ckpt"
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["nibble"]["config"]["data"] |= {"corpus": "digits", "corpus_dir": None}
+    torch.save(saved, checkpoint)
+    monkeypatch.chdir(home)
+    remember(run, home / "data/digits/LibriSpeech")
+    (tmp_path / "away").mkdir()
+    monkeypatch.chdir(tmp_path / "away")
+    (result,) = evaluate_checkpoints(options(run, records=None))
+    assert result.record.utterance_errors == expected.record.utterance_errors
+    assert result.record.corpus == "digits"
+    assert not list(Path().iterdir())
+    (home / "data").rename(home / "moved")
+    with pytest.raises(UserError, match=r"was in .*home/data/digits/LibriSpeech and has moved; say where"):
+        evaluate_checkpoints(options(run, records=None))
 
 
 def test_a_finished_run_gets_a_bundle_with_its_figures_on_the_card(write_run) -> None:

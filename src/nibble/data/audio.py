@@ -1,4 +1,4 @@
-"""Samples from files: checked, converted to 16 kHz mono, and for small corpora decoded only once."""
+"""Audio files: checked, converted to 16 kHz mono, and for small corpora decoded only once."""
 
 import hashlib
 import io
@@ -8,21 +8,23 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
-import torch
-import torchaudio
 from lhotse import CutSet, MonoCut
 from numpy.typing import NDArray
 
 from nibble.data.progress import track
+from nibble.data.samples import FLOATS, Samples, at_16_khz, opened, read
 from nibble.errors import UserError
 from nibble.features import SAMPLE_RATE
+from nibble.writing import whole_file
 
 AUDIO_SUFFIXES = (".flac", ".opus", ".ogg", ".wav")
 END_SAMPLES = 1600
 MAX_STORED_HOURS = 10.0
+_MEMBER = re.compile(r"(.*\.tar):(\d+):(\d+)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -40,25 +42,24 @@ class Shape:
         return ", ".join(filter(None, [rate, channels]))
 
 
-def check(path: Path) -> Shape:
-    """Open `path` and read its last tenth of a second.
+def check(audio: Path | BinaryIO, name: str = "") -> Shape:
+    """Read the last tenth of a second of an audio file; of samples that may be NaN, all.
 
     A truncated FLAC still promises its full length; only reading where the end should be tells.
 
+    Args:
+        audio: the file, or its bytes as a stream.
+        name: what messages call it; its path by default.
+
     Raises:
-        UserError: not audio, or truncated.
+        UserError: not audio, truncated, or with samples that are no numbers.
     """
-    try:
-        with soundfile.SoundFile(path) as file:
-            shape = Shape(file.frames, file.samplerate, file.channels)
-            wanted = min(END_SAMPLES, file.frames)
-            file.seek(file.frames - wanted)
-            end = file.read(wanted, always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise UserError(f"broken or truncated audio ({path}: {error})") from error
-    if len(end) < wanted:
-        raise UserError(f"truncated audio ({path})")
-    return shape
+    name = name or str(audio)
+    with opened(audio, name) as file:
+        if file.subtype not in FLOATS:
+            file.seek(max(0, file.frames - END_SAMPLES))
+        read(file, name)
+        return Shape(file.frames, file.samplerate, file.channels)
 
 
 def member(archive: Path, start: int, size_bytes: int) -> str:
@@ -66,52 +67,42 @@ def member(archive: Path, start: int, size_bytes: int) -> str:
     return f"{archive}:{start}:{size_bytes}"
 
 
-def _opened(path: Path | str) -> Path | str | io.BytesIO:
-    """What soundfile opens: the file at `path` or, of a `member`, its bytes."""
-    archive, _, place = str(path).partition(".tar:")
-    if not place:
-        return path
-    start, size_bytes = map(int, place.split(":"))
-    with open(f"{archive}.tar", "rb") as file:
-        file.seek(start)
-        return io.BytesIO(file.read(size_bytes))
-
-
-def decode(path: Path | str, start: int = 0, count: int = -1) -> NDArray[np.float32]:
+def decode(path: Path | str, start: int = 0, count: int = -1) -> Samples:
     """Samples (count,) from `start` on of a 16 kHz mono file, or `member`; all of them by default.
 
     Raises:
         UserError: the file can't be decoded.
     """
-    cure = "replace the file, or remove it with its transcript"
     try:
-        with soundfile.SoundFile(_opened(path)) as file:
-            left = file.frames - start
-            wanted = left if count < 0 else min(count, left)
+        with opened(_bytes(path), str(path)) as file:
             file.seek(start)
-            samples: NDArray[np.float32] = file.read(wanted, dtype="float32")
-    except soundfile.LibsndfileError as error:
-        raise UserError(f"can't decode {path}: {error}; {cure}") from error
-    if len(samples) < wanted:
-        raise UserError(f"can't decode {path} after {len(samples)} of {wanted} samples; {cure}")
-    return samples
+            return read(file, str(path), count)
+    except UserError as error:
+        raise UserError(f"{error}; replace the file, or remove it with its transcript") from error
+
+
+def _bytes(path: Path | str) -> Path | BinaryIO:
+    """The file at `path` or, of a `member`, its bytes."""
+    place = _MEMBER.fullmatch(str(path))
+    if place is None:
+        return Path(path)
+    try:
+        with open(place[1], "rb") as archive:
+            archive.seek(int(place[2]))
+            return io.BytesIO(archive.read(min(int(place[3]), os.fstat(archive.fileno()).st_size)))
+    except OSError as error:
+        raise UserError(f"{place[1]} cannot be read: {error.strerror}") from error
 
 
 def convert(source: Path, target: Path) -> Path:
     """Write `source` as 16 kHz mono FLAC to `target`: channels averaged, then resampled."""
-    try:
-        samples, rate_hz = soundfile.read(source, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise UserError(f"can't decode {source}: {error}") from error
-    mono = torch.from_numpy(samples.mean(axis=1))
-    resampled = torchaudio.functional.resample(mono, rate_hz, SAMPLE_RATE).clamp(-1, 1)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(f".{os.getpid()}.partial")
-    try:
-        soundfile.write(partial, resampled.numpy(), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    except soundfile.LibsndfileError as error:
-        raise OSError(f"can't write {partial}: {error}") from error
-    partial.replace(target)
+    with opened(source) as file:
+        samples = at_16_khz(read(file, str(source)), file.samplerate)
+    with whole_file(target) as path:
+        try:
+            soundfile.write(os.fsencode(path), samples.clip(-1, 1), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+        except soundfile.LibsndfileError as error:
+            raise OSError(f"can't write {target}: {error.error_string}") from error
     return target
 
 
@@ -140,7 +131,7 @@ class Waveforms:
             self._places[path] = (store, start, samples)
             start += samples
 
-    def read(self, path: str, start: int = 0, count: int = -1) -> NDArray[np.float32]:
+    def read(self, path: str, start: int = 0, count: int = -1) -> Samples:
         """Samples (count,) in [-1, 1] of the file at `path` from `start` on; all of them by default."""
         if path not in self._places:
             return decode(path, start, count)
@@ -158,18 +149,17 @@ def fingerprint(cuts: CutSet) -> str:
     """A name for what the audio files of `cuts` hold: their paths, sizes and times of change."""
     digest = hashlib.sha256()
     for cut in cuts:
-        status = os.stat(re.sub(r"(\.tar):\d+:\d+$", r"\1", source(cut)))
-        digest.update(f"{source(cut)} {cut.num_samples} {status.st_size} {status.st_mtime_ns}\n".encode())
+        place = _MEMBER.fullmatch(source(cut))
+        status = os.stat(place[1] if place else source(cut))
+        where = os.path.abspath(source(cut))  # the same from any working directory
+        digest.update(os.fsencode(f"{where} {cut.num_samples} {status.st_size} {status.st_mtime_ns}\n"))
     return digest.hexdigest()[:16]
 
 
 def _write_store(store: Path, paths: list[str], name: str) -> None:
-    store.parent.mkdir(parents=True, exist_ok=True)
-    partial = store.with_suffix(f".{os.getpid()}.partial")
-    with ThreadPoolExecutor(os.cpu_count()) as pool, partial.open("wb") as file:
+    with ThreadPoolExecutor(os.cpu_count()) as pool, whole_file(store) as path, path.open("wb") as file:
         for samples in track(pool.map(decode, paths), f"decoding {name}", len(paths)):
             file.write((samples * 32768).clip(-32768, 32767).round().astype("<i2").tobytes())
-    partial.replace(store)
 
 
 @lru_cache(maxsize=64)

@@ -2,7 +2,8 @@
 
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from nibble.data.augmentation import with_speeds
 from nibble.data.batch import Batch
 from nibble.data.corpora import locate, parts_folder, select_parts
 from nibble.data.dataset import Disturbance, SpeechDataset
+from nibble.data.home import ROOT
 from nibble.data.manifest import read_part
 from nibble.data.noise import Babble, FolderNoise, Noise
 from nibble.data.progress import track
@@ -44,6 +46,7 @@ class SpeechDataModule(pl.LightningDataModule):
         hardware: how large a batch is and how many processes load it.
         seed: of order and disturbances.
         root: where corpora that nibble makes or downloads lie, and its caches.
+        ctc: whether the loss has a CTC term, which cannot learn from an utterance with fewer frames than labels.
 
     Attributes:
         position: the (epoch, batch index) at which `train_dataloader()` starts; a part of a checkpoint.
@@ -58,7 +61,8 @@ class SpeechDataModule(pl.LightningDataModule):
         features: FeatureConfig,
         hardware: HardwareConfig,
         seed: int,
-        root: Path = Path("data"),
+        root: Path = ROOT,
+        ctc: bool = True,
     ) -> None:
         super().__init__()
         if features.storage == FeatureStorage.stored and (data.speed_perturbation or data.noise.kind != NoiseKind.none):
@@ -71,6 +75,7 @@ class SpeechDataModule(pl.LightningDataModule):
         self.hardware = hardware
         self.seed = seed
         self.root = root
+        self.ctc = ctc
         self.position: tuple[int, int] = (0, 0)
         self.processes: tuple[int, int] = (0, 1)
         self.max_validation_utterances: int | None = None
@@ -89,6 +94,11 @@ class SpeechDataModule(pl.LightningDataModule):
     def corpus_name(self) -> str:
         """The corpus as records name it."""
         return self._locate()[0]
+
+    @property
+    def corpus_folder(self) -> Path:
+        """The folder of parts."""
+        return self._locate()[1]
 
     def parts(self, kind: str) -> list[str]:
         """The parts of "train", "dev" or "test", in order; none may exist."""
@@ -112,7 +122,8 @@ class SpeechDataModule(pl.LightningDataModule):
         if self._tokenizer is None:
             texts = [cut.supervisions[0].text for cut in self.cuts(self._some_parts("train"))]
             tokens, size = self.data.tokens, self.data.vocabulary_size
-            self._tokenizer = train_tokenizer(texts, tokens, size, self.root / "cache")
+            with self._disk():
+                self._tokenizer = train_tokenizer(texts, tokens, size, self.root / "cache")
         return self._tokenizer
 
     @tokenizer.setter
@@ -121,13 +132,7 @@ class SpeechDataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Make or download, check and decode what training needs; afterwards `setup` is quick."""
-        try:
-            self.setup("fit")
-        except OSError as error:
-            raise UserError(
-                f"can't read the corpus or write its cache: {error}. Free space or permit writing in "
-                f"{self.root.resolve()}"
-            ) from error
+        self.setup("fit")
 
     def setup(self, stage: str | None = None) -> None:
         """Read what `stage` needs: for "fit" the training and dev parts, otherwise nothing before it is asked for."""
@@ -174,9 +179,21 @@ class SpeechDataModule(pl.LightningDataModule):
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def _disk(self) -> Iterator[None]:
+        """Says what to do when a file cannot be read or written."""
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"can't read the corpus or write its cache: {error}. Free space or permit writing in "
+                f"{self.root.resolve()}"
+            ) from error
+
     def _locate(self) -> tuple[str, Path]:
         if self._located is None:
-            self._located = locate(self.data, self.root)
+            with self._disk():
+                self._located = locate(self.data, self.root)
         return self._located
 
     def _some_parts(self, kind: str) -> list[str]:
@@ -193,21 +210,24 @@ class SpeechDataModule(pl.LightningDataModule):
     def _read(self, folder: Path, part: str) -> CutSet:
         key = (folder, part)
         if key not in self._cuts:
-            if is_shar(folder / part):
-                if self.feature_config.storage == FeatureStorage.stored:
-                    raise UserError(
-                        f"features.storage=stored makes a file of each utterance, which the shards of {folder / part} "
-                        "are there to avoid; give features.storage=on_the_fly"
-                    )
-                cuts = read_shar(folder, part, self.root / "cache")
-            else:
-                cuts = read_part(folder, part, self.root / "cache", self.data.max_bad_utterances)
-            if self.feature_config.storage == FeatureStorage.stored:
-                cuts = with_stored_features(cuts, self.feature_config, self.root / "features")
-            else:
-                self._waveforms.add(cuts, part)
-            self._cuts[key] = cuts
+            with self._disk():
+                self._cuts[key] = self._read_anew(folder, part)
         return self._cuts[key]
+
+    def _read_anew(self, folder: Path, part: str) -> CutSet:
+        stored = self.feature_config.storage == FeatureStorage.stored
+        shards = is_shar(folder / part)
+        if shards and stored:
+            raise UserError(
+                f"features.storage=stored makes a file of each utterance, which the shards of {folder / part} "
+                "are there to avoid; give features.storage=on_the_fly"
+            )
+        read = read_shar if shards else read_part
+        cuts = read(folder, part, self.root / "cache", self.data.max_bad_utterances)
+        if stored:
+            return with_stored_features(cuts, self.feature_config, self.root / "features")
+        self._waveforms.add(cuts, part)
+        return cuts
 
     def _references(self, parts: Sequence[str]) -> CutSet:
         """`cuts` for evaluation; what the model can't write in them is said once."""
@@ -223,7 +243,7 @@ class SpeechDataModule(pl.LightningDataModule):
             cuts = self.cuts(self._some_parts("train"))
             if self.data.speed_perturbation:
                 cuts = with_speeds(cuts)
-            self._kept = trainable(cuts, self.tokenizer, self.data)
+            self._kept = trainable(cuts, self.tokenizer, self.data, self.ctc)
         return self._kept
 
     def _train_sampler(self, start: tuple[int, int]) -> TrainSampler:
@@ -239,7 +259,8 @@ class SpeechDataModule(pl.LightningDataModule):
             return None
         if kind not in self._noise:
             if config.kind == NoiseKind.folder:
-                self._noise[kind] = FolderNoise(Path(config.dir))
+                with self._disk():
+                    self._noise["train"] = self._noise["dev"] = FolderNoise(Path(config.dir))
             else:
                 folder = parts_folder(Path(config.dir), "data.noise.dir")
                 option = f"data.noise.{kind}_parts"

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from lhotse import MonoCut
 from lhotse.augmentation import AudioTransform
+from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
@@ -15,9 +16,11 @@ from nibble.config import FeatureConfig, NoiseConfig, SpecAugmentConfig
 from nibble.data.audio import Waveforms, source
 from nibble.data.augmentation import spec_augment
 from nibble.data.batch import Batch
-from nibble.data.noise import Noise, Samples, fixed_random, mix
+from nibble.data.noise import Noise, fixed_random, mix
 from nibble.data.sampler import Item
+from nibble.data.samples import Samples
 from nibble.data.tokenizer import Tokenizer
+from nibble.errors import UserError
 from nibble.features import SAMPLE_RATE, log_mel
 
 
@@ -80,7 +83,7 @@ class SpeechDataset(Dataset[Batch]):
         """(T, F) of one utterance and, unless its features are stored, the samples (samples,) they were made from."""
         samples = None
         if cut.has_features:
-            features = torch.from_numpy(cut.load_features())
+            features = torch.from_numpy(_stored(cut))
         else:
             samples = torch.from_numpy(self._with_noise(cut, self._speech(cut), random))
             features = log_mel(samples, self.features)
@@ -108,6 +111,22 @@ class SpeechDataset(Dataset[Batch]):
         least_db, most_db = config.train_snr_db
         snr_db = random.uniform(least_db, most_db)
         return mix(speech, noise.draw(len(speech), random), snr_db)
+
+
+def _stored(cut: MonoCut) -> NDArray[np.float32]:
+    """The stored features (T, F) of a cut; a file that holds others would end the training in NaN."""
+    expected = (cut.features.num_frames, cut.features.num_features)
+    try:
+        features: NDArray[np.float32] = cut.load_features()
+        if features.shape != expected or features.dtype != np.float32 or not np.isfinite(features).all():
+            raise ValueError(f"not {expected} finite numbers")
+    except (OSError, ValueError, EOFError, MemoryError) as error:
+        folder = cut.features.storage_path
+        why = str(error).partition("\n")[0]
+        raise UserError(
+            f"{folder}/{cut.features.storage_key} is damaged: {why}; remove the folder {folder}, and start again"
+        ) from error
+    return features
 
 
 @contextmanager

@@ -9,13 +9,11 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-import soundfile
-import torch
-import torchaudio
 from numpy.typing import NDArray
 
 from nibble.data.layout import SAMPLE_RATE, Speaker, Utterance, make_whole, write_chapter, write_speakers
 from nibble.data.progress import track
+from nibble.data.samples import at_16_khz, opened, read
 from nibble.errors import UserError
 
 WORDS = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE")
@@ -143,8 +141,8 @@ def read_recording(path: Path) -> NDArray[np.int16]:
         UserError: it can't be read; the text names it.
     """
     try:
-        samples, sample_rate = soundfile.read(path, dtype="float64", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise UserError(f"data.fsdd_dir: {path} is damaged ({error.error_string}); clone the data set anew") from error
-    wave = torchaudio.functional.resample(torch.from_numpy(samples.mean(axis=1)), sample_rate, SAMPLE_RATE).numpy()
+        with opened(path) as file:
+            wave = at_16_khz(read(file, str(path), dtype="float64"), file.samplerate)
+    except UserError as error:
+        raise UserError(f"data.fsdd_dir: {error}; clone the data set anew") from error
     return np.rint(np.clip(wave * 32768, -32768, 32767)).astype(np.int16)

@@ -5,22 +5,20 @@ the noise laid over it.
 """
 
 import hashlib
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import soundfile
-import torch
-import torchaudio
 from lhotse import CutSet
-from numpy.typing import NDArray
 
-from nibble.data.audio import AUDIO_SUFFIXES, Waveforms, source
+from nibble.data.audio import AUDIO_SUFFIXES, Waveforms, check, source
+from nibble.data.files import files
+from nibble.data.progress import track
+from nibble.data.samples import Samples, at_16_khz, opened, read
 from nibble.errors import UserError
 from nibble.features import SAMPLE_RATE
-
-Samples = NDArray[np.float32]
 
 
 class Noise(Protocol):
@@ -32,31 +30,37 @@ class Noise(Protocol):
 
 
 class FolderNoise:
-    """A random stretch of a random audio file below a folder; short files are repeated."""
+    """A random stretch of a random audio file below a folder; short files are repeated.
+
+    Raises:
+        UserError: there is no audio, or a file of it can't be used; the text names it.
+    """
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
             raise UserError(f"data.noise.dir: no folder {folder}")
-        found = [Path(parent, name) for parent, _, names in os.walk(folder, followlinks=True) for name in names]
-        self.paths = sorted(path for path in found if path.suffix in AUDIO_SUFFIXES)
+        self.paths = sorted(path for path in files(folder) if path.suffix in AUDIO_SUFFIXES)
         if not self.paths:
             raise UserError(f"data.noise.dir: no audio ({', '.join(AUDIO_SUFFIXES)}) below {folder}")
+        for path in track(self.paths, "checking noise", len(self.paths)):
+            with self._naming_noise():
+                if check(path).samples == 0:
+                    raise UserError(f"{path} holds no samples")
 
     def draw(self, count: int, random: np.random.Generator) -> Samples:
         """Samples (count,) of one file, mixed to one channel and resampled to 16 kHz."""
         path = self.paths[random.integers(len(self.paths))]
+        with self._naming_noise(), opened(path) as file:
+            wanted = -(-count * file.samplerate // SAMPLE_RATE)
+            file.seek(int(random.integers(max(file.frames - wanted, 0) + 1)))
+            return _fill(at_16_khz(read(file, str(path), wanted), file.samplerate), count)
+
+    @contextmanager
+    def _naming_noise(self) -> Iterator[None]:
         try:
-            with soundfile.SoundFile(path) as file:
-                wanted = -(-count * file.samplerate // SAMPLE_RATE)
-                file.seek(int(random.integers(max(file.frames - wanted, 0) + 1)))
-                stretch = file.read(wanted, dtype="float32", always_2d=True)
-                rate_hz = file.samplerate
-        except soundfile.LibsndfileError as error:
-            raise UserError(f"can't decode the noise {path}: {error}; replace or remove it") from error
-        if not len(stretch):
-            raise UserError(f"the noise {path} is empty; remove it")
-        mono = torch.from_numpy(stretch.mean(axis=1))
-        return _fill(torchaudio.functional.resample(mono, rate_hz, SAMPLE_RATE).numpy(), count)
+            yield
+        except UserError as error:
+            raise UserError(f"data.noise.dir: {error}; replace or remove it") from error
 
 
 class Babble:

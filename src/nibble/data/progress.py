@@ -19,7 +19,7 @@ def track(
 
     `size` says how much of `total` an item is: `len` where items are batches and `total` counts utterances.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # Lines printed meanwhile go above the bar; those of a redirected stdout go where it leads.
     progress = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty())
     task = progress.add_task(description, total=total)

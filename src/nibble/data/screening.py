@@ -16,11 +16,17 @@ SHOWN = 5
 log = logging.getLogger(__name__)
 
 
-def trainable(cuts: CutSet, tokenizer: Tokenizer, data: DataConfig) -> CutSet:
+def trainable(cuts: CutSet, tokenizer: Tokenizer, data: DataConfig, ctc: bool) -> CutSet:
     """`cuts` without those of a forbidden duration or with fewer encoder frames than their labels need.
 
     Connectionist temporal classification (Graves et al., 2006) needs a frame per label and one more between equal
     neighbours; the transducer needs one frame in all.
+
+    Args:
+        cuts: of the training parts.
+        tokenizer: makes the labels.
+        data: has the durations.
+        ctc: whether the loss has a CTC term.
 
     Raises:
         UserError: nothing is left.
@@ -30,9 +36,8 @@ def trainable(cuts: CutSet, tokenizer: Tokenizer, data: DataConfig) -> CutSet:
         if not data.min_duration_s <= cut.duration <= data.max_duration_s:
             durations.append(f"{cut.id} ({cut.duration:.2f} s)")
             continue
-        ids = tokenizer.encode(cut.supervisions[0].text)
         frames = output_length(frame_count(cut.num_samples))
-        needed = max(1, len(ids) + sum(a == b for a, b in pairwise(ids)))
+        needed = max(1, _ctc_frames(tokenizer.encode(cut.supervisions[0].text)) if ctc else 1)
         if frames < needed:
             crowded.append(f"{cut.id} ({frames} frames, {needed} needed)")
         else:
@@ -48,6 +53,10 @@ def trainable(cuts: CutSet, tokenizer: Tokenizer, data: DataConfig) -> CutSet:
     for reason in reasons:
         log.warning(reason)
     return CutSet.from_cuts(kept)
+
+
+def _ctc_frames(ids: list[int]) -> int:
+    return len(ids) + sum(a == b for a, b in pairwise(ids))
 
 
 def report_unknown(cuts: CutSet, tokenizer: Tokenizer) -> None:

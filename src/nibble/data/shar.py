@@ -11,24 +11,34 @@ epochs, devices and resumption are those of any other corpus.
 """
 
 import argparse
+import gzip
 import hashlib
 import os
 import shutil
 import sys
 import tarfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO, cast
 
-from lhotse import CutSet, MonoCut, Recording
-from lhotse.audio import AudioSource
+from lhotse import CutSet, MonoCut
+from lhotse.shar import AudioTarWriter, JsonlShardWriter
+from lhotse.shar.utils import to_shar_placeholder
+from lhotse.utils import fastcopy
 
-from nibble.data.audio import member
+from nibble.data.audio import check, decode, member, source
 from nibble.data.corpora import parts_folder
+from nibble.data.home import ROOT
+from nibble.data.lhotse_cuts import ShardCut, parse_cut
+from nibble.data.lines import lines
 from nibble.data.manifest import read_part
 from nibble.data.progress import track
+from nibble.data.utterances import Findings, Utterance, cuts, kept, report
 from nibble.errors import UserError
-from nibble.features import SAMPLE_RATE
+from nibble.features import SAMPLE_RATE, WINDOW_SAMPLES
 
+FORMAT = "2"  # of what is kept about a part
 SHARD_UTTERANCES = 1000
 
 
@@ -38,16 +48,27 @@ def write_shar(folder: Path, part: str, target: Path, cache_dir: Path) -> None:
     Raises:
         UserError: the part has nothing to read, or `target` cannot be written.
     """
-    cuts = read_part(folder, part, cache_dir)
+    found = read_part(folder, part, cache_dir)
     partial = target / f".{part}.partial"
     try:
         shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
         partial.mkdir(parents=True)
-        cuts = CutSet.from_cuts(track(cuts, f"writing {part}", len(cuts)))
-        cuts.to_shar(partial, fields={"recording": "flac"}, shard_size=SHARD_UTTERANCES)
+        _write(track(found, f"writing {part}", len(found)), partial)
         partial.rename(target / part)
     except OSError as error:
         raise UserError(f"cannot write {target / part}: {error.strerror or error}. Make room, or permit it") from error
+
+
+def _write(cuts: Iterable[MonoCut], folder: Path) -> None:
+    """As Lhotse's `to_shar`, which would find a way of its own to decode the files."""
+    pattern = str(folder).replace("%", "%%")
+    tars = AudioTarWriter(f"{pattern}/recording.%06d.tar", SHARD_UTTERANCES, format="flac")
+    texts = JsonlShardWriter(f"{pattern}/cuts.%06d.jsonl.gz", SHARD_UTTERANCES)
+    with tars, texts:
+        for cut in cuts:
+            recording = to_shar_placeholder(cut.recording, cut)
+            tars.write(cut.id, decode(source(cut))[None], SAMPLE_RATE, manifest=recording)
+            texts.write(fastcopy(cut, recording=recording))
 
 
 def is_shar(folder: Path) -> bool:
@@ -55,59 +76,74 @@ def is_shar(folder: Path) -> bool:
     return any(folder.glob("cuts.*.jsonl.gz"))
 
 
-def read_shar(folder: Path, part: str, cache_dir: Path) -> CutSet:
-    """The utterances of one part, each 16 kHz and mono, text in upper case; their places are looked up once.
+def read_shar(folder: Path, part: str, cache_dir: Path, max_bad_utterances: int = 0) -> CutSet:
+    """The utterances of one part, each 16 kHz and mono, text in upper case; they are checked once.
 
     Raises:
-        UserError: a tar file is absent or ends too soon, or an utterance is not 16 kHz, mono and of one sentence.
+        UserError: cuts that are not ours to read (`lhotse_cuts`), a tar file that is absent or ends too soon, or more
+            utterances left out than allowed.
     """
     root = folder / part
     shards = sorted(root.glob("cuts.*.jsonl.gz"))
-    digest = hashlib.sha256(str(root.resolve()).encode())
+    digest = hashlib.sha256(os.fsencode(f"{FORMAT} {root.resolve()}"))
     for path in sorted(root.iterdir()):
         status = path.stat()
-        digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(f"{path.name} {status.st_size} {status.st_mtime_ns}\n"))
     manifest = cache_dir / f"{part}-{digest.hexdigest()[:16]}-shar.jsonl.gz"
-    if not manifest.is_file():
-        manifest.parent.mkdir(parents=True, exist_ok=True)
-        partial = manifest.with_name(f"{os.getpid()}-{manifest.name}")
-        found = (cut for shard in track(shards, f"indexing {part}", len(shards)) for cut in _read_shard(shard))
-        CutSet.from_cuts(found).to_file(partial)
-        partial.replace(manifest)
-    cuts = CutSet.from_jsonl_lazy(manifest)
-    return CutSet.from_cuts(track(cuts, f"reading {part}", len(cuts)))
+    found = kept(manifest, part, lambda: _check_shards(shards, part))
+    report(root, found, max_bad_utterances)
+    return cuts(found, root, cache_dir)
 
 
-def _read_shard(manifest: Path) -> Iterator[MonoCut]:
-    """The cuts of a shard, with the places of their audio."""
-    archive = manifest.with_name(manifest.name.replace("cuts.", "recording.", 1).replace(".jsonl.gz", ".tar"))
+def _check_shards(shards: list[Path], part: str) -> Findings:
+    """Check every utterance of the shards of a part."""
+    found = Findings()
+    known: set[str] = set()
+    for shard in track(shards, f"indexing {part}", len(shards)):
+        for cut, utterance in _check_shard(shard):
+            if cut.id in known:
+                raise UserError(f"{shard} has a second cut {cut.id}; ids are to be unique within {part}")
+            known.add(cut.id)
+            if isinstance(utterance, str):
+                found.problems[cut.id] = utterance
+            else:
+                found.good.append(utterance)
+    return found
+
+
+def _check_shard(manifest: Path) -> Iterator[tuple[ShardCut, Utterance | str]]:
+    """Each cut of a shard, and its utterance or why it can't be used."""
+    archive = manifest.with_name(manifest.name.replace("cuts.", "recording.", 1).removesuffix(".jsonl.gz") + ".tar")
+    cure = "write it again: python -m nibble.data.shar"
     try:
-        with tarfile.open(archive) as tar:
-            places = {Path(one.name).stem: one for one in tar if one.isfile() and not one.name.endswith(".json")}
-    except (OSError, tarfile.TarError) as error:
-        raise UserError(f"{archive} cannot be read: {error}; write it again: python -m nibble.data.shar") from error
-    for cut in CutSet.from_jsonl_lazy(manifest):
-        if cut.id not in places:
-            raise UserError(f"{archive} ends before {cut.id}; write it again: python -m nibble.data.shar")
-        yield _placed(cut, archive, places[cut.id])
+        with gzip.open(manifest) as file, tarfile.open(archive, "r:") as tar:
+            places = {Path(one.name).stem: one for one in tar if one.isreg() and not one.name.endswith(".json")}
+            for number, line in enumerate(lines(file, str(manifest)), start=1):
+                cut = parse_cut(line, f"{manifest}, line {number}")
+                if cut.id not in places:
+                    raise UserError(f"{archive} ends before {cut.id}; {cure}")
+                yield cut, _check(cut, tar, places[cut.id], archive)
+    except (tarfile.TarError, EOFError, zlib.error, OSError, OverflowError, MemoryError, ValueError) as error:
+        raise UserError(f"{archive} cannot be read, or {manifest.name} beside it: {error}; {cure}") from error
 
 
-def _placed(cut: MonoCut, archive: Path, place: tarfile.TarInfo) -> MonoCut:
-    fits = cut.sampling_rate == SAMPLE_RATE and cut.num_channels == 1 and cut.start == 0 and len(cut.supervisions) == 1
-    if not fits or not cut.supervisions[0].text:
-        raise UserError(
-            f"{cut.id} in {archive} is {cut.sampling_rate} Hz, {cut.num_channels} channels, {len(cut.supervisions)} "
-            f"sentences, from {cut.start:g} s on; give utterances of one sentence, {SAMPLE_RATE} Hz and one channel"
-        )
-    cut.recording = Recording(
-        id=cut.id,
-        sources=[AudioSource(type="file", channels=[0], source=member(archive, place.offset_data, place.size))],
-        sampling_rate=SAMPLE_RATE,
-        num_samples=cut.num_samples,
-        duration=cut.num_samples / SAMPLE_RATE,
-    )
-    cut.supervisions[0].text = " ".join(cut.supervisions[0].text.upper().split())
-    return cut
+def _check(cut: ShardCut, tar: tarfile.TarFile, place: tarfile.TarInfo, archive: Path) -> Utterance | str:
+    """The utterance, if its audio is what the cut says; else why it can't be used."""
+    audio = tar.extractfile(place)
+    if audio is None or place.issparse():
+        return f"{place.name} in {archive} is not a file"
+    try:
+        shape = check(cast(BinaryIO, audio), f"{place.name} in {archive}")
+    except UserError as error:
+        return str(error)
+    difference = shape.difference() or ("" if cut.rate_hz == SAMPLE_RATE else f"{cut.rate_hz} Hz")
+    if difference:
+        return f"{difference} ({place.name} in {archive}); give utterances of {SAMPLE_RATE} Hz and one channel"
+    if abs(shape.samples - cut.duration_s * SAMPLE_RATE) > 1:
+        return f"{shape.samples} samples, where the cut has {cut.duration_s:g} s ({place.name} in {archive})"
+    if shape.samples < WINDOW_SAMPLES:
+        return f"{shape.samples} samples of audio, less than one frame ({place.name} in {archive})"
+    return Utterance(cut.id, cut.text, member(Path(archive.name), place.offset_data, place.size), shape.samples)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -120,10 +156,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         folder = parts_folder(options.corpus, "CORPUS_DIR")
-        options.target.mkdir(parents=True, exist_ok=True)
+        target = options.target.resolve()  # Lhotse would take a path that begins with "pipe:" for a command
+        target.mkdir(parents=True, exist_ok=True)
         for part in sorted(path.name for path in folder.iterdir() if path.is_dir()):
-            if not is_shar(options.target / part):
-                write_shar(folder, part, options.target, Path("data/cache"))
+            if not is_shar(target / part):
+                write_shar(folder, part, target, ROOT / "cache")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -3,24 +3,55 @@
 import hashlib
 from pathlib import Path
 
-from lhotse import CutSet, NumpyFilesWriter
+import numpy as np
+import torch
+from lhotse import CutSet, Features, MonoCut
+from lhotse.utils import fastcopy
 
 from nibble.config import FeatureConfig
-from nibble.data.audio import fingerprint
-from nibble.features import fbank
-from nibble.writing import whole_file
+from nibble.data.audio import decode, fingerprint, source
+from nibble.data.layout import make_whole
+from nibble.data.progress import track
+from nibble.features import FRAME_SHIFT_S, SAMPLE_RATE, fbank, frame_count, log_mel
 
 
 def with_stored_features(cuts: CutSet, config: FeatureConfig, folder: Path) -> CutSet:
-    """`cuts` that load their (T, F) float32 features from below `folder`, computed if they aren't there yet."""
-    extractor = fbank(config)
-    what = f"{extractor.config.to_dict()} {fingerprint(cuts)}"
-    store = folder / hashlib.sha256(what.encode()).hexdigest()[:16]
-    manifest = store / "cuts.jsonl.gz"
-    if not manifest.is_file():
-        made = cuts.compute_and_store_features(
-            extractor, storage_path=store, storage_type=NumpyFilesWriter, progress_bar=True
-        )
-        with whole_file(manifest) as path:
-            made.to_file(path)
-    return CutSet.from_file(manifest).to_eager()
+    """`cuts` that load their (T, F) float32 features from below `folder`, computed if they aren't there yet.
+
+    Where the features of a cut lie follows from its place among the cuts. No file says it, so none can say that they
+    come out of a command.
+    """
+    what = f"{fbank(config).config.to_dict()} {fingerprint(cuts)}"
+    store = folder.resolve() / hashlib.sha256(what.encode()).hexdigest()[:16]
+    make_whole(store, lambda partial: _compute(cuts, config, partial))
+    return CutSet.from_cuts(_with_features(cut, config, store, number) for number, cut in enumerate(cuts))
+
+
+def _compute(cuts: CutSet, config: FeatureConfig, folder: Path) -> None:
+    for number, cut in enumerate(track(cuts, "computing features", len(cuts))):
+        file = folder / _name(number)
+        file.parent.mkdir(exist_ok=True)
+        np.save(file, log_mel(torch.from_numpy(decode(source(cut))), config).numpy())
+
+
+def _with_features(cut: MonoCut, config: FeatureConfig, store: Path, number: int) -> MonoCut:
+    features = Features(
+        type="kaldi-fbank",
+        num_frames=frame_count(cut.num_samples),
+        num_features=config.mel_bins,
+        frame_shift=FRAME_SHIFT_S,
+        sampling_rate=SAMPLE_RATE,
+        start=0.0,
+        duration=cut.duration,
+        storage_type="numpy_files",
+        storage_path=str(store),
+        storage_key=_name(number),
+        recording_id=cut.recording_id,
+        channels=0,
+    )
+    return fastcopy(cut, features=features)
+
+
+def _name(number: int) -> str:
+    """A thousand in a folder, as some file systems are slow with more."""
+    return f"{number // 1000:04d}/{number % 1000:03d}.npy"

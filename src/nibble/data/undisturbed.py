@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import takewhile
+from pathlib import Path
 
 from nibble.config import Config, HardwareConfig, SpecAugmentConfig
 from nibble.data.batch import Batch
@@ -10,10 +11,17 @@ from nibble.data.datamodule import SpeechDataModule
 from nibble.data.tokenizer import Tokenizer
 
 
-def undisturbed(config: Config, tokenizer: Tokenizer, hardware: HardwareConfig) -> SpeechDataModule:
-    """The speech of a run, neither masked nor changed in speed; noise is what the model is trained in, so it stays."""
+def undisturbed(config: Config, root: Path, tokenizer: Tokenizer, hardware: HardwareConfig) -> SpeechDataModule:
+    """The speech of a run, neither masked nor changed in speed; noise is what the model is trained in, so it stays.
+
+    Args:
+        config: of the run, with its folders as they are called here (`nibble.data.home`).
+        root: of made corpora and caches.
+        tokenizer: of the model.
+        hardware: how large a batch is.
+    """
     speech = replace(config.data, speed_perturbation=False, spec_augment=SpecAugmentConfig())
-    data = SpeechDataModule(speech, config.features, hardware, config.seed)
+    data = SpeechDataModule(speech, config.features, hardware, config.seed, root, config.loss.ctc_weight > 0)
     data.tokenizer = tokenizer
     return data
 

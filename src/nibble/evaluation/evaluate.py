@@ -11,9 +11,10 @@ import torch
 from rich.console import Console
 
 from nibble import provenance
-from nibble.config import Backend, EvaluateConfig, FeatureStorage, HardwareConfig, Search, overridden, plain
+from nibble.config import Backend, EvaluateConfig, FeatureStorage, HardwareConfig, Search, plain
 from nibble.data.batch import Batch
 from nibble.data.datamodule import SpeechDataModule
+from nibble.data.home import speech
 from nibble.data.progress import track
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
@@ -27,7 +28,7 @@ from nibble.evaluation.size import Size, measure_size
 from nibble.evaluation.wer import Score, score
 from nibble.export.bundle import bundle_bytes, export_bundle
 from nibble.export.card import Measured, write_card
-from nibble.export.checkpoint import bundle_of, latest_run, load_checkpoint, quantize
+from nibble.export.checkpoint import bundle_of, latest_run, load_checkpoint, quantize, run_folder
 from nibble.export.fused import fuse
 from nibble.export.loaded import Loaded, float_parameters
 from nibble.export.sherpa import Exported, read_exported
@@ -145,11 +146,11 @@ def _evaluate(
 ) -> Result:
     if options.hardware.threads:
         torch.set_num_threads(options.hardware.threads)
-    config = overridden(model.config, options.data)
+    config, root = speech(model.config, run_folder(model.path), options.data)
     features = replace(config.features, storage=FeatureStorage.on_the_fly) if options.exported else config.features
     # On a CPU, loader processes would compete with what is timed.
     hardware = replace(options.hardware, workers=0) if device.type == "cpu" else options.hardware
-    data = SpeechDataModule(config.data, features, hardware, config.seed)
+    data = SpeechDataModule(config.data, features, hardware, config.seed, root)
     data.keep_samples = options.backend is Backend.sherpa
     data.tokenizer = model.tokenizer
     parts = _parts(data, options)
@@ -179,7 +180,9 @@ def evaluate_run(folder: Path, console: Console | None = None) -> Result:
     if console is not None:  # before the evaluation, which may take long
         size = Size(float_parameters(config, trained.tokenizer.size), written, [])
         console.print(
-            f"{folder / 'bundle'}: {written:,} bytes in all, {size.ratio:.2f}× smaller than float32", highlight=False
+            f"{folder / 'bundle'}: {written:,} bytes in all, {size.ratio:.2f}× smaller than float32",
+            highlight=False,
+            markup=False,
         )
     options = EvaluateConfig(
         checkpoint=str(folder / "bundle"),
@@ -237,10 +240,7 @@ def _batches(data: SpeechDataModule, parts: list[str], title: str, limit: int | 
     """The batches of `parts` with a progress bar; with a limit, of so many utterances evenly spread."""
     data.data = replace(data.data, dev_parts=parts)
     data.max_validation_utterances = limit
-    try:
-        total = len(data.cuts(parts))
-    except OSError as error:
-        raise UserError(f"the corpus cannot be read or its cache below {data.root} written: {error}") from error
+    total = len(data.cuts(parts))
     return track(data.val_dataloader(), title, min(total, limit or total), size=len)
 
 

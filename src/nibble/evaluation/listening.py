@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from nibble.config import FeatureConfig, FeatureStorage, HardwareConfig
 from nibble.data.batch import Batch
 from nibble.data.corpora import find_made
 from nibble.data.datamodule import SpeechDataModule
+from nibble.data.home import speech
 from nibble.errors import UserError
+from nibble.export.checkpoint import run_folder
 from nibble.export.loaded import Loaded
-
-_ROOT = Path("data")  # where corpora lie, as for train.py
 
 
 def listen(loaded: Loaded, part: str, ids: Sequence[str]) -> list[Batch]:
@@ -28,12 +27,13 @@ def listen(loaded: Loaded, part: str, ids: Sequence[str]) -> list[Batch]:
     Raises:
         UserError: the corpus or the noise is not on this machine.
     """
-    folder = find_made(loaded.config.data, _ROOT)
+    config, root = speech(loaded.config, run_folder(loaded.path))
+    folder = find_made(config.data, root)
     if folder is None:
-        raise UserError(f"the corpus {loaded.corpus} is not on this machine, below {_ROOT.resolve()}")
-    data = replace(loaded.config.data, corpus_dir=str(folder))  # so that nothing is downloaded for it
+        raise UserError(f"the corpus {loaded.corpus} is not on this machine, below {root.resolve()}")
+    data = replace(config.data, corpus_dir=str(folder))  # so that nothing is downloaded for it
     features = FeatureConfig(loaded.config.features.mel_bins, FeatureStorage.on_the_fly)
-    module = SpeechDataModule(data, features, HardwareConfig(workers=0, max_batch_utterances=1), loaded.config.seed)
+    module = SpeechDataModule(data, features, HardwareConfig(workers=0, max_batch_utterances=1), config.seed, root)
     module.tokenizer = loaded.tokenizer
     module.keep_samples = True
     batches = list(module.dataloader(part.split("+"), ids))

@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 import torch
 
-from nibble.config import HardwareConfig, QuantizeConfig, Rounding, overridden
+from nibble.config import HardwareConfig, QuantizeConfig, Rounding
 from nibble.data.batch import Batch
+from nibble.data.home import speech
 from nibble.data.progress import track
 from nibble.data.undisturbed import first_utterances, undisturbed
 from nibble.errors import UserError
-from nibble.export.checkpoint import quantize
+from nibble.export.checkpoint import quantize, run_folder
 from nibble.export.loaded import Loaded
 from nibble.export.method import Method
 from nibble.model.transducer import Transducer
@@ -75,8 +76,9 @@ def calibration_batches(loaded: Loaded, options: QuantizeConfig) -> list[Batch]:
     Raises:
         UserError: the speech is not there.
     """
-    config = replace(overridden(loaded.config, options.data), seed=options.seed)
-    data = undisturbed(config, loaded.tokenizer, HardwareConfig(max_batch_utterances=1, workers=0))
+    config, root = speech(loaded.config, run_folder(loaded.path), options.data)
+    hardware = HardwareConfig(max_batch_utterances=1, workers=0)
+    data = undisturbed(replace(config, seed=options.seed), root, loaded.tokenizer, hardware)
     count = options.calibration_utterances
     try:
         return list(track(first_utterances(data, count), "reading speech", count))

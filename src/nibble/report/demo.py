@@ -17,6 +17,7 @@ from nibble import transcribe
 from nibble.config import EvaluateConfig, HardwareConfig
 from nibble.data.audio import source
 from nibble.data.datamodule import SpeechDataModule
+from nibble.data.home import speech
 from nibble.errors import UserError
 from nibble.evaluation.evaluate import evaluate_checkpoints
 from nibble.evaluation.records import Record
@@ -82,7 +83,8 @@ def evaluate_demo(run: Path, records: str | None, hardware: HardwareConfig) -> l
 def transcribe_one(run: Path) -> None:
     """Show the command that recognises a file, with the first test utterance of the run's corpus, and run it."""
     loaded = load_checkpoint(run)
-    data = SpeechDataModule(loaded.config.data, loaded.config.features, HardwareConfig(), loaded.config.seed)
+    config, root = speech(loaded.config, run)
+    data = SpeechDataModule(config.data, config.features, HardwareConfig(), config.seed, root)
     cut = next(iter(data.cuts(data.parts("test"))))
     words = [f"model={run / 'bundle'}", str(source(cut))]
     print(f"$ python -m nibble.transcribe {' '.join(words)}", flush=True)

@@ -7,7 +7,8 @@ import torch
 from scipy.stats import spearmanr
 
 from nibble import provenance
-from nibble.config import DamageMethod, SensitivityConfig, overridden
+from nibble.config import DamageMethod, SensitivityConfig
+from nibble.data import home
 from nibble.errors import UserError
 from nibble.evaluation.evaluate import choose_device
 from nibble.export.checkpoint import load_checkpoint, run_folder
@@ -59,8 +60,8 @@ def analyse(options: SensitivityConfig, conf: Path) -> Analysis:
     device = choose_device(options.hardware)
     if options.hardware.threads:
         torch.set_num_threads(options.hardware.threads)
-    config = overridden(loaded.config, options.data)
-    speech = read_batches(config, loaded.tokenizer, options.hardware, options.part, options.max_utterances)
+    config, root = home.speech(loaded.config, run_folder(loaded.path), options.data)
+    speech = read_batches(config, root, loaded.tokenizer, options.hardware, options.part, options.max_utterances)
     batches = [batch.to(device) for batch in speech]
     loaded.model.to(device)
     estimate = estimated_damage(loaded, options.bits, batches)

@@ -1,6 +1,7 @@
 """The speech that damage is found on: the same utterances for each layer and width, so they are kept in memory."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from nibble.config import Config, HardwareConfig, SensitivityPart
 from nibble.data.batch import Batch
@@ -10,10 +11,15 @@ from nibble.data.undisturbed import first_utterances, undisturbed
 
 
 def read_batches(
-    config: Config, tokenizer: Tokenizer, hardware: HardwareConfig, part: SensitivityPart, max_utterances: int
+    config: Config,
+    root: Path,
+    tokenizer: Tokenizer,
+    hardware: HardwareConfig,
+    part: SensitivityPart,
+    max_utterances: int,
 ) -> list[Batch]:
     """Utterances drawn from the training speech, or evenly spread over the dev parts."""
-    data = undisturbed(config, tokenizer, hardware)
+    data = undisturbed(config, root, tokenizer, hardware)
     data.max_validation_utterances = max_utterances
     batches: Iterable[Batch] = data.val_dataloader()
     if part is SensitivityPart.train:

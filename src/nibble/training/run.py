@@ -14,6 +14,7 @@ from rich.console import Console
 
 from nibble import processes
 from nibble.config import Config
+from nibble.data import home
 from nibble.data.datamodule import SpeechDataModule
 from nibble.errors import Interrupted, UserError
 from nibble.evaluation import records, run_file
@@ -71,7 +72,7 @@ def train(config: Config) -> dict[str, Any] | None:
     with run_file.claimed(folder):
         record = run_file.record(folder)
         if record is not None and not from_file:
-            console.print(f"{folder} is complete: dev WER {record.wer:.2%}", highlight=False)
+            console.print(f"{folder} is complete: dev WER {record.wer:.2%}", highlight=False, markup=False)
         else:
             run_file.begin(folder, config)
             wanted = launch.count(config.hardware)
@@ -105,7 +106,8 @@ def fit(config: Config) -> None:
     folder = Path(config.run_dir)
     checkpoints = make_folder(folder / "checkpoints")
 
-    data = SpeechDataModule(config.data, config.features, config.hardware, config.seed)
+    ctc = config.loss.ctc_weight > 0
+    data = SpeechDataModule(config.data, config.features, config.hardware, config.seed, ctc=ctc)
     data.max_validation_utterances = config.trainer.max_validation_utterances
     rank, number = data.processes = processes.started()
     if number == 1:
@@ -114,6 +116,8 @@ def fit(config: Config) -> None:
         with FileLock(folder / ".data.lock"):  # the first process finds or makes all that the others then find
             data.prepare_data()
     data.setup("fit")
+    if rank == 0:
+        home.remember(folder, data.corpus_folder)
 
     torch.manual_seed(config.seed)
     if teacher is not None:
@@ -132,6 +136,7 @@ def fit(config: Config) -> None:
         f"{config.model.name}: {parameters / 1e6:.2f} million parameters, {data.tokenizer.size} tokens; "
         f"{data.corpus_name}: {batches} batches an epoch{many}; {max_steps} steps at {config.quant.name} -> {folder}",
         highlight=False,
+        markup=False,
     )
     loggers = build_loggers(config, folder) if rank == 0 else []
     try:
@@ -140,7 +145,8 @@ def fit(config: Config) -> None:
     except RuntimeError as error:
         raise out_of_memory(error, config, module.global_step) or error from error
     except Interrupted as stop:
-        console.print(f"stopped by {stop}; saved. To go on:\n  python train.py resume={folder}", highlight=False)
+        command = f"python train.py resume={folder}"
+        console.print(f"stopped by {stop}; saved. To go on:\n  {command}", highlight=False, markup=False)
         raise
     else:
         if rank == 0:

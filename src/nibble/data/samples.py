@@ -1,0 +1,143 @@
+"""Samples of audio files from anywhere, as numbers that training can bear, in bounded memory.
+
+What the header of a file claims (how long it is, its rate) is checked before memory is taken for it, and the samples
+before they are used: NaN in one sample would be NaN in every weight a step later.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from math import gcd
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import soundfile
+import torch
+import torchaudio
+from numpy.typing import NDArray
+from scipy.signal import firwin, resample_poly
+
+from nibble.errors import UserError
+from nibble.features import SAMPLE_RATE
+
+MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 1_000_000
+MAX_SAMPLES = 2**27  # of one channel, before and after resampling: 140 minutes at 16 kHz, 51 at 44.1 kHz
+MAX_CHANNEL_SAMPLES = 2**28  # of all channels together
+MAX_LEVEL = 2.0**31  # what integers of 32 bits reach; the power spectrum of samples far above is infinite
+FLOATS = ("FLOAT", "DOUBLE")  # encodings that can hold NaN
+_BLOCK_SAMPLES = 2**20  # read at a time, of all channels together
+_LONG_PERIOD = 1_000  # samples of a file between two that fall together with samples at 16 kHz
+
+Samples = NDArray[np.float32]
+
+
+@contextmanager
+def opened(audio: Path | BinaryIO, name: str = "") -> Iterator[soundfile.SoundFile]:
+    """An audio file whose claims are possible; what goes wrong while it is read is a `UserError` as well.
+
+    Args:
+        audio: the file, or its bytes as a stream.
+        name: what messages call it; its path by default.
+
+    Raises:
+        UserError: not a file, not audio, truncated, at a rate that no speech has, or too long.
+    """
+    name = name or str(audio)
+    try:
+        if isinstance(audio, Path):
+            status = audio.stat()
+            if not stat.S_ISREG(status.st_mode):
+                raise UserError(f"{name} is not a file")  # a named pipe would be waited for
+            if status.st_size == 0:
+                raise UserError(f"{name} is empty: it has 0 bytes")
+        with soundfile.SoundFile(os.fsencode(audio) if isinstance(audio, Path) else audio) as file:
+            _check_claims(file, name)
+            yield file
+    except soundfile.LibsndfileError as error:
+        raise UserError(f"{name} is not audio that can be read, or is truncated: {error.error_string}") from error
+    except OSError as error:
+        raise UserError(f"{name} cannot be read: {error.strerror or error}") from error
+    except (soundfile.SoundFileError, TypeError, ValueError, MemoryError) as error:
+        raise UserError(f"{name} is not audio that can be read, or is truncated: {error}") from error
+
+
+def _check_claims(file: soundfile.SoundFile, name: str) -> None:
+    rate_hz, samples, channels = file.samplerate, file.frames, file.channels
+    if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
+        raise UserError(f"{name} claims {rate_hz} samples a second; speech has {MIN_RATE_HZ} to {MAX_RATE_HZ}")
+    if samples * max(1.0, SAMPLE_RATE / rate_hz) > MAX_SAMPLES or samples * channels > MAX_CHANNEL_SAMPLES:
+        raise UserError(
+            f"{name} claims {samples:,} samples in each of {channels} channels, {samples / rate_hz / 3600:,.1f} hours; "
+            f"a file may hold {min(MAX_SAMPLES, MAX_CHANNEL_SAMPLES // channels):,}: cut it into shorter ones"
+        )
+
+
+def read(file: soundfile.SoundFile, name: str, count: int = -1, dtype: str = "float32") -> NDArray[Any]:
+    """The next samples (count,) of an opened file, channels averaged; all that are left by default.
+
+    Raises:
+        UserError: there are fewer, or some are no numbers.
+    """
+    first = file.tell()
+    left = file.frames - first
+    samples = np.empty(left if count < 0 else min(count, left), dtype)  # no memory is taken before it is written to
+    done = 0
+    while done < len(samples):
+        block = file.read(min(len(samples) - done, _BLOCK_SAMPLES // file.channels), dtype=dtype, always_2d=True)
+        if not len(block):
+            raise UserError(f"{name} is truncated: it promises {file.frames} samples and holds {first + done}")
+        samples[done : done + len(block)] = block[:, 0] if file.channels == 1 else block.mean(axis=1)
+        done += len(block)
+    require_numbers(samples, name, file.samplerate, first)
+    return samples
+
+
+def require_numbers(samples: NDArray[Any], name: str, rate_hz: int = SAMPLE_RATE, first: int = 0) -> None:
+    """Raise `UserError` if one of the samples (samples,) is NaN, infinite or beyond `MAX_LEVEL`.
+
+    Args:
+        samples: from the sample number `first` of the file on.
+        name: of the file, for the message.
+        rate_hz: of the samples.
+        first: counted from 0.
+    """
+    count, earliest = 0, -1
+    for start in range(0, len(samples), _BLOCK_SAMPLES):
+        wrong = ~(np.abs(samples[start : start + _BLOCK_SAMPLES]) <= MAX_LEVEL)
+        if wrong.any():
+            count += int(wrong.sum())
+            earliest = earliest if earliest >= 0 else start + int(wrong.argmax())
+    if count:
+        raise UserError(
+            f"{name} holds {count} samples that are no numbers (NaN or infinity), the first at "
+            f"{(first + earliest) / rate_hz:.3f} s; convert it to 16-bit integers, or record it again"
+        )
+
+
+def at_16_khz(samples: NDArray[Any], rate_hz: int) -> NDArray[Any]:
+    """samples (samples,) resampled from `rate_hz`, one of those that `opened` lets in, to 16 kHz."""
+    common = gcd(rate_hz, SAMPLE_RATE)
+    up, down = SAMPLE_RATE // common, rate_hz // common
+    if up == down or not len(samples):
+        return samples
+    if down >= _LONG_PERIOD:  # 44,101 Hz and the like: torchaudio would keep a filter of gigabytes, for 16,000 phases
+        return resample_poly(samples, up, down, window=_low_pass(max(up, down)).astype(samples.dtype))
+    # In stretches, each with what the filter sees beside it: torchaudio takes six times the memory of its result.
+    beside = -(-8 * max(rate_hz, SAMPLE_RATE) // SAMPLE_RATE // down) * down
+    stretch = max(1, _BLOCK_SAMPLES // down) * down
+    pieces = []
+    for start in range(0, len(samples), stretch):
+        before = min(start, beside)
+        piece = torch.from_numpy(samples[start - before : start + stretch + beside])
+        resampled = torchaudio.functional.resample(piece, rate_hz, SAMPLE_RATE)[before * up // down :]
+        pieces.append(resampled[: stretch * up // down].numpy())
+    return np.concatenate(pieces) if len(pieces) != 1 else pieces[0]
+
+
+@lru_cache(maxsize=2)  # noise at such a rate is resampled for each utterance
+def _low_pass(most: int) -> NDArray[np.float32]:
+    """SciPy's own filter for `resample_poly`, whose larger factor is `most`."""
+    return firwin(20 * most + 1, 1 / most, window=("kaiser", 5.0)).astype(np.float32)
