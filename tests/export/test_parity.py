@@ -45,7 +45,7 @@ def test_one_other_bit_is_seen(exported, encoding: Encoding) -> None:
     loaded, graphs, _ = exported("stateless", encoding)
     model = onnx.ModelProto()
     model.CopyFrom(graphs["joiner"].model)
-    names = [f"joiner.output.weight_{what}" for what in ("codes", "codes_nibbles", "blocks")]
+    names = [f"joiner.output.weight_{what}" for what in ("codes_turned", "codes_turned_int4", "blocks")]
     (stored,) = (constant for constant in model.graph.initializer if constant.name in names)
     stored.raw_data = bytes([stored.raw_data[0] ^ 0x01]) + stored.raw_data[1:]
     changed = {**graphs, "joiner": ExportedGraph(model, graphs["joiner"].sites)}

@@ -75,7 +75,7 @@ def _export_sherpa(options: ExportConfig, loaded: "Loaded") -> Path:
             f"each frame is given {labels_per_frame} times, so that sherpa-onnx can emit as many labels in it; its "
             f"timestamps are {labels_per_frame} times too late, and right with labels_per_frame=1"
         )
-    graphs = export_graphs(loaded, encoding, labels_per_frame)
+    graphs = export_graphs(loaded, encoding, labels_per_frame, options.opset)
     write_sherpa(folder, loaded, {name: graph.model for name, graph in graphs.items()}, encoding)
     if options.parity:
         from nibble.export.onnx_parity import compare_graphs

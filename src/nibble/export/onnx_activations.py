@@ -67,7 +67,7 @@ def token_slices(layer: QuantizedLayer, inputs: int) -> tuple[int, int]:
 
 def scales(graph: Graph, sliced: str, spec: ActivationSpec) -> str:
     """The scale (S,) of each slice (S, M)."""
-    above, below = (graph.op(kind, sliced, axes=[1], keepdims=0) for kind in ("ReduceMax", "ReduceMin"))
+    above, below = (graph.reduce(kind, sliced, 1) for kind in ("ReduceMax", "ReduceMin"))
     highest = largest_code(spec.bits)
     if spec.range is Range.full:
         sides = (

@@ -9,8 +9,9 @@ from nibble.config import Config, Encoding, Tokens
 from nibble.errors import UserError
 from nibble.export.frozen import frozen_copy
 from nibble.export.loaded import Loaded
-from nibble.export.onnx_trace import Site, expand, stand_in, trace
-from nibble.export.onnx_weights import NIBBLE_BITS
+from nibble.export.onnx_products import packed
+from nibble.export.onnx_trace import OLDEST_OPSET, Site, expand, stand_in, trace
+from nibble.export.onnx_weights import INT4_OPSET, NIBBLE_BITS
 from nibble.export.sherpa_graphs import EncoderGraph, JoinerGraph, StreamingEncoderGraph, decoder_graph
 from nibble.model.chunks import LOOK_AHEAD, feature_frames
 from nibble.model.streaming import StreamingEncoder
@@ -28,8 +29,18 @@ class ExportedGraph(NamedTuple):
     sites: dict[str, Site]  # where the layers are in it
 
 
-def export_graphs(loaded: Loaded, encoding: Encoding, labels_per_frame: int = 1) -> dict[str, ExportedGraph]:
-    """`encoder`, `decoder` and `joiner` of a model at the precision it is at; the integers are those of its bundle."""
+def export_graphs(
+    loaded: Loaded, encoding: Encoding, labels_per_frame: int = 1, opset: int | None = None
+) -> dict[str, ExportedGraph]:
+    """`encoder`, `decoder` and `joiner` of a model at the precision it is at; the integers are those of its bundle.
+
+    Args:
+        loaded: the model.
+        encoding: how weights and products are.
+        labels_per_frame: how often each encoded frame is given.
+        opset: of ONNX; None for the one with 4-bit weights where there are any, else the oldest.
+    """
+    opset = opset or (INT4_OPSET if packed(encoding) else OLDEST_OPSET)
     model = frozen_copy(loaded.model)
     width = loaded.config.model.joiner_width
     decoder = decoder_graph(model)
@@ -52,7 +63,7 @@ def export_graphs(loaded: Loaded, encoding: Encoding, labels_per_frame: int = 1)
     metadata = _metadata(loaded, model, decoder.context, encoding)
     graphs = {}
     for name, graph in traced.items():
-        model_proto, sites = expand(graph, layers, encoding)
+        model_proto, sites = expand(graph, layers, encoding, opset)
         helper.set_model_props(model_proto, metadata[name])
         graphs[name] = ExportedGraph(model_proto, sites)
     return graphs

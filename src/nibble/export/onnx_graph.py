@@ -18,10 +18,12 @@ class Graph:
 
     Args:
         half: whether parameters are stored in 16 bits, with a Cast that ONNX Runtime folds when it loads the file.
+        opset: version of ONNX's operators.
     """
 
-    def __init__(self, half: bool) -> None:
+    def __init__(self, half: bool, opset: int) -> None:
         self.half = half
+        self.opset = opset
         self.nodes: list[NodeProto] = []
         self.constants: dict[str, TensorProto] = {}
         self._named = 0
@@ -37,6 +39,19 @@ class Graph:
         names = [self.new_name() for _ in range(outputs)]
         self.nodes.append(helper.make_node(kind, inputs, names, domain=domain or None, **attributes))
         return names
+
+    def reduce(self, kind: str, x: str, axis: int) -> str:
+        """ReduceMax or ReduceMin over an axis, which goes; from opset 18 on the axis is an input."""
+        if self.opset < 18:
+            return self.op(kind, x, axes=[axis], keepdims=0)
+        return self.op(kind, x, self.ints(axis), keepdims=0)
+
+    def int4(self, name: str, codes: Array) -> str:
+        """Codes of -8 ... 7 in 4 bits each; from opset 21 on."""
+        pairs = np.pad(codes.reshape(-1), (0, codes.size % 2)).reshape(-1, 2).astype(np.uint8) & 15
+        data = (pairs[:, 0] | pairs[:, 1] << 4).tobytes()
+        self.constants[name] = helper.make_tensor(name, TensorProto.INT4, codes.shape, data, raw=True)
+        return name
 
     def new_name(self) -> str:
         """A name that no other tensor has."""

@@ -11,14 +11,13 @@ from nibble.config import Encoding
 from nibble.export.onnx_activations import UTTERANCES, float_codes, quantized
 from nibble.export.onnx_graph import Graph
 from nibble.export.onnx_products import (
-    MICROSOFT,
     add_product,
     integer_activations,
     integer_product,
     packed,
     values,
 )
-from nibble.export.onnx_weights import Weight, add_codes, add_scale, weight_of
+from nibble.export.onnx_weights import MICROSOFT, Weight, add_codes, add_scale, weight_of
 from nibble.model.padding import MaskedBatchNorm
 from nibble.quant.layer import QuantizedLayer
 
@@ -122,8 +121,8 @@ def _window_product(
         for row in range(height)
         for column in range(width)
     ]
-    turned = graph.op("Transpose", add_codes(graph, weight, packed(encoding)), perm=[2, 3, 1, 0])
-    codes = graph.op("Reshape", turned, graph.ints(-1, module.out_channels))  # (kh kw C, N)
+    codes = add_codes(graph, weight, packed(encoding), product=True)  # (kh, kw, C, N)
+    codes = graph.op("Reshape", codes, graph.ints(-1, module.out_channels))
     out = integer_product(graph, graph.op("Concat", *windows, axis=3), given, codes, weight)
     if given.sliced:
         out = graph.op("Mul", out, graph.op("Unsqueeze", given.scale, graph.ints(1, 2, 3)))

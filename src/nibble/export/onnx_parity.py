@@ -11,7 +11,7 @@ from nibble.export.onnx_export import ExportedGraph
 from nibble.export.onnx_graph import Array
 from nibble.export.onnx_products import block_codes, blocks_name
 from nibble.export.onnx_transducer import session
-from nibble.export.onnx_weights import codes_name, weight_of
+from nibble.export.onnx_weights import codes_name, for_product, weight_of
 from nibble.export.parity import LayerParity, layer_parity, torch_calls
 from nibble.quant.layer import QuantizedLayer
 from nibble.quant.numerics import in_slices
@@ -43,15 +43,19 @@ def _equal(graph: ModelProto, layer: str, module: nn.Module) -> list[bool]:
     equal = []
     for name in module.frozen_weights():
         weight = weight_of(module, layer, name)
-        codes, blocks = codes_name(weight.name), blocks_name(weight.name)
+        blocks = blocks_name(weight.name)
         assert weight.integers is not None
-        expected = in_slices(weight.integers.codes, weight.integers.scale).numpy()
+        expected = in_slices(weight.integers.codes, weight.integers.scale)
         if blocks in constants:
             equal.append(_same(numpy_helper.to_array(constants[blocks]), block_codes(weight)[0]))
-        elif codes in constants:
-            equal.append(_same(numpy_helper.to_array(constants[codes]), expected))
-        elif codes in made:
-            equal.append(_same(_run(graph, {}, codes), expected))
+        for codes, order in (
+            (codes_name(weight.name, product=False), expected),
+            (codes_name(weight.name, product=True), for_product(expected, weight)),
+        ):
+            if codes in constants:
+                equal.append(_same(numpy_helper.to_array(constants[codes]), order.numpy()))
+            elif codes in made:
+                equal.append(_same(_run(graph, {}, codes), order.numpy()))
     return equal
 
 
@@ -85,5 +89,7 @@ def _run(graph: ModelProto, feed: Mapping[str, Array], output: str) -> Array:
 def _type(nodes: Sequence[NodeProto]) -> int:
     """The type of what the last node gives: int8 of unpacked codes, else float."""
     last = nodes[-1]
+    if last.op_type == "QLinearAdd":
+        return int(TensorProto.INT8)
     target = next((attribute.i for attribute in last.attribute if last.op_type == "Cast"), int(TensorProto.FLOAT))
     return int(target)

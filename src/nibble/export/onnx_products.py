@@ -22,11 +22,10 @@ from torch import Tensor, nn
 from nibble.config import Encoding
 from nibble.export.onnx_activations import QuantizedInput, quantized, token_slices
 from nibble.export.onnx_graph import Array, Graph
-from nibble.export.onnx_weights import NIBBLE_BITS, Weight, add_codes, add_scale, add_values
+from nibble.export.onnx_weights import MICROSOFT, NIBBLE_BITS, Weight, add_codes, add_scale, add_values
 from nibble.quant.layer import QuantizedLayer
 from nibble.quant.numerics import in_slices
 
-MICROSOFT = "com.microsoft"
 _BLOCKS = (128, 64, 32, 16)  # of MatMulNBits along K
 
 
@@ -60,11 +59,11 @@ def _integer_product(graph: Graph, x: str, weight: Weight, layer: QuantizedLayer
     columns, inputs = weight.values.shape
     given = quantized(graph, x, layer, token_slices(layer, inputs))
     rows = graph.op("Reshape", given.codes, graph.ints(-1, inputs))
-    codes = add_codes(graph, weight, packed(encoding))
+    codes = add_codes(graph, weight, packed(encoding), product=True)
     if weight.grouped:
         product = _grouped_product(graph, rows, given, codes, weight)
     else:
-        product = integer_product(graph, rows, given, graph.op("Transpose", codes, perm=[1, 0]), weight)
+        product = integer_product(graph, rows, given, codes, weight)
     if given.sliced:
         by_slice = graph.op("Concat", graph.op("Shape", given.scale), graph.ints(-1), axis=0)
         scale = graph.op("Unsqueeze", given.scale, graph.ints(1))
@@ -86,12 +85,10 @@ def integer_product(graph: Graph, x: str, given: QuantizedInput, codes: str, wei
 def _grouped_product(graph: Graph, rows: str, given: QuantizedInput, codes: str, weight: Weight) -> str:
     """As `integer_product`, where groups of K have scales: (G, rows, K / G) . (G, K / G, N), then the sum over G."""
     size = _group_size(weight)
-    turned, scale = (  # (N, G, K / G) -> (G, K / G, N), and (N, G, 1) -> (G, 1, N)
-        graph.op("Transpose", part, perm=[1, 2, 0]) for part in (codes, add_scale(graph, weight))
-    )
+    scale = graph.op("Transpose", add_scale(graph, weight), perm=[1, 2, 0])  # (N, G, 1) -> (G, 1, N)
     by_group = graph.op("Reshape", rows, graph.ints(-1, weight.values.shape[1] // size, size))
     groups = graph.op("Transpose", by_group, perm=[1, 0, 2])
-    sums = graph.op("Cast", graph.op("MatMulInteger", groups, turned, given.zero), to=TensorProto.FLOAT)
+    sums = graph.op("Cast", graph.op("MatMulInteger", groups, codes, given.zero), to=TensorProto.FLOAT)
     total = graph.op("ReduceSum", graph.op("Mul", sums, scale), graph.ints(0), keepdims=0)
     return total if given.sliced else graph.op("Mul", total, given.scale)
 

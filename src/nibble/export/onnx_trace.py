@@ -21,10 +21,10 @@ from nibble.config import Encoding
 from nibble.export.frozen import LAYERS
 from nibble.export.onnx_graph import Graph
 from nibble.export.onnx_layers import add_layer
-from nibble.export.onnx_products import MICROSOFT
+from nibble.export.onnx_weights import MICROSOFT
 
-OPSET = 17
-IR_VERSION = 8
+OLDEST_OPSET = 17
+_IR_VERSIONS = {17: 8, 21: 10}  # opset -> the oldest version of the file format that has it
 _DOMAIN = "nibble"
 _NAMED_BY_VALUES = 16  # numbers at most: positions of a model that streams are a constant of thousands
 _BY_POSITION = b"bthd,phd->bhtp"  # of `nibble.model.attention`
@@ -60,7 +60,7 @@ def trace(
             input_names=list(inputs),
             output_names=outputs,
             dynamic_axes=free,
-            opset_version=OPSET,
+            opset_version=OLDEST_OPSET,
             custom_opsets={_DOMAIN: 1},
             do_constant_folding=False,
             dynamo=False,
@@ -75,12 +75,14 @@ class Site(NamedTuple):
     output: str
 
 
-def expand(traced: ModelProto, layers: dict[str, nn.Module], encoding: Encoding) -> tuple[ModelProto, dict[str, Site]]:
+def expand(
+    traced: ModelProto, layers: dict[str, nn.Module], encoding: Encoding, opset: int
+) -> tuple[ModelProto, dict[str, Site]]:
     """The graph with the nodes of `encoding` in the place of stand-ins, and where the layers are in it.
 
     What the graph has itself (norms) is stored as layers store their biases.
     """
-    graph = Graph(half=encoding is not Encoding.float)
+    graph = Graph(half=encoding is not Encoding.float, opset=opset)
     sites: dict[str, Site] = {}
     fixed = {value.name for value in (*traced.graph.input, *traced.graph.output)}
     names = {name: name for name in ("", *fixed)}
@@ -107,13 +109,15 @@ def expand(traced: ModelProto, layers: dict[str, nn.Module], encoding: Encoding)
             names |= {name: graph.new_name() for name in node.output if name not in fixed}
             attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
             outputs = [names[name] for name in node.output]
+            if node.op_type == "Split" and len(inputs) == 1 and opset >= 18:
+                attributes["num_outputs"] = len(outputs)  # until then it was not said
             graph.nodes.append(helper.make_node(node.op_type, inputs, outputs, **attributes))
     constants = list(graph.constants.values())
     body = helper.make_graph(graph.nodes, "nibble", traced.graph.input, traced.graph.output, constants)
-    opsets = [helper.make_opsetid("", OPSET)]
+    opsets = [helper.make_opsetid("", opset)]
     if any(node.domain == MICROSOFT for node in graph.nodes):
         opsets.append(helper.make_opsetid(MICROSOFT, 1))
-    return helper.make_model(body, producer_name="nibble", opset_imports=opsets, ir_version=IR_VERSION), sites
+    return helper.make_model(body, producer_name="nibble", opset_imports=opsets, ir_version=_IR_VERSIONS[opset]), sites
 
 
 def _product_by_position(graph: Graph, query: str, position: str) -> str:
