@@ -8,6 +8,8 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
 
 from nibble.errors import UserError
 from nibble.kernels.cpu import library as cpu
@@ -103,3 +105,13 @@ def used_by(operator: str, device: str) -> str:
         if serves and implementation.missing() is None:
             return f"{implementation.name} ({implementation.variant()})"
     return REFERENCE
+
+
+def triton_kernels(module: str) -> ModuleType | None:
+    """`nibble.kernels.triton.MODULE`, for kernels that are no operators.
+
+    None where Triton cannot run, or NIBBLE_KERNELS names something else.
+    """
+    if not any(implementation.name == "triton" for implementation in wanted()) or triton.missing() is not None:
+        return None
+    return import_module(f"nibble.kernels.triton.{module}")

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from nibble.errors import UserError
 from nibble.quant.layer import QuantizedLayer, float_island, output_type
-from nibble.quant.numerics import compute_type, dequantize
+from nibble.quant.numerics import compute_type, dequantize, require_finite_input
 from nibble.quant.products import Geometry, integer_conv2d, integer_linear
 from nibble.quant.recurrence import integer_recurrence, lstm_steps
+from nibble.quant.spec import Range
 
 
 class QuantLinear(QuantizedLayer, nn.Linear):
@@ -136,7 +137,9 @@ class QuantLSTM(QuantizedLayer, nn.LSTM):
             hidden, cell = (part[0].to(inside) for part in hx)
         weight = self.product_weight("weight_hh_l0")
         with float_island(input):
-            if weight.integers is not None and self.activation_spec is not None and torch.is_grad_enabled():
+            spec = self.activation_spec
+            if weight.integers is not None and spec is not None and torch.is_grad_enabled():
+                plain = (spec.bits, spec.range) == (8, Range.narrow)
                 out, cell = integer_recurrence(
                     from_input,
                     hidden,
@@ -144,6 +147,7 @@ class QuantLSTM(QuantizedLayer, nn.LSTM):
                     weight.parameter,
                     weight.integers,
                     lambda hidden: self.input_integers(hidden, (1,), dynamic=True)[1:],
+                    (lambda scale: require_finite_input(scale, self.layer_name)) if plain else None,
                 )
             else:
                 steps = lstm_steps(

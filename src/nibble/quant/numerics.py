@@ -209,6 +209,11 @@ def weight_fault(weight: Tensor, name: str) -> str:
     )
 
 
+def require_finite_input(scale: Tensor, name: str) -> None:
+    """As `require_finite`, of the scales of a layer's input that something else than this file has found."""
+    require_finite(scale, lambda: _input_fault(name))
+
+
 def _input_fault(name: str) -> str:
     return (
         f"{name}: NaN or infinity in the input; look at the layers before it, "

@@ -4,11 +4,13 @@ i, f, g, o = gates of (x_t + W h_{t-1})     c_t = f c_{t-1} + i g     h_t = o ta
 """
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from nibble.kernels import implementations
 from nibble.quant.numerics import Integers, dequantize
 from nibble.quant.products import integer_linear
 
@@ -50,6 +52,7 @@ def integer_recurrence(
     parameter: Tensor | None,
     weight: Integers,
     quantize: Callable[[Tensor], tuple[Tensor, Tensor]],
+    check: Callable[[Tensor], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Hidden states (B, U, N) and the last cell (B, N), with the gradients of the values that codes stand for.
 
@@ -60,11 +63,22 @@ def integer_recurrence(
         parameter: (4N, N), what the weight's codes were made from; receives the gradient. None if frozen.
         weight: (4N, N).
         quantize: hidden (B, N) -> its codes (B, N) and scales (B, 1).
+        check: raises an error if one of these scales is not finite; None if codes are not int8 of the narrow range,
+            which one kernel on a GPU makes for all steps.
     """
+    kernel = None if check is None else _kernels(from_input, weight)
     states: tuple[Tensor, Tensor] = _Recurrence.apply(
-        from_input, hidden, cell, parameter, weight.codes, weight.scale, quantize
+        from_input, hidden, cell, parameter, weight.codes, weight.scale, quantize, check, kernel
     )
     return states
+
+
+def _kernels(from_input: Tensor, weight: Integers) -> ModuleType | None:
+    """The kernels that take all steps at once; None where there are none for these tensors."""
+    one_a_channel = weight.scale.dim() == weight.codes.dim()  # or one for all, but not one a group
+    if not (from_input.is_cuda and from_input.dtype == torch.float32 and from_input.numel() and one_a_channel):
+        return None
+    return implementations.triton_kernels("recurrence")
 
 
 class _Recurrence(torch.autograd.Function):
@@ -78,7 +92,17 @@ class _Recurrence(torch.autograd.Function):
         w_codes: Tensor,
         w_scale: Tensor,
         quantize: Callable[[Tensor], tuple[Tensor, Tensor]],
+        check: Callable[[Tensor], None] | None,
+        kernel: ModuleType | None,
     ) -> tuple[Tensor, Tensor]:
+        ctx.parameter_type = None if parameter is None else parameter.dtype
+        ctx.kernel = kernel
+        if kernel is not None:
+            made = kernel.forward(from_input, *quantize(hidden), cell, w_codes, _of_channels(w_scale, w_codes))
+            assert check is not None
+            check(made.scale)
+            ctx.save_for_backward(w_codes, w_scale, *made.gates.unbind(2), made.cells, made.codes, made.scale)
+            return made.hidden, made.cells[-1].clone()
         taken = []
 
         def product(hidden: Tensor) -> Tensor:
@@ -88,15 +112,14 @@ class _Recurrence(torch.autograd.Function):
 
         steps = lstm_steps(from_input, hidden, cell, product)
         parts = [torch.stack(parts) for parts in (*zip(*steps, strict=True), *zip(*taken, strict=True))]
-        ctx.save_for_backward(cell, w_codes, w_scale, *parts)
-        ctx.parameter_type = None if parameter is None else parameter.dtype
+        cells = torch.cat((cell.unsqueeze(0), parts[4]))
+        ctx.save_for_backward(w_codes, w_scale, *parts[:4], cells, *parts[6:])
         return parts[5].transpose(0, 1).contiguous(), steps[-1].cell.clone()
 
     @staticmethod
     def backward(ctx: Any, by_hidden: Tensor, by_cell: Tensor) -> tuple[Tensor | None, ...]:
-        first, w_codes, w_scale, update, forget, candidate, output, cell, _, codes, scale = ctx.saved_tensors
-        squashed = cell.tanh()
-        before = torch.cat((first.unsqueeze(0), cell[:-1]))
+        w_codes, w_scale, update, forget, candidate, output, cells, codes, scale = ctx.saved_tensors
+        before, squashed = cells[:-1], cells[1:].tanh()
         # How each gate's input moves the cell or, the last, the hidden state.
         slopes = torch.stack(
             (
@@ -108,19 +131,29 @@ class _Recurrence(torch.autograd.Function):
             2,
         )
         through = output * (1 - squashed.square())
-        values = dequantize(w_codes, w_scale).to(by_hidden.dtype)
-        by_gates = torch.empty_like(slopes)  # (U, B, 4, N)
-        carried = torch.zeros_like(first)
-        for t in reversed(range(len(slopes))):
-            carried = carried + by_hidden[:, t]
-            by_cell = torch.addcmul(by_cell, carried, through[t])
-            torch.mul(slopes[t, :, :3], by_cell.unsqueeze(1), out=by_gates[t, :, :3])
-            torch.mul(slopes[t, :, 3], carried, out=by_gates[t, :, 3])
-            by_cell = by_cell * forget[t]
-            carried = by_gates[t].flatten(1) @ values
+        if ctx.kernel is not None:
+            by_gates, carried, by_cell = ctx.kernel.backward(
+                slopes, through, forget, by_hidden, by_cell, w_codes, _of_channels(w_scale, w_codes)
+            )
+        else:
+            values = dequantize(w_codes, w_scale).to(by_hidden.dtype)
+            by_gates = torch.empty_like(slopes)  # (U, B, 4, N)
+            carried = torch.zeros_like(before[0])
+            for t in reversed(range(len(slopes))):
+                carried = carried + by_hidden[:, t]
+                by_cell = torch.addcmul(by_cell, carried, through[t])
+                torch.mul(slopes[t, :, :3], by_cell.unsqueeze(1), out=by_gates[t, :, :3])
+                torch.mul(slopes[t, :, 3], carried, out=by_gates[t, :, 3])
+                by_cell = by_cell * forget[t]
+                carried = by_gates[t].flatten(1) @ values
         by_gates = by_gates.flatten(2)
         dw = None
         if ctx.needs_input_grad[3]:
             hidden = dequantize(codes, scale).to(by_gates.dtype).flatten(0, 1)
             dw = (by_gates.flatten(0, 1).t() @ hidden).to(ctx.parameter_type)
-        return by_gates.transpose(0, 1), carried, by_cell, dw, None, None, None
+        return by_gates.transpose(0, 1), carried, by_cell, dw, None, None, None, None, None
+
+
+def _of_channels(scale: Tensor, codes: Tensor) -> Tensor:
+    """A weight's scales (4N, 1) or (1, 1), one for each channel: (4N,)."""
+    return scale.reshape(-1).expand(codes.shape[0])
