@@ -16,6 +16,7 @@ from nibble.features import SAMPLE_RATE, SHIFT_SAMPLES, frame_count
 from nibble.model.chunks import chunk_count, feature_frames
 from nibble.model.decoding import Hypothesis
 from nibble.model.transducer import Transducer
+from nibble.quant.finite import checked_at_end
 
 Decoder = Callable[[Transducer, Tensor, Tensor], list[Hypothesis]]
 
@@ -44,7 +45,7 @@ class Network:
 
     def __call__(self, batch: Batch) -> list[str]:
         """The text of each utterance."""
-        with torch.inference_mode():
+        with torch.inference_mode(), checked_at_end():
             hypotheses = self.decoder(self.model, *self.model.encode(batch.features, batch.feature_lengths))
         return [self.tokenizer.decode(hypothesis.ids) for hypothesis in hypotheses]
 

@@ -18,7 +18,6 @@ from nibble.kernels.triton.launching import launch
 BLOCK = 512  # values of a slice that a program reads at once
 ALIGNMENT = 256  # bytes, of each weight's codes: products read them in vectors
 
-_TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 _ROUNDER = tl.constexpr(1.5 * 2**23)  # as in `rows`
 
 
@@ -32,8 +31,8 @@ def quantize_weights(
     starts, slices, owners = _layout(sizes, tuple(terms), tuple(bits), device)
     flat = torch.empty(starts[-1], dtype=torch.int8, device=device)
     scale = torch.empty(len(owners), dtype=torch.float32, device=device)
-    type_, places = _TYPES[weights[0].dtype], _places(addresses(weights), device)
-    launch(_quantize_weights, len(owners), flat, scale, places, slices, owners, TYPE=type_, BLOCK=BLOCK, num_warps=4)
+    places = _places(addresses(weights), device)
+    launch(_quantize_weights, len(owners), flat, scale, weights[0], places, slices, owners, BLOCK=BLOCK, num_warps=4)
     codes = [
         flat.as_strided(weight.shape, weight.stride(), start)
         for weight, start in zip(weights, starts[:-1], strict=True)
@@ -83,10 +82,10 @@ def _on_device(table: Tensor, device: torch.device) -> Tensor:
 def _quantize_weights(
     codes: tl.tensor,
     scale: tl.tensor,
+    like: tl.tensor,  # a weight, for the type of all
     places: tl.tensor,
     slices: tl.tensor,
     owners: tl.tensor,
-    TYPE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     row = tl.program_id(0)
@@ -94,7 +93,7 @@ def _quantize_weights(
     terms = tl.load(slices + weight * 4)
     start = (row - tl.load(slices + weight * 4 + 1)) * terms
     highest = tl.load(slices + weight * 4 + 3).to(tl.float32)
-    values = tl.load(places + weight).to(tl.pointer_type(TYPE)) + start
+    values = tl.load(places + weight).to(like.dtype) + start
     codes += tl.load(slices + weight * 4 + 2) + start
     column = tl.arange(0, BLOCK)
     # As integers, as in `rows`: NaN is above infinity, and that above all numbers.
