@@ -133,7 +133,7 @@ def test_other_rates_than_the_model_s(
 
 def test_a_rate_that_no_recorder_has(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "x.wav", torch.zeros(100).numpy(), 10)
-    with pytest.raises(UserError, match=r"x\.wav claims 10 samples a second; speech has 1000 to 1000000"):
+    with pytest.raises(UserError, match=r"x\.wav claims 10 samples a second; speech has 1000 to 400000"):
         transcribe.read_audio(tmp_path / "x.wav")
 
 

@@ -189,7 +189,7 @@ def test_what_is_kept_about_a_part_executes_nothing(
     assert "is not whole (no option 'id'" in caplog.text
 
 
-@pytest.mark.parametrize("audio_of", ["/etc/hostname", "../../11/1/11-1-0000.flac"])
+@pytest.mark.parametrize("audio_of", ["/etc/hostname", "../../11/1/11-1-0000.flac", "a\0b", "11/1/gone.flac"])
 def test_what_is_kept_about_a_part_names_no_file_outside_of_it(
     audio_of: str, tiny_corpus: Path, tmp_path: Path
 ) -> None:
@@ -368,10 +368,10 @@ def test_a_rate_without_a_short_ratio_takes_no_memory(read, rate_hz: int, corpus
 
 
 @pytest.mark.parametrize("read", READERS)
-@pytest.mark.parametrize("rate_hz", [10, 2_000_003])
+@pytest.mark.parametrize("rate_hz", [10, 999_983])
 def test_a_rate_that_no_recorder_has(read, rate_hz: int, corpus: Path, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "odd.wav", np.zeros(4000), rate_hz)
-    with pytest.raises(UserError, match=rf"claims {rate_hz} samples a second; speech has 1000 to 1000000"):
+    with pytest.raises(UserError, match=rf"claims {rate_hz} samples a second; speech has 1000 to 400000"):
         read(tmp_path / "odd.wav", corpus, tmp_path)
 
 

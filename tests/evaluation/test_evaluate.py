@@ -162,6 +162,11 @@ def test_a_finished_run_gets_a_bundle_with_its_figures_on_the_card(write_run) ->
     assert f"{record.reference_words:,} words in 4 utterances" in card
 
 
+def test_a_folder_s_name_is_printed_as_it_is(write_run, tmp_path: Path) -> None:
+    run = write_run().rename(tmp_path / "run[red]")
+    assert f"{run}/bundle: " in shown(lambda console: evaluate_run(run, console)).replace("\n", "")
+
+
 def test_the_budget_is_printed_beside_the_measurement(write_run) -> None:
     hardware = replace(CPU, max_bundle_bytes=1, max_rtf=1e9)
     results = evaluate_checkpoints(EvaluateConfig(checkpoint=str(write_run()), hardware=hardware, records=None))

@@ -24,6 +24,7 @@ _SUPERVISION = {
     "alignment",
 }
 _MANIFEST = {"sources", "storage_path", "storage_type", "array", "shape", "width", "num_features"}
+_MAX_ID = 250  # it is the name of a file
 _SHOWN = 60
 
 
@@ -54,6 +55,8 @@ def parse_cut(line: str, where: str) -> ShardCut:
     cut = _of_type(values, dict, where, "a cut")
     name = _of_type(cut.get("id"), str, where, "id")
     where = f"{where}, cut {_short(name)}"
+    if not 0 < len(name) <= _MAX_ID:
+        raise UserError(f"{where} has an id of {len(name)} characters; give 1 to {_MAX_ID}")
     _only(cut, _CUT, where)
     if cut.get("type") != "MonoCut":
         raise UserError(f"{where}: type is {_short(cut.get('type'))}; give a MonoCut")

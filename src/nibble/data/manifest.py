@@ -63,8 +63,13 @@ def read_part(folder: Path, part: str, cache_dir: Path, max_bad_utterances: int 
         digest.update(os.fsencode(f"{path.relative_to(root)} {size_bytes} {changed_ns}\n"))
     name = f"{part}-{digest.hexdigest()[:16]}"
     converted = cache_dir / f"{name}-converted"
+    paths = [path for path, _, _ in listing]
+    names = {path.relative_to(root).as_posix() for path in paths}
     found = kept(
-        cache_dir / f"{name}.jsonl.gz", part, lambda: _check_part(root, [path for path, _, _ in listing], converted)
+        cache_dir / f"{name}.jsonl.gz",
+        part,
+        check=lambda: _check_part(root, paths, converted),
+        there=lambda one: (converted / one.audio).is_file() if one.converted else one.audio in names,
     )
     report(root, found, max_bad_utterances)
     return cuts(found, root, converted)

@@ -23,7 +23,7 @@ from scipy.signal import firwin, resample_poly
 from nibble.errors import UserError
 from nibble.features import SAMPLE_RATE
 
-MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 1_000_000
+MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 400_000  # the fastest recorders have 384 kHz
 MAX_SAMPLES = 2**27  # of one channel, before and after resampling: 140 minutes at 16 kHz, 51 at 44.1 kHz
 MAX_CHANNEL_SAMPLES = 2**28  # of all channels together
 MAX_LEVEL = 2.0**31  # what integers of 32 bits reach; the power spectrum of samples far above is infinite

@@ -86,11 +86,17 @@ def read_shar(folder: Path, part: str, cache_dir: Path, max_bad_utterances: int 
     root = folder / part
     shards = sorted(root.glob("cuts.*.jsonl.gz"))
     digest = hashlib.sha256(os.fsencode(f"{FORMAT} {root.resolve()}"))
-    for path in sorted(root.iterdir()):
+    names = sorted(path.name for path in root.iterdir())
+    for path in (root / name for name in names):
         status = path.stat()
         digest.update(os.fsencode(f"{path.name} {status.st_size} {status.st_mtime_ns}\n"))
     manifest = cache_dir / f"{part}-{digest.hexdigest()[:16]}-shar.jsonl.gz"
-    found = kept(manifest, part, lambda: _check_shards(shards, part))
+    found = kept(
+        manifest,
+        part,
+        check=lambda: _check_shards(shards, part),
+        there=lambda one: one.audio.partition(":")[0] in names,
+    )
     report(root, found, max_bad_utterances)
     return cuts(found, root, cache_dir)
 

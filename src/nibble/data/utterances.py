@@ -38,10 +38,11 @@ class Utterance:
     converted: bool = False
 
     def __post_init__(self) -> None:
-        if PurePosixPath(self.audio).is_absolute() or ".." in PurePosixPath(self.audio).parts:
-            raise UserError(f"audio {self.audio[:60]!r} is outside of the part")
+        path = PurePosixPath(self.audio)
+        if path.is_absolute() or ".." in path.parts or "\0" in self.audio:
+            raise UserError(f"{_short(self.audio)} is no file of the part")
         if self.samples < WINDOW_SAMPLES or not self.text:
-            raise UserError(f"{self.id[:60]!r} has {self.samples} samples and the text {self.text[:60]!r}")
+            raise UserError(f"{_short(self.id)} has {self.samples} samples and the text {_short(self.text)}")
 
 
 @dataclass(frozen=True)
@@ -62,17 +63,22 @@ class _Head:
     changes: dict[str, str]
 
 
-def kept(file: Path, title: str, check: Callable[[], Findings]) -> Findings:
+def kept(file: Path, title: str, check: Callable[[], Findings], there: Callable[[Utterance], bool]) -> Findings:
     """What `file` holds or, if it isn't there or isn't whole, what `check` finds; that is then kept there.
 
     Args:
         file: a path that changes with the part.
         title: of the part, for progress.
         check: checks the part.
+        there: whether the audio of an utterance is there.
     """
     if file.is_file():
         try:
-            return _read(file, title)
+            found = _read(file, title)
+            absent = next((one for one in found.good if not there(one)), None)
+            if absent is None:
+                return found
+            raise UserError(f"it names {_short(absent.audio)}, which is not there")
         except (UserError, EOFError, zlib.error, OSError) as error:
             log.warning("%s is not whole (%s); the part is checked again", printable(file), printable(error))
     found = check()
@@ -161,7 +167,12 @@ def _cut(utterance: Utterance, audio: str) -> MonoCut:
 
 def _some(named: dict[str, str]) -> str:
     """The first few of `named` as "id: why", and how many more there are."""
-    shown = [f"{printable(name)}: {printable(why)}" for name, why in list(named.items())[:SHOWN]]
+    shown = [f"{_short(name)}: {_short(why, 300)}" for name, why in list(named.items())[:SHOWN]]
     if len(named) > SHOWN:
         shown.append(f"and {len(named) - SHOWN} more")
     return "; ".join(shown)
+
+
+def _short(text: str, most: int = 60) -> str:
+    text = printable(text)
+    return text if len(text) <= most else f"{text[:most]}…"
