@@ -41,7 +41,8 @@ def require_finite(scale: Tensor, fault: Callable[[], str]) -> None:
     """
     if _late.checks is not None and scale.device.type in LATE_DEVICES:
         if scale.numel():
-            _late.checks.append(_Check(scale, fault))
+            # In a row: of one scale with gaps in memory, torch would take the largest of all one by one.
+            _late.checks.append(_Check(scale.detach().reshape(-1), fault))
     elif not _all_finite(scale):
         raise UserError(fault())
 

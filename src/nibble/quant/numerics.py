@@ -173,11 +173,11 @@ def quantize_activation(
     rows = _as_rows(x, dims) if spec.bits == 8 and spec.range is Range.narrow and largest is None else None
     if rows is not None:
         codes, scale = ops.quantize_rows(rows)
-        require_finite(scale, lambda: _input_fault(name))
+        require_finite_input(scale, name)
         return codes.as_strided(x.shape, x.stride()), scale.view(shape)
     x = x.to(compute_type(x))
     exact = absmax_scale(x, dims, spec.bits, spec.range)
-    require_finite(exact, lambda: _input_fault(name))
+    require_finite_input(exact, name)
     scale = without_zeros(exact) if largest is None else static_scale(largest.to(x.dtype), spec).expand(shape)
     return quantize(x, scale, spec.bits, spec.range).to(torch.int8), scale
 
@@ -210,14 +210,13 @@ def weight_fault(weight: Tensor, name: str) -> str:
 
 
 def require_finite_input(scale: Tensor, name: str) -> None:
-    """As `require_finite`, of the scales of a layer's input that something else than this file has found."""
-    require_finite(scale, lambda: _input_fault(name))
-
-
-def _input_fault(name: str) -> str:
-    return (
-        f"{name}: NaN or infinity in the input; look at the layers before it, "
-        "lower the learning rate or clip gradients harder"
+    """As `require_finite`, of the scales of a layer's input."""
+    require_finite(
+        scale,
+        lambda: (
+            f"{name}: NaN or infinity in the input; look at the layers before it, "
+            "lower the learning rate or clip gradients harder"
+        ),
     )
 
 
