@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "nibble"
-BASE = {"errors", "config", "writing"}
+BASE = {"errors", "config", "writing", "stopping"}
 MAY_IMPORT = {
     "errors": set(),
     "schema": {"errors"},
@@ -15,13 +15,14 @@ MAY_IMPORT = {
     "processes": set(),
     "steady": set(),
     "writing": set(),
+    "stopping": {"errors", "provenance"},
     # The options of quantization are plain data, defined in their own room.
     "config": {"errors", "schema", "ranges", "quant.spec"},
     "features": BASE,
     # Kernels of the loss are launched as all others are.
     "model": BASE | {"processes", "steady", "kernels.triton.launching"},
-    "kernels": {"errors", "writing"},
-    "info": {"errors", "provenance", "kernels"},
+    "kernels": {"errors", "writing", "stopping"},
+    "info": {"errors", "provenance", "kernels", "stopping"},
     "quant": {"errors", "kernels", "processes", "steady"},
     "data": BASE | {"schema", "features", "model.subsampling"},  # how many frames an utterance becomes
     "export": BASE | {"cli", "schema", "provenance", "features", "model", "kernels", "quant", "data"},
@@ -37,7 +38,7 @@ MAY_IMPORT = {
     "report": BASE
     | {"bench", "features", "model", "kernels", "quant", "data", "export", "evaluation", "transcribe", "provenance"}
     | {"schema", "sensitivity"},  # reads the tables that it writes
-    "dashboard": {"errors", "wandb_key", "writing"},
+    "dashboard": {"errors", "wandb_key", "writing", "stopping"},
     "transcribe": BASE | {"features", "model", "data", "export"},
     "quantize": BASE | {"export", "evaluation", "cli"},
     "options": set(),

@@ -34,6 +34,7 @@ from nibble.config import (
 )
 from nibble.errors import Interrupted, UserError, nearest
 from nibble.help import help_text
+from nibble.stopping import catch_signals, farewell
 
 SCHEMAS = {
     "train": Config,
@@ -158,6 +159,7 @@ def option_names(config: DictConfig, prefix: str = "") -> list[str]:
 
 def run(config_dir: Path, config_name: str, main: Callable[[], Any]) -> None:
     """Run a Hydra `main`; a `UserError` is printed in one paragraph and ends the process with 1."""
+    catch_signals()
     quieten()
     register_schemas()
     given = get_args(sys.argv[1:])  # as Hydra will read it
@@ -188,6 +190,8 @@ def run(config_dir: Path, config_name: str, main: Callable[[], Any]) -> None:
                 main()
     except UserError as error:
         sys.exit(f"error: {error}")
+    except Interrupted as stop:
+        sys.exit(farewell(stop))
 
 
 def run_sweep(main: Callable[[], Any], composed: DictConfig, overrides: Sequence[str]) -> None:
@@ -275,7 +279,7 @@ def report_errors(task: Callable[[Any], Any], config: Any) -> Any:
             raise UserError(text) from error
         sys.exit(f"error: {text}")
     except Interrupted as stop:
-        sys.exit(stop.exit_code)
+        sys.exit(farewell(stop))
 
 
 def message(error: UserError) -> str:

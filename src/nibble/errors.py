@@ -16,12 +16,23 @@ class UserError(Exception):
         return printable(super().__str__())
 
 
-class Interrupted(Exception):
-    """A run was asked to stop by a signal, and was saved."""
+class Interrupted(BaseException):
+    """A command was asked to stop by a signal. Not an `Exception`, so that nothing takes it for an error and goes on.
 
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
+    Attributes:
+        exit_code: of the command.
+        abrupt: whether it may have been in the middle of anything, so that what it leaves is not to be saved.
+        command: what goes on with what was stopped; empty: the command that was typed.
+    """
+
+    def __init__(self, number: int, abrupt: bool = False) -> None:
+        super().__init__(number)
+        self.abrupt = abrupt
         self.exit_code = 128 + number
+        self.command = ""
+
+    def __str__(self) -> str:
+        return signal.Signals(self.exit_code - 128).name
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:

@@ -6,7 +6,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-from nibble import cli, processes
+from nibble import cli, processes, stopping
 from nibble.config import from_plain
 from nibble.errors import Interrupted, UserError
 from nibble.evaluation import run_file
@@ -16,6 +16,7 @@ from nibble.training.run import fit
 
 def main(folder: Path) -> int:
     """Returns 0, or the exit code of an error, whose text is left for the process that started this one."""
+    stopping.catch_signals()
     cli.quieten()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     run = run_file.read(folder)

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from nibble import processes, provenance
 from nibble.config import typed
-from nibble.errors import UserError
+from nibble.errors import Interrupted, UserError
 from nibble.evaluation import records, run_file
 from nibble.evaluation.records import Record
 from nibble.schema import build_lines
@@ -113,8 +113,8 @@ def run(main: Callable[[], Any], folder: Path) -> int:
         main()
     except SystemExit as stop:  # a job was interrupted, and with it the sweep
         code = stop.code if isinstance(stop.code, int) else 1
-    except KeyboardInterrupt:
-        code = 130
+    except Interrupted as stop:  # while no job ran
+        code = stop.exit_code
     except Exception as error:  # the first failure of a job, or one of the launcher
         code, problem = 1, f"{type(error).__name__}: {error}"
     jobs = read(folder)

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nibble import stopping
 from nibble.data.progress import track
 from nibble.data.samples import at_16_khz, opened, read
 from nibble.errors import UserError
@@ -134,4 +135,4 @@ def _timed(words: list[Word]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    stopping.run(main)

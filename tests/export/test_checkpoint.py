@@ -1,13 +1,17 @@
+import io
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 
+from nibble.config import portable
 from nibble.errors import UserError
 from nibble.export.bundle import write_bundle
-from nibble.export.checkpoint import latest_run, load_checkpoint, quantize, read_checkpoint
+from nibble.export.checkpoint import latest_run, load_checkpoint, quantize
+from nibble.export.checkpoint_file import read_checkpoint
 from nibble.quant.convert import quantized_modules
 from nibble.quant.spec import ActivationSpec, Precision, QuantConfig, Rule, WeightSpec
 
@@ -20,7 +24,7 @@ def test_a_run_folder_a_file_and_a_bundle_give_the_same_model(write_run, tmp_pat
         other = load_checkpoint(path)
         assert (other.quant, other.method, other.corpus, other.step) == ("int4", "qat", "tiny", 3)
         assert not other.model.training
-        assert other.config == first.config
+        assert portable(other.config) == portable(first.config)
         assert other.tokenizer.model == first.tokenizer.model
     assert first.path == run / "checkpoints" / "last.ckpt"
 
@@ -145,3 +149,74 @@ def test_the_latest_run_of_an_experiment(tmp_path: Path) -> None:
         latest_run("digitz", tmp_path)
     with pytest.raises(UserError, match="no finished run"):
         latest_run("digits", tmp_path / "none")
+
+
+def rewritten(source: Path, target: Path, change, compression: int = zipfile.ZIP_STORED) -> Path:
+    """A copy of a checkpoint with right checksums: `change` makes the bytes of each file in it, given its name."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", compression) as new:
+        for member in old.infolist():
+            new.writestr(member.filename, change(member.filename, old.read(member)))
+    return target
+
+
+def test_one_flipped_bit_is_found(write_run, tmp_path: Path) -> None:
+    content = (write_run() / "checkpoints" / "last.ckpt").read_bytes()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        weights = max(archive.infolist(), key=lambda member: member.file_size)
+    for place in range(weights.header_offset + 200, weights.header_offset + weights.file_size, weights.file_size // 8):
+        damaged = bytearray(content)
+        damaged[place] ^= 1
+        (tmp_path / "flipped.ckpt").write_bytes(damaged)
+        with pytest.raises(UserError, match=r"flipped\.ckpt is damaged: .*checksum.*copy it again"):
+            load_checkpoint(tmp_path / "flipped.ckpt")
+
+
+def test_compressed_files_could_hold_anything(write_run, tmp_path: Path) -> None:
+    run = write_run()
+    source = run / "checkpoints" / "last.ckpt"
+    bomb = rewritten(source, tmp_path / "bomb.ckpt", lambda _, content: content, zipfile.ZIP_DEFLATED)
+    with pytest.raises(UserError, match=r"is compressed, which torch\.save never does"):
+        load_checkpoint(bomb)
+
+
+def test_a_file_describes_no_more_than_it_holds(write_run, tmp_path: Path, monkeypatch) -> None:
+    """A model of 12,288 channels, whose tensors are one number each, repeated: it must not be built."""
+    saved = read_checkpoint(write_run() / "checkpoints" / "last.ckpt")
+    saved["nibble"]["config"]["model"]["width"] = 12288
+    torch.save(saved, tmp_path / "large.ckpt")
+    with pytest.raises(UserError, match=r"weights of another model: .*have another shape"):
+        load_checkpoint(tmp_path / "large.ckpt")
+    saved["state_dict"] = {name: torch.zeros(()).expand(9999, 9999) for name in saved["state_dict"]}
+    torch.save(saved, tmp_path / "repeated.ckpt")
+    with pytest.raises(UserError, match=r"damaged: a tensor \(9999, 9999\) has 4 bytes"):
+        load_checkpoint(tmp_path / "repeated.ckpt")
+
+
+def test_a_tensor_has_the_bytes_that_the_file_holds(tmp_path: Path) -> None:
+    torch.save({"nibble": {}, "state_dict": {"a": torch.arange(10.0)}}, tmp_path / "ten.ckpt")
+    changed = rewritten(
+        tmp_path / "ten.ckpt",
+        tmp_path / "more.ckpt",
+        lambda name, content: content.replace(b"K\x0a", b"K\xc8") if name.endswith("data.pkl") else content,
+    )
+    with pytest.raises(UserError, match="damaged"):
+        read_checkpoint(changed)
+
+
+def test_whatever_the_unpickler_raises_is_one_message(write_run, tmp_path: Path) -> None:
+    source = write_run() / "checkpoints" / "last.ckpt"
+    for program in (b"", b"\x80\x02.", b"\x80\x02K\x01R.", b"\x80\x02(u.", b"\x80\x02j\x00\x00\x00\x00.", b"no pickle"):
+
+        def change(name: str, content: bytes, program: bytes = program) -> bytes:
+            return program if name.endswith("data.pkl") else content
+
+        with pytest.raises(UserError, match="damaged"):
+            read_checkpoint(rewritten(source, tmp_path / "program.ckpt", change))
+
+
+def test_weights_that_are_no_numbers_become_no_bundle(write_run, tmp_path: Path) -> None:
+    loaded = load_checkpoint(write_run())
+    next(loaded.model.buffers())[0] = torch.nan
+    with pytest.raises(UserError, match=r"running_mean is not finite, so no bundle"):
+        write_bundle(tmp_path / "bundle", loaded.model, loaded.tokenizer, loaded.config, loaded.notes)
+    assert not (tmp_path / "bundle").exists()

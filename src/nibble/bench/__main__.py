@@ -18,6 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from nibble import stopping
 from nibble.bench import encoder, feeding, gemm, loss, size, streaming, together, train_step
 from nibble.bench.records import Measurement, append, cells
 from nibble.errors import UserError
@@ -68,4 +69,4 @@ def table(measurements: Sequence[Measurement]) -> Table:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    stopping.run(main)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nibble import stopping
 from nibble.errors import UserError
 from nibble.wandb_key import check_wandb_key
 from nibble.writing import write_text
@@ -81,4 +82,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    stopping.run(main)

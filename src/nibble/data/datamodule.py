@@ -1,5 +1,7 @@
 """Corpora, tokenizer, samplers and loaders of one run."""
 
+import atexit
+import multiprocessing
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -299,3 +301,11 @@ def _leave_signals_to_the_trainer(_worker: int) -> None:
     """A terminal sends Ctrl-C to all processes of a run; a loader that died of it would end the run unsaved."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+@atexit.register  # so before the handler of multiprocessing, which sends them SIGTERM and waits for ever
+def _end_loaders() -> None:
+    """After an error, loader processes may still wait for orders, and they leave SIGTERM to the trainer."""
+    for process in multiprocessing.active_children():
+        if process.daemon:  # one that is to end with this process in any case
+            process.kill()

@@ -27,6 +27,7 @@ from lhotse.shar import AudioTarWriter, JsonlShardWriter
 from lhotse.shar.utils import to_shar_placeholder
 from lhotse.utils import fastcopy
 
+from nibble import stopping
 from nibble.data.audio import check, decode, member, source
 from nibble.data.corpora import parts_folder
 from nibble.data.home import ROOT
@@ -174,4 +175,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    stopping.run(main)

@@ -1,10 +1,7 @@
-"""Checkpoints of `train.py`, read without executing anything in them."""
+"""The model in a checkpoint of `train.py`, and where checkpoints lie."""
 
-import pickle
-import zipfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +10,8 @@ from nibble.config import Config, from_plain
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError, nearest
 from nibble.export.bundle import is_bundle, read_bundle
-from nibble.export.loaded import Loaded, check_state, float_model
+from nibble.export.checkpoint_file import read_checkpoint
+from nibble.export.loaded import Loaded, check_sizes, check_state, float_model
 from nibble.export.method import Method
 from nibble.export.sherpa import is_exported
 from nibble.model.transducer import Transducer
@@ -42,20 +40,23 @@ def load_checkpoint(path: Path) -> Loaded:
         return read_bundle(path)
     saved = read_checkpoint(path)
     try:
-        state = {
+        state: dict[str, Tensor] = {
             name.removeprefix(_PREFIX): tensor
             for name, tensor in saved["state_dict"].items()
             if name.startswith(_PREFIX)
         }
+        if other := [name for name, tensor in state.items() if not isinstance(tensor, Tensor)]:
+            raise TypeError(f"{other[0]}, which is no tensor")
         ours = saved["nibble"]
         config = from_plain(ours["config"])
         tokenizer = Tokenizer(ours["tokenizer"])
         precision, blend = Precision(ours["precision"]), float(ours["blend"])
         corpus, step = str(ours["corpus"]), int(ours["step"])
         method = Method(ours.get("method", "qat"))  # absent before there was another way to train
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (UserError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
         raise UserError(
-            f"{path} is not a checkpoint of this version of nibble: {type(error).__name__} at {error}"
+            f"{path} is not a checkpoint of this version of nibble: "
+            + (str(error) if isinstance(error, UserError) else f"{type(error).__name__} at {error}")
         ) from error
     quantized = bool(config.quant.rules) and precision is not Precision.float
     return Loaded(
@@ -121,10 +122,21 @@ def build(
     Raises:
         UserError: names or shapes of the weights are not those of this model.
     """
-    model = Transducer(config.model, config.features.mel_bins, tokenizer.size)
-    prepare(model, config.quant)
-    separate(model, config.schedule.together)
-    check_state(path, model, state)
+    check_sizes(path, config, len(state), path.stat().st_size)
+
+    def prepared() -> Transducer:
+        model = Transducer(config.model, config.features.mel_bins, tokenizer.size)
+        prepare(model, config.quant)
+        separate(model, config.schedule.together)
+        return model
+
+    try:
+        with torch.device("meta"):  # shapes only: what a file describes may be larger than what it holds
+            check_state(path, prepared(), state)
+    except (RuntimeError, ValueError, TypeError) as error:
+        text = str(error).partition("\n")[0]
+        raise UserError(f"{path} describes a model that cannot be: {text}") from error
+    model = prepared()
     model.load_state_dict(state)
     set_precision(model, precision, blend)
     return model.eval()
@@ -187,34 +199,3 @@ def latest_run(experiment: str, runs: Path = Path("runs")) -> Path:
             f"Train one: python train.py experiment={experiment}"
         )
     return found[-1].parent.parent
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The dictionary in a checkpoint file: tensors and plain data; anything else in the file is refused, not run.
-
-    Raises:
-        UserError: absent, unreadable, truncated, or not a checkpoint.
-    """
-    try:
-        with path.open("rb") as file:
-            start = file.read(4)
-    except OSError as error:
-        raise UserError(f"the checkpoint {path} cannot be read: {error.strerror}") from error
-    if start != b"PK\x03\x04":  # torch.save writes zip files
-        raise UserError(f"{path} is not a checkpoint: it does not begin as torch.save files do")
-    if not zipfile.is_zipfile(path):  # the directory stands at the end
-        raise UserError(
-            f"{path} is truncated: it ends after {path.stat().st_size} bytes without its directory; "
-            "copy it again, or use another checkpoint of the run"
-        )
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} holds more than tensors and plain data, so it was not loaded and nothing in it was executed"
-        ) from error
-    except (RuntimeError, OSError, EOFError) as error:
-        raise UserError(f"{path} is not a checkpoint or is damaged: {str(error).splitlines()[0]}") from error
-    if not isinstance(saved, dict) or "nibble" not in saved or "state_dict" not in saved:
-        raise UserError(f"{path} was not written by nibble's train.py: it has no configuration inside")
-    return saved

@@ -69,6 +69,23 @@ def float_parameters(config: Config, vocabulary_size: int) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def check_sizes(where: Path, config: Config, tensors: int, held_bytes: int) -> None:
+    """Raise `UserError` if a network is larger than its file: no size of it has more elements than the file has bytes.
+
+    Args:
+        where: the file that holds the configuration, for messages.
+        config: of the network.
+        tensors: how many the file with the weights holds; each layer has some.
+        held_bytes: of that file.
+    """
+    sizes = {f"model.{name}": size for name, size in vars(config.model).items() if isinstance(size, int)}
+    for name, size in {**sizes, "features.mel_bins": config.features.mel_bins}.items():
+        if size > (tensors if name == "model.layers" else held_bytes):
+            raise UserError(
+                f"{where}: {name}={size} is more than {tensors} tensors in {held_bytes} bytes can be of; copy it again"
+            )
+
+
 def check_state(path: Path, model: nn.Module, state: dict[str, Tensor]) -> None:
     """Raise `UserError` unless `state` has exactly the names and shapes of `model`."""
     compare(path, *({name: tuple(tensor.shape) for name, tensor in of.items()} for of in (model.state_dict(), state)))

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from nibble.config import Config
 from nibble.errors import UserError
+from nibble.export.finite import not_finite
 from nibble.export.frozen import frozen_copy
-from nibble.export.loaded import compare, float_model
+from nibble.export.loaded import check_sizes, compare, float_model
 from nibble.model.transducer import Transducer
 from nibble.quant.convert import freeze, prepare, quantized_modules, set_precision
 from nibble.quant.numerics import in_slices
@@ -58,8 +59,13 @@ def tensors_of(model: Transducer, config: Config, vocabulary_size: int, precisio
     """What to store of a model at `precision`; the model stays as it is.
 
     Raises:
-        UserError: a value is larger than float16 can hold.
+        UserError: a value is not finite, or larger than float16 can hold.
     """
+    if name := not_finite(model.state_dict()):
+        raise UserError(
+            f"{name} is not finite, so no bundle of this model was written: its training has diverged. Use an earlier "
+            "checkpoint of the run, or train again with a lower optimizer.learning_rate"
+        )
     if precision is Precision.float:
         with torch.device("meta"):  # names only
             names = float_model(config, vocabulary_size).state_dict()
@@ -78,7 +84,7 @@ def read_model(path: Path, config: Config, vocabulary_size: int, precision: Prec
         UserError: the file is damaged, or holds other tensors than those of the model that `config` describes.
     """
     found = stored(path)
-    _check_sizes(path, config, found)
+    check_sizes(path.parent / "config.json", config, len(found), path.stat().st_size)
     model = _without_storage(path.parent, config, vocabulary_size, precision)
     expected, packed = model.state_dict(), _packed_codes(model)
     types = {name: _as_stored(tensor, precision) for name, tensor in expected.items()}
@@ -100,19 +106,6 @@ def read_model(path: Path, config: Config, vocabulary_size: int, precision: Prec
         {name: tensors.pop(name).to(like.dtype, copy=True) for name, like in expected.items()}, assign=True
     )
     return model.eval()
-
-
-def _check_sizes(path: Path, config: Config, found: dict[str, Stored]) -> None:
-    """No size of a network is larger than its weights have bytes, and each layer has tensors."""
-    held = path.stat().st_size
-    sizes = {f"model.{name}": size for name, size in vars(config.model).items() if isinstance(size, int)}
-    for name, size in {**sizes, "features.mel_bins": config.features.mel_bins}.items():
-        most = len(found) if name == "model.layers" else held
-        if size > most:
-            raise UserError(
-                f"{path.parent / 'config.json'}: {name}={size} is more than {path.name}, with {len(found)} tensors in "
-                f"{held} bytes, can be of; copy the bundle again"
-            )
 
 
 def _without_storage(folder: Path, config: Config, vocabulary_size: int, precision: Precision) -> Transducer:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from nibble import stopping
 from nibble.errors import UserError
 from nibble.kernels.cpu import build as cpu
 from nibble.kernels.cpu import library as cpu_library
@@ -45,4 +46,4 @@ def _failed(name: str, library: Path, missing: Callable[[], str | None], build: 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    stopping.run(main)

@@ -14,6 +14,7 @@ import os
 import sys
 from pathlib import Path
 
+from nibble import stopping
 from nibble.errors import UserError
 from nibble.report.documents import write_documents
 from nibble.report.formats import Format, written
@@ -102,4 +103,4 @@ def _common(paths: list[Path]) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    stopping.run(main)

@@ -13,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from nibble import transcribe
+from nibble import stopping, transcribe
 from nibble.config import EvaluateConfig, HardwareConfig
 from nibble.data.audio import source
 from nibble.data.datamodule import SpeechDataModule
@@ -110,4 +110,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    stopping.run(main)

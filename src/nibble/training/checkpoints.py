@@ -11,10 +11,15 @@ from nibble.quant.schedule import state_at
 
 
 class Checkpoints(pl.Callback):
-    """Writes checkpoints; each replaces its predecessor in one rename, so a kill never leaves half a file.
+    """Says when checkpoints are written; `CheckpointFiles` says how.
 
     `best.ckpt` is the lowest dev WER of the last phase at its full precision, the later of equals: a better number of
     an earlier, wider phase is not a result of this run.
+
+    `last.ckpt` of a step that is followed by a validation is written after it, when `best.ckpt` is. So a run that is
+    killed in a validation makes it again, and ends with the model that it would have ended with.
+
+    It is to stand after all callbacks that have a state of their own and change it at the end of a validation.
     """
 
     def __init__(self, folder: Path, every_steps: int | None, schedule: ScheduleConfig) -> None:
@@ -24,26 +29,26 @@ class Checkpoints(pl.Callback):
         self.best_wer = float("inf")
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """`last.ckpt` every so many steps; `phase_<n>_<precision>.ckpt` after the last step of a phase."""
+        """`phase_<n>_<precision>.ckpt` after the last step of a phase, `last.ckpt` every so many steps."""
         step, steps = trainer.global_step, trainer.max_steps
-        if trainer.fit_loop._should_accumulate():
+        if not is_between_steps(trainer):
             return
         for number, phase in enumerate(self.schedule.phases[1:], start=1):
             before = self.schedule.phases[number - 1]
             if step / steps >= phase.at > (step - 1) / steps:
                 self._save(trainer, f"phase_{number}_{before.precision.value}")
-        if self.every_steps and step % self.every_steps == 0:
+        if self._is_due(step) and not validation_follows(trainer):
             self._save(trainer, "last")
 
     def on_validation_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
-        """`best.ckpt` if the WER fell, and `last.ckpt` unless it follows the steps."""
+        """`best.ckpt` if the WER fell, and `last.ckpt` if it is due, as it always is unless it follows the steps."""
         if trainer.sanity_checking:
             return
         wer = float(trainer.callback_metrics.get("val_wer", float("inf")))
         if wer <= self.best_wer and is_final(self.schedule, trainer):
             self.best_wer = wer
             self._save(trainer, "best")
-        if self.every_steps is None:
+        if self.every_steps is None or self._is_due(trainer.global_step):
             self._save(trainer, "last")
 
     def on_train_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
@@ -51,22 +56,20 @@ class Checkpoints(pl.Callback):
         self._save(trainer, "last")
 
     def on_exception(self, trainer: pl.Trainer, _module: pl.LightningModule, exception: BaseException) -> None:
-        """A run that was asked to stop can go on from here."""
-        if isinstance(exception, Interrupted):
+        """A run that `Interruption` stopped can go on from here."""
+        if isinstance(exception, Interrupted) and not exception.abrupt:
             self._save(trainer, "last")
+
+    def _is_due(self, step: int) -> bool:
+        return self.every_steps is not None and step % self.every_steps == 0
 
     def _save(self, trainer: pl.Trainer, name: str) -> None:
         target = self.folder / f"{name}.ckpt"
-        partial = self.folder / f"{name}.ckpt.partial"
         for logger in trainer.loggers:
             logger.save()  # a run that goes on from here needs its curves until here
         try:
-            trainer.save_checkpoint(partial)
-            if trainer.is_global_zero:
-                partial.replace(target)
-            trainer.strategy.barrier()  # a process that goes on may read it
+            trainer.save_checkpoint(target)  # returns when all processes may read it
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-            partial.unlink(missing_ok=True)
             raise UserError(
                 f"cannot write {target}: {error}. Free space or permit writing there; "
                 f"an older {target.name} is as it was, so then: python train.py resume={self.folder.parent}"
@@ -79,6 +82,17 @@ class Checkpoints(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""
         self.best_wer = state_dict["best_wer"]
+
+
+def is_between_steps(trainer: pl.Trainer) -> bool:
+    """At the end of a batch, whether it was the last one of an optimizer step."""
+    return not trainer.fit_loop._should_accumulate()
+
+
+def validation_follows(trainer: pl.Trainer) -> bool:
+    """At the end of a batch, whether Lightning validates before the next one."""
+    batches = trainer.fit_loop.total_batch_idx + 1
+    return bool(trainer.limit_val_batches) and batches % (trainer.val_check_batch or 1) == 0
 
 
 def is_final(schedule: ScheduleConfig, trainer: pl.Trainer) -> bool:

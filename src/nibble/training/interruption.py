@@ -1,6 +1,7 @@
-"""Ctrl-C and SIGTERM end a run at the next step boundary, saved, with the command that resumes it."""
+"""Ctrl-C and SIGTERM end training where it can go on from: after a step, and after the validation that follows it."""
 
 import signal
+import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -9,12 +10,12 @@ import pytorch_lightning as pl
 
 from nibble import processes
 from nibble.errors import Interrupted
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from nibble.stopping import SIGNALS, end_at_the_next
+from nibble.training.checkpoints import is_between_steps, validation_follows
 
 
 class Interruption(pl.Callback):
-    """Turns the first signal into an orderly stop; the second one ends the process as usual.
+    """Turns the first signal into an orderly stop; a second one ends the process at once.
 
     Lightning's own handling saves nothing on Ctrl-C and may stop in the middle of a step.
     """
@@ -27,10 +28,14 @@ class Interruption(pl.Callback):
         """Take the signals over, after Lightning has installed its handlers."""
         self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
 
-    def on_train_batch_end(self, _trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
-        """Stop here if a signal came during the step, to whichever process."""
-        if number := processes.highest(self.signal or 0, module.device):
-            raise Interrupted(number)
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        """Stop here if a signal came and all of the step is done."""
+        if is_between_steps(trainer) and not validation_follows(trainer):
+            self._stop(module)
+
+    def on_validation_end(self, _trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Stop here if a signal came during the step before or in validation."""
+        self._stop(module)
 
     def on_train_end(self, *_: Any) -> None:
         """Give the signals back."""
@@ -41,7 +46,18 @@ class Interruption(pl.Callback):
         """Give the signals back."""
         self.on_train_end()
 
+    def _stop(self, module: pl.LightningModule) -> None:
+        """Stop if a signal came to whichever process."""
+        if number := processes.highest(self.signal or 0, module.device):
+            raise Interrupted(number)
+
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.signal = number
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
+        end_at_the_next()
+        if processes.started()[0] == 0:
+            print(
+                f"\n{signal.Signals(number).name}: training stops after this step, or this validation, and is saved; "
+                "once more ends it at once",
+                file=sys.stderr,
+                flush=True,
+            )

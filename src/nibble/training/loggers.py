@@ -1,6 +1,7 @@
 """Where curves go: CSV, W&B (offline unless asked otherwise), TensorBoard."""
 
 import csv
+import secrets
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,8 +11,9 @@ from torch import Tensor
 
 from nibble.config import Config, LoggerConfig, WandbMode, plain
 from nibble.errors import UserError
-from nibble.export.checkpoint import read_checkpoint
+from nibble.export.checkpoint_file import read_checkpoint
 from nibble.wandb_key import check_wandb_key
+from nibble.writing import write_text
 
 
 def check_loggers(options: LoggerConfig) -> None:
@@ -41,6 +43,8 @@ def build_loggers(config: Config, folder: Path) -> list[Logger]:
     if options.wandb:
         logger = WandbLogger(
             name=f"{config.name}_{config.quant.name}_seed{config.seed}",
+            id=_wandb_id(folder),
+            resume="allow",
             project=options.wandb_project,
             save_dir=folder,
             offline=options.wandb_mode is WandbMode.offline,
@@ -48,6 +52,14 @@ def build_loggers(config: Config, folder: Path) -> list[Logger]:
         logger.experiment.config.update(plain(config), allow_val_change=True)
         loggers.append(logger)
     return loggers
+
+
+def _wandb_id(folder: Path) -> str:
+    """W&B's name of the run in `folder`, made once: a run that goes on is the same run there, offline as online."""
+    path = folder / "wandb" / "id.txt"
+    if not path.is_file():
+        write_text(path, secrets.token_hex(8))
+    return path.read_text(encoding="utf-8")
 
 
 def earlier_curves(config: Config, path: Path) -> list[tuple[int, dict[str, Tensor | float]]]:

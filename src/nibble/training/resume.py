@@ -12,7 +12,7 @@ from nibble import processes
 from nibble.config import Config, from_plain
 from nibble.errors import UserError, nearest
 from nibble.evaluation import run_file
-from nibble.export.checkpoint import read_checkpoint
+from nibble.export.checkpoint_file import read_checkpoint
 
 
 def resumed(config: Config) -> Config:
@@ -42,7 +42,11 @@ def resumed(config: Config) -> Config:
         if not checkpoint.is_file():
             checkpoint = run_file.last_checkpoint(folder)
         config = _saved(folder, checkpoint)
-    return replace(config, run_dir=str(folder), resume=str(checkpoint) if checkpoint.is_file() else None)
+    if not checkpoint.is_file():
+        return replace(config, run_dir=str(folder), resume=None)
+    if config.resumes_itself:
+        read_checkpoint(checkpoint)  # what is damaged is said before anything is prepared
+    return replace(config, run_dir=str(folder), resume=str(checkpoint))
 
 
 def run_folder(resume: str) -> Path:

@@ -12,11 +12,11 @@ from filelock import FileLock
 from pytorch_lightning.loggers import Logger
 from rich.console import Console
 
-from nibble import processes
+from nibble import processes, stopping, writing
 from nibble.config import Config
 from nibble.data import home
 from nibble.data.datamodule import SpeechDataModule
-from nibble.errors import Interrupted, UserError
+from nibble.errors import UserError
 from nibble.evaluation import records, run_file
 from nibble.evaluation.evaluate import choose_device, evaluate_run
 from nibble.model.transducer import Transducer
@@ -27,6 +27,7 @@ from nibble.quant.pruning import PruningCallback
 from nibble.quant.rules import assign
 from nibble.quant.spec import ActivationGranularity, Rule, ScheduleConfig
 from nibble.training import launch
+from nibble.training.checkpoint_files import CheckpointFiles
 from nibble.training.checkpoints import Checkpoints
 from nibble.training.distillation import find_teacher
 from nibble.training.early_stop import FinalPhaseEarlyStopping
@@ -36,6 +37,7 @@ from nibble.training.logged_result import log_result
 from nibble.training.loggers import build_loggers, check_loggers, finish_loggers
 from nibble.training.module import TransducerModule
 from nibble.training.out_of_memory import out_of_memory
+from nibble.training.profiler import PrintedProfiler
 from nibble.training.progress import TrainingProgress
 from nibble.training.reproducibility import Reproducible
 from nibble.training.resume import resumed
@@ -69,7 +71,9 @@ def train(config: Config) -> dict[str, Any] | None:
         if run_file.record(folder) is None or from_file:
             fit(config)
         return None
-    with run_file.claimed(folder):
+    with run_file.claimed(folder), stopping.go_on_with(f"python train.py resume={folder}"):
+        for place in (folder, run_file.last_checkpoint(folder).parent):
+            writing.clear(place)
         record = run_file.record(folder)
         if record is not None and not from_file:
             console.print(f"{folder} is complete: dev WER {record.wer:.2%}", highlight=False, markup=False)
@@ -144,10 +148,6 @@ def fit(config: Config) -> None:
         trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=True)
     except RuntimeError as error:
         raise out_of_memory(error, config, module.global_step) or error from error
-    except Interrupted as stop:
-        command = f"python train.py resume={folder}"
-        console.print(f"stopped by {stop}; saved. To go on:\n  {command}", highlight=False, markup=False)
-        raise
     else:
         if rank == 0:
             result = evaluate_run(folder, console=console)
@@ -168,14 +168,12 @@ def build_trainer(
         PruningCallback(schedule.prune, target="model"),
         Reproducible(config.seed),
         TrainingProgress(),
-        Checkpoints(checkpoints, options.checkpoint_every_steps, schedule),
-        Interruption(),
     ]
     if options.ema_decay is not None:
         callbacks.insert(1, Averages(options.ema_decay))
     if options.early_stop_patience is not None:
         callbacks.append(FinalPhaseEarlyStopping(options.early_stop_patience, schedule))
-    callbacks.append(Speed())  # the last
+    callbacks += [Checkpoints(checkpoints, options.checkpoint_every_steps, schedule), Interruption(), Speed()]
     validate_every = options.validate_every_steps or steps_per_epoch
     return pl.Trainer(
         accelerator=hardware.accelerator,
@@ -198,7 +196,8 @@ def build_trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,  # Lhotse's sampler divides the data itself
-        profiler="simple" if options.profile else None,
+        plugins=[CheckpointFiles()],
+        profiler=PrintedProfiler() if options.profile else None,
         default_root_dir=folder,
     )
 
