@@ -2,6 +2,7 @@
 # make ablation five precisions x three seeds on the digits (else the embedded corpus): table, page, dashboard; stopped, it goes on
 # make test     all tests
 # make kernels  compiles the optional kernels; says why when it cannot
+# make gpu      on a machine with a GPU: correctness, tests, times, a short training, in ten minutes; OUT=DIR keeps its logs there
 # make sanitize the C++ kernels with checks of memory and arithmetic (AddressSanitizer, UBSan), and their tests; minutes
 # make check    ruff, format, types
 # make results  RESULTS.md from results/*.jsonl
@@ -11,7 +12,7 @@ PYTHON ?= $(shell command -v python3.12 >/dev/null 2>&1 && python3.12 -V >/dev/n
 BIN := .venv/bin
 ABLATION := $(if $(wildcard data/digits),digits,demo)
 
-.PHONY: demo ablation test kernels sanitize check results clean setup
+.PHONY: demo ablation test kernels gpu sanitize check results clean setup
 setup: .venv/ready
 
 # pip's own progress shows; about five gigabytes the first time, since torch brings its CUDA libraries.
@@ -50,6 +51,9 @@ sanitize: .venv/ready
 	PYTHONPATH=$(SANITIZED) NIBBLE_KERNELS=cpu ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	    LD_PRELOAD=$$($${CXX:-g++} -print-file-name=libasan.so) \
 	    $(BIN)/python -m pytest -p no:cacheprovider $(addprefix tests/kernels/test_,refused_calls.py cpu_kernels.py linear_ops.py fused_ops.py)
+
+gpu: .venv/ready
+	$(BIN)/python -m nibble.bench.gpu --out $(or $(OUT),runs/gpu)
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -18,6 +18,8 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 
+from gpu_marker import pytest_runtest_makereport, pytest_runtest_setup  # noqa: F401 - hooks of pytest
+
 from nibble import cli
 from nibble.config import Config, plain
 from nibble.data.datamodule import SpeechDataModule

@@ -22,7 +22,6 @@ from nibble.kernels.compiling import STABLE_ABI, cxx, run
 from nibble.kernels.cuda import build, library
 from nibble.kernels.gpu import missing_gpu
 from nibble.kernels.nibbles import pack_rows
-from nibble.kernels.triton import library as triton_library
 
 AMPERE, HOPPER = 80, 90
 ROWS = st.one_of(st.integers(0, 20), st.sampled_from([64, 130]))
@@ -282,14 +281,9 @@ def test_the_library_loads_without_a_gpu():
 
 
 gpu = pytest.mark.gpu
-needs_both = pytest.mark.skipif(
-    library.missing() is not None or triton_library.missing() is not None,
-    reason=f"CUDA kernels: {library.missing()}; Triton: {triton_library.missing()}",
-)
 
 
 @gpu
-@needs_both
 @pytest.mark.parametrize("rows", [0, 1, 17, 256, 1000])
 @pytest.mark.parametrize(("terms", "outputs"), [(512, 512), (67, 129), (2048, 512), (1001, 1)])
 def test_on_a_gpu(rows, terms, outputs):
@@ -310,7 +304,6 @@ def test_on_a_gpu(rows, terms, outputs):
 
 
 @gpu
-@needs_both
 def test_the_contract_with_torch_on_a_gpu():
     given = [tensor.cuda() for tensor in layer(3, 10, 6)]
     for name, inputs in (
@@ -326,7 +319,6 @@ def test_the_contract_with_torch_on_a_gpu():
 
 
 @gpu
-@needs_both
 def test_the_stream_is_torchs():
     given = [tensor.cuda() for tensor in layer(17, 512, 512)]
     expected = ops.linear_w4a8(*given)

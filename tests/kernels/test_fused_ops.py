@@ -341,7 +341,6 @@ def test_what_is_wrong_is_said_alike(name, place, value, message):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("name", CALLS)
 def test_cuda_gives_the_same(name):
     inputs = CALLS[name]

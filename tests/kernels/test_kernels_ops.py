@@ -133,7 +133,6 @@ def test_conv_says_what_is_wrong():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_gives_the_same_integers():
     for rows, terms, outputs in [(0, 8, 8), (1, 7, 5), (17, 96, 31), (40, 33, 32), (1000, 96, 384)]:
         x, weight = codes(rows, terms), codes(outputs, terms, seed=1)

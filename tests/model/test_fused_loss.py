@@ -263,7 +263,6 @@ def test_the_memory_of_a_gpu_says_how_many_nodes_it_takes_once(
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_on_a_gpu() -> None:
     joiner, batch = make([(60, 20), (45, 25), (1, 0)], vocabulary=50)
     want, slopes = found_by(fused_transducer_loss, joiner, batch)

@@ -131,7 +131,6 @@ def test_kernels_take_views_and_other_types(lattice_kernels: Lattice) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_gpu_finds_the_same() -> None:
     inputs = random_lattice(3, [300, 200, 1], [90, 120, 3])
     found = transducer_lattice(*(x.cuda() for x in inputs))

@@ -472,7 +472,6 @@ def test_float_precision_is_the_float_layer(layer_and_input):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_matches_cpu(layer_and_input):
     layer, x = layer_and_input
     for arithmetic in ARITHMETICS:

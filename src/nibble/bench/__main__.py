@@ -1,5 +1,8 @@
 """python -m nibble.bench size: measure, print a table, and add the measurements to runs/bench.jsonl.
 
+With --device cuda, encoder, gemm, loss and train_step measure a GPU: kernels launched and waits of the CPU stand beside
+milliseconds. `make gpu` runs them, and more.
+
 encoder     time of the encoder of conformer_l on one thread, ours and others', in torch and ONNX Runtime; five minutes
 feeding     hours of audio an hour from a loader, and how long a training waits for it; two minutes
 gemm        time of a linear layer of 4-bit weights against float32, int8 and others' int4; three minutes
@@ -19,9 +22,22 @@ from rich.console import Console
 from rich.table import Table
 
 from nibble import stopping
-from nibble.bench import encoder, feeding, gemm, loss, size, streaming, together, train_step
+from nibble.bench import (
+    encoder,
+    encoder_gpu,
+    feeding,
+    gemm,
+    gemm_gpu,
+    loss,
+    size,
+    streaming,
+    together,
+    train_step,
+    train_step_gpu,
+)
 from nibble.bench.records import Measurement, append, cells
 from nibble.errors import UserError
+from nibble.kernels.gpu import missing_gpu
 
 BENCHES: dict[str, Callable[[], list[Measurement]]] = {
     "encoder": encoder.measure,
@@ -33,6 +49,12 @@ BENCHES: dict[str, Callable[[], list[Measurement]]] = {
     "together": together.measure,
     "train_step": train_step.measure,
 }
+ON_A_GPU: dict[str, Callable[[], list[Measurement]]] = {
+    "encoder": encoder_gpu.measure,
+    "gemm": gemm_gpu.measure,
+    "loss": loss.measure_gpu,
+    "train_step": train_step_gpu.measure,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,13 +63,19 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m nibble.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("bench", choices=sorted(BENCHES))
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help=f"cuda: of {', '.join(ON_A_GPU)}")
     parser.add_argument("--corpus", type=Path, metavar="DIR", help="of feeding; without it, the embedded one")
     parser.add_argument("--records", type=Path, default=Path("runs/bench.jsonl"), metavar="FILE")
     options = parser.parse_args(arguments)
     if options.corpus and options.bench != "feeding":
         parser.error(f"{options.bench} needs no --corpus; only feeding takes one")
+    if options.device == "cuda" and options.bench not in ON_A_GPU:
+        parser.error(f"{options.bench} runs on the CPU alone; leave --device out")
     try:
-        found = feeding.measure(options.corpus) if options.corpus else BENCHES[options.bench]()
+        if options.device == "cuda" and (reason := missing_gpu()) is not None:
+            raise UserError(f"--device cuda: {reason}; leave --device out to measure the CPU")
+        measure = (ON_A_GPU if options.device == "cuda" else BENCHES)[options.bench]
+        found = feeding.measure(options.corpus) if options.corpus else measure()
         Console().print(table(found))
         for measurement in found:
             append(options.records, measurement)

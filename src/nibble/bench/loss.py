@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nibble import provenance
 from nibble.bench.fresh import fresh_config
+from nibble.bench.gpu_counts import counts
 from nibble.bench.records import Measurement
 from nibble.bench.timing import in_turns, measurements, torch_threads
 from nibble.data.progress import track
@@ -41,7 +42,7 @@ SIZES = Sizes()
 
 
 def measure(sizes: Sizes = SIZES, rounds: int = _ROUNDS) -> list[Measurement]:
-    """Memory of a process on one thread, time on one thread and on all; both on a GPU as well, where there is one.
+    """Memory of a process on one thread, time on one thread and on all.
 
     Raises:
         UserError: this system does not say how much memory a process takes.
@@ -52,11 +53,14 @@ def measure(sizes: Sizes = SIZES, rounds: int = _ROUNDS) -> list[Measurement]:
     for threads in sorted({1, torch.get_num_threads()}):
         with torch_threads(threads):
             found += _time(sizes, rounds, cpu)
-    if torch.cuda.is_available():
-        gpu = torch.device("cuda")
-        peaks = {name: _peak_of_gpu(name, sizes, gpu) for name in names}
-        found += [_memory(sizes, peaks, gpu), *_time(sizes, rounds, gpu)]
     return found
+
+
+def measure_gpu(sizes: Sizes = SIZES, rounds: int = _ROUNDS) -> list[Measurement]:
+    """Memory and time on a GPU."""
+    gpu = torch.device("cuda")
+    peaks = {name: _peak_of_gpu(name, sizes, gpu) for name in (FUSED, REFERENCE)}
+    return [_memory(sizes, peaks, gpu), *_time(sizes, rounds, gpu)]
 
 
 def peak_bytes(name: str, sizes: Sizes) -> int:
@@ -106,8 +110,11 @@ def steps(sizes: Sizes, device: torch.device) -> dict[str, Callable[[], None]]:
 def _time(sizes: Sizes, rounds: int, device: torch.device) -> list[Measurement]:
     threads = torch.get_num_threads()
     where = "GPU" if device.type == "cuda" else f"{threads} thread{'s' if threads > 1 else ''}"
-    times = in_turns(steps(sizes, device), rounds, f"timing losses, {where}")
-    return measurements("loss", f"{sizes}: time, {where}", times, [(FUSED, REFERENCE)], threads, device=device)
+    contenders = steps(sizes, device)
+    times = in_turns(contenders, rounds, f"timing losses, {where}")
+    counted = {name: counts(step) for name, step in contenders.items()} if device.type == "cuda" else None
+    case, pairs = f"{sizes}: time, {where}", [(FUSED, REFERENCE)]
+    return measurements("loss", case, times, pairs, threads, device=device, counted=counted)
 
 
 def _memory(sizes: Sizes, peaks: dict[str, int], device: torch.device) -> Measurement:

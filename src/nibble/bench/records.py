@@ -26,6 +26,8 @@ class Measurement:
     clock: str | None = None  # what the ratio is of: cpu (time of all threads of the process) or wall
     wall_ms: float | None = None  # median time until the contender returned
     rounds: int | None = None  # in each of which every contender had its turn
+    launches: int | None = None  # kernels that one call of the contender starts on a GPU
+    synchronisations: int | None = None  # how often the CPU waits for the GPU in it
 
 
 def append(path: Path, measurement: Measurement) -> None:
@@ -54,6 +56,8 @@ def cells(measurements: Sequence[Measurement]) -> list[list[str]]:
         ["bytes", *("" if found.bytes is None else f"{found.bytes:,}" for found in measurements)],
         ["median ms", *("" if found.median_ms is None else f"{found.median_ms:.2f}" for found in measurements)],
         ["wall ms", *("" if found.wall_ms is None else f"{found.wall_ms:.2f}" for found in measurements)],
+        ["launches", *("" if found.launches is None else f"{found.launches:,}" for found in measurements)],
+        ["waits", *("" if found.synchronisations is None else str(found.synchronisations) for found in measurements)],
         ["ratio", *(f"{found.ratio:.2f}" for found in measurements)],
     ]
     return [list(row) for row in zip(*(column for column in columns if any(column[1:])), strict=True)]

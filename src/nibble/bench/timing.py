@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 
 from nibble import provenance
+from nibble.bench.gpu_counts import Counts
 from nibble.bench.records import Measurement
 from nibble.data.progress import track
 
@@ -87,6 +88,7 @@ def measurements(
     threads: int,
     sizes_bytes: Mapping[str, int] | None = None,
     device: torch.device | None = None,
+    counted: Mapping[str, Counts] | None = None,
 ) -> list[Measurement]:
     """A record for each pair of a contender and its baseline.
 
@@ -98,8 +100,10 @@ def measurements(
         threads: of the CPU.
         sizes_bytes: of the contenders that are files.
         device: that they ran on, if not the CPU.
+        counted: what each contender does on a GPU.
     """
     on_cpu = device is None or device.type == "cpu"
+    of_gpu = counted or {}
     clock = "cpu" if threads == 1 and on_cpu else "wall"
 
     def of(name: str) -> list[float]:
@@ -117,10 +121,12 @@ def measurements(
             hardware=provenance.hardware(device),
             commit=provenance.commit(),
             command=provenance.command(),
-            bytes=(sizes_bytes or {}).get(contender),
+            bytes=of_gpu[contender].peak_bytes if contender in of_gpu else (sizes_bytes or {}).get(contender),
             clock=clock,
             wall_ms=statistics.median(times[contender].wall_ms),
             rounds=len(of(contender)),
+            launches=of_gpu[contender].launches if contender in of_gpu else None,
+            synchronisations=of_gpu[contender].synchronisations if contender in of_gpu else None,
         )
         for contender, baseline in pairs
     ]

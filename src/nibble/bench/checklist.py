@@ -1,0 +1,107 @@
+"""Steps that run one after the other, each in its own process and time; what fails does not stop those that follow."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command with a limit."""
+
+    name: str
+    command: Sequence[str]
+    limit_s: float
+    missing: Callable[[], str | None] = lambda: None  # why it cannot run here; None if it can
+    environment: Mapping[str, str] = field(default_factory=dict)  # on top of this process's
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a step."""
+
+    step: Step
+    state: str  # passed, failed, left out
+    reason: str  # why it failed or was left out
+    took_s: float
+    log: Path | None = None
+
+
+def run(steps: Sequence[Step], folder: Path, total_s: float) -> list[Outcome]:
+    """Run all steps; each one's output goes to `folder`/<name>.log.
+
+    A step gets its own limit or what is left of `total_s`, the shorter.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    started, outcomes = time.monotonic(), []
+    for number, step in enumerate(steps, 1):
+        left_s = total_s - (time.monotonic() - started)
+        print(f"[{number}/{len(steps)}] {step.name}: ", end="", flush=True)
+        outcome = _one(step, folder, left_s)
+        print(
+            f"{outcome.state}, {outcome.took_s:.0f} s" + (f": {outcome.reason}" if outcome.reason else ""), flush=True
+        )
+        outcomes.append(outcome)
+    return outcomes
+
+
+def failed(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Those that count as a failure."""
+    return [outcome for outcome in outcomes if outcome.state == "failed"]
+
+
+def table(outcomes: Sequence[Outcome]) -> Table:
+    """One row a step."""
+    shown = Table("step", "state", "seconds", "why")
+    for outcome in outcomes:
+        shown.add_row(outcome.step.name, outcome.state, f"{outcome.took_s:.0f}", outcome.reason)
+    return shown
+
+
+def _one(step: Step, folder: Path, left_s: float) -> Outcome:
+    if (reason := step.missing()) is not None:
+        return Outcome(step, "left out", reason, 0.0)
+    limit_s = min(step.limit_s, left_s)
+    if limit_s <= 0:
+        return Outcome(step, "failed", "no time was left for it", 0.0)
+    log, started = folder / f"{step.name.replace(' ', '_')}.log", time.monotonic()
+    with log.open("wb") as output:
+        # In a session of its own, so that at its limit a step ends with all that it started.
+        process = subprocess.Popen(
+            list(step.command),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **step.environment},
+            start_new_session=True,
+        )
+        try:
+            code: int | None = process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    took_s = time.monotonic() - started
+    if code == 0:
+        return Outcome(step, "passed", "", took_s, log)
+    reason = f"not done after {limit_s:.0f} s" if code is None else f"exit {code}: {_last_line(log)}"
+    return Outcome(step, "failed", f"{reason} ({log})", took_s, log)
+
+
+def _last_line(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1][:200] if lines else "no output"
+
+
+def python(*words: str) -> list[str]:
+    """A command that this interpreter runs."""
+    return [sys.executable, *words]

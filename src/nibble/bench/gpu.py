@@ -1,0 +1,122 @@
+"""python -m nibble.bench.gpu: all that a GPU has to show, in ten minutes; `make gpu OUT=DIR` runs it into DIR.
+
+It builds the kernels, compares a step of training with the reference, runs the tests that need a GPU, times steps and
+products, trains thirty steps and evaluates their bundle. Correctness comes first. A step that fails does not stop those
+after it; the exit code is then 1. DIR gets a log of each step, and bench.jsonl, whose lines may be added to
+results/bench.jsonl.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from rich.console import Console
+
+from nibble.bench import checklist
+from nibble.bench.__main__ import table
+from nibble.bench.checklist import Step, python
+from nibble.bench.records import read
+from nibble.kernels.gpu import missing_gpu
+
+TOTAL_S = 590
+CORPUS = Path("data/librispeech-mini")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns 0, or 1 if a step failed or there is no GPU."""
+    parser = argparse.ArgumentParser(
+        prog="python -m nibble.bench.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/gpu"), metavar="DIR")
+    parser.add_argument("--corpus", type=Path, default=CORPUS, metavar="DIR", help="librispeech-mini")
+    parser.add_argument("--list", action="store_true", help="print the steps' commands and run none")
+    options = parser.parse_args(arguments)
+    planned = steps(options.out, options.corpus)
+    if options.list:
+        for step in planned:
+            words = [*(f"{name}={value}" for name, value in step.environment.items()), *step.command]
+            print(" ".join(words) + (f"  # left out: {reason}" if (reason := step.missing()) else ""))
+        return 0
+    if (reason := missing_gpu()) is not None:
+        print(f"error: {reason}; --list prints what would be run", file=sys.stderr)
+        return 1
+    outcomes = checklist.run(planned, options.out, TOTAL_S)
+    console = Console()
+    if measured := read(options.out / "bench.jsonl"):
+        console.print(table(measured))
+    console.print(checklist.table(outcomes))
+    failed = checklist.failed(outcomes)
+    for outcome in failed:
+        print(f"failed: {outcome.step.name}: {outcome.reason}", file=sys.stderr)
+    return int(bool(failed))
+
+
+def steps(out: Path, corpus: Path) -> list[Step]:
+    """What is run, in this order; correctness first."""
+    native, reference, run = out / "native.pt", out / "reference.pt", out / "run"
+    bench = [*python("-m", "nibble.bench"), "--device", "cuda", "--records", str(out / "bench.jsonl")]
+    train = [*python("train.py"), "hardware=gpu", "logger=csv", "records=null"]
+    sanitizer = compute_sanitizer()
+    return [
+        Step("build", python("-m", "nibble.kernels.build", "--require"), 120),
+        Step("info", python("-m", "nibble.info"), 60),
+        Step("native step", python("-m", "nibble.bench.gpu_step", "save", str(native)), 90),
+        Step(
+            "reference step",
+            python("-m", "nibble.bench.gpu_step", "save", str(reference)),
+            90,
+            environment={"NIBBLE_KERNELS": "reference"},
+        ),
+        Step("native is reference", python("-m", "nibble.bench.gpu_step", "compare", str(native), str(reference)), 60),
+        Step("tests", python("-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests"), 150),
+        Step(
+            "memcheck",
+            [
+                *(sanitizer or "compute-sanitizer", "--tool", "memcheck", "--error-exitcode", "1"),
+                *python("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/kernels/test_cuda_kernels.py"),
+                *("-m", "gpu", "-k", "test_on_a_gpu and 17"),
+            ],
+            90,
+            missing=lambda: None if sanitizer else "no compute-sanitizer; it comes with the CUDA toolkit",
+            environment={"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
+        ),
+        Step("train_step", [*bench, "train_step"], 120),
+        Step("gemm", [*bench, "gemm"], 60),
+        Step(
+            "thirty steps",
+            [*train, "quant=int4", "model=conformer_l", "trainer.max_steps=30", f"hydra.run.dir={run}"],
+            120,
+            missing=lambda: None if find_spec("espeakng_loader") else "no speech; pip install -e .[embedded]",
+        ),
+        Step(
+            "evaluate",
+            [*python("evaluate.py"), f"checkpoint={run / 'bundle'}", "hardware=gpu", "records=null"],
+            60,
+            missing=lambda: None if (run / "bundle").is_dir() else "thirty steps left no bundle",
+        ),
+        Step(
+            "librispeech_mini",
+            [
+                *train,
+                *("experiment=librispeech_mini", "model=conformer_s", "quant=int4", "trainer.max_steps=100"),
+                *(f"data.corpus_dir={corpus}", f"hydra.run.dir={out / 'librispeech_mini'}"),
+            ],
+            120,
+            missing=lambda: None if corpus.is_dir() else f"{corpus} is not there; --corpus DIR says where it is",
+        ),
+        Step("encoder", [*bench, "encoder"], 60),
+        Step("loss", [*bench, "loss"], 60),
+    ]
+
+
+def compute_sanitizer() -> str | None:
+    """CUDA's memory checker, if it is there."""
+    home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
+    return shutil.which("compute-sanitizer") or shutil.which(f"{home}/bin/compute-sanitizer")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""What a call does on a GPU, as torch's profiler and allocator saw it: kernels, waits of the host, memory."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+_LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx", "cudaGraphLaunch")
+_WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
+
+
+class Counts(NamedTuple):
+    """Of one call."""
+
+    launches: int
+    synchronisations: int  # where the host waits for the GPU
+    peak_bytes: int  # that tensors hold together at most, over what they held before
+
+
+def counts(call: Callable[[], object]) -> Counts:
+    """Call once under the profiler; it was called before, so that what is compiled when first used is there."""
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        call()
+    peak = torch.cuda.max_memory_allocated() - before
+    by_name = {event.key: event.count for event in profile.key_averages()}
+    waits = sum(by_name.get(name, 0) for name in _WAITS)
+    # The profiler itself waits once, at its end.
+    return Counts(sum(by_name.get(name, 0) for name in _LAUNCHES), max(0, waits - 1), peak)
+
+
+def finished(call: Callable[[], object]) -> Callable[[], None]:
+    """`call`, which returns when the GPU has done all of it."""
+
+    def run() -> None:
+        call()
+        torch.cuda.synchronize()
+
+    return run

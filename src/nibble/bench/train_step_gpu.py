@@ -1,0 +1,89 @@
+"""Time of one step of training on a GPU in bfloat16: int4 native, on a ramp and fake, against float.
+
+A batch holds as much speech as hardware=gpu or hardware=h200 allow: 300 or 1200 s, in utterances of 15 s with 60
+labels of 1024.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from nibble import cli
+from nibble.bench.gpu_counts import counts, finished
+from nibble.bench.records import Measurement
+from nibble.bench.timing import in_turns, measurements
+from nibble.export.loaded import float_model
+from nibble.kernels import implementations
+from nibble.model.loss import summed_loss
+from nibble.quant.convert import prepare, set_precision
+from nibble.quant.finite import checked_at_end
+from nibble.quant.spec import Precision
+
+MODEL = "conformer_l"
+SPEECH_S = (300, 1200)
+UTTERANCE_S, LABELS, VOCABULARY = 15, 60, 1024
+_FRAMES_A_SECOND = 100
+_ROUNDS = 5
+_FLOAT, _RAMP, _FAKE = "bfloat16", "int4, ramp", "int4, fake"
+
+
+class GpuStep:
+    """A model in training on the GPU, with a batch of random speech; what is drawn depends on the seed alone."""
+
+    def __init__(
+        self, model: str, quant: str, arithmetic: str = "native", blend: float = 1.0, speech_s: int = SPEECH_S[0]
+    ) -> None:
+        words = [f"model={model}", f"quant={quant}", f"quant.arithmetic={arithmetic}", "model.dropout=0", "run_dir=."]
+        self.config = cli.training_config(words)
+        torch.manual_seed(self.config.seed)
+        self.model = float_model(self.config, VOCABULARY)
+        prepare(self.model, self.config.quant)
+        set_precision(self.model, Precision.rules, blend)
+        count, frames = speech_s // UTTERANCE_S, UTTERANCE_S * _FRAMES_A_SECOND
+        features = torch.randn(count, frames, self.config.features.mel_bins)
+        labels = torch.randint(2, VOCABULARY, (count, LABELS))
+        self.model.cuda()
+        self._features, self._labels = features.cuda(), labels.cuda()
+        self._frames = torch.full((count,), frames, device="cuda")
+        self._label_counts = torch.full((count,), LABELS, device="cuda")
+        self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
+
+    def loss(self) -> Tensor:
+        """Forward: the loss per label, a scalar."""
+        count = len(self._features)
+        with torch.autocast("cuda", torch.bfloat16), checked_at_end():
+            encoded, lengths = self.model.encode(self._features, self._frames)
+            targets = lengths, self._labels, self._label_counts
+            on_host = [encoded.shape[1]] * count, [LABELS] * count
+            total, _ = summed_loss(self.model.joiner, encoded, self.model.predict(self._labels), *targets, *on_host)
+        return total / (count * LABELS)
+
+    def __call__(self) -> None:
+        """Forward, backward, clipping and optimizer."""
+        self.loss().backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+
+
+def measure(model: str = MODEL, speech_s: tuple[int, ...] = SPEECH_S, rounds: int = _ROUNDS) -> list[Measurement]:
+    """Each contender against float, with kernels launched, waits of the CPU and memory at its peak."""
+    native = f"int4, native ({implementations.used_by('linear_w8a8', 'cuda')})"
+    makers: dict[str, Callable[[int], GpuStep]] = {
+        native: lambda seconds: GpuStep(model, "int4", speech_s=seconds),
+        _RAMP: lambda seconds: GpuStep(model, "int4", blend=0.5, speech_s=seconds),
+        _FAKE: lambda seconds: GpuStep(model, "int4", arithmetic="fake", speech_s=seconds),
+        _FLOAT: lambda seconds: GpuStep(model, "float", speech_s=seconds),
+    }
+    gpu, found = torch.device("cuda"), []
+    for seconds in speech_s:
+        case = f"{model}, {seconds // UTTERANCE_S} x {UTTERANCE_S} s, GPU"
+        steps = {name: make(seconds) for name, make in makers.items()}
+        times = in_turns({name: finished(step) for name, step in steps.items()}, rounds, case)
+        counted = {name: counts(step) for name, step in steps.items()}
+        pairs = [(name, _FLOAT) for name in (native, _RAMP, _FAKE)] + [(_FLOAT, _FLOAT)]
+        found += measurements("train_step", case, times, pairs, torch.get_num_threads(), device=gpu, counted=counted)
+        del steps
+        torch.cuda.empty_cache()
+    return found
