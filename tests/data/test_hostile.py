@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import re
 import resource
 import shutil
 import tarfile
@@ -215,6 +216,16 @@ def test_what_is_kept_about_a_part_is_made_again_if_it_is_cut_off(
         assert read_all(module(corpus, tmp_path)) == expected
     assert "is not whole" in caplog.text
     assert "the part is checked again" in caplog.text
+
+
+def test_no_object_of_lhotse_is_made_from_a_file() -> None:
+    """The bench alone reads shards with Lhotse: those that it has written a moment before."""
+    source_folder = Path(shar.__file__).parents[1]
+    loads = re.compile(
+        r"(Cut|CutSet|Recording|RecordingSet|Features|FeatureSet)\.from_(?!cuts)|load_manifest|load_audio"
+    )
+    found = [path for path in source_folder.rglob("*.py") if loads.search(path.read_text(encoding="utf-8"))]
+    assert [path.relative_to(source_folder).as_posix() for path in found] == ["bench/feeding.py"]
 
 
 # ---- samples that are no numbers -------------------------------------------------------------------------------------

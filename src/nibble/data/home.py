@@ -1,6 +1,7 @@
 """Where the speech of a run lies, kept in its folder: a model is evaluated on it from any working directory."""
 
 import json
+import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def remember(run: Path, corpus: Path) -> None:
     Raises:
         UserError: the folder cannot be written to.
     """
-    home = Home(str(Path.cwd()), str(corpus.absolute()))
+    home = Home(str(Path.cwd()), os.path.abspath(corpus))
     try:
         write_text(run / NAME, json.dumps(asdict(home), indent=1) + "\n")
     except OSError as error:
