@@ -35,7 +35,7 @@ def sums(layer: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
         return reference.int_matmul(codes, unpack_rows(packed, codes.shape[1]))
 
     def of_windows(codes, _, weight, __, ___, *move):
-        return reference.int_conv2d(codes, weight, *move)
+        return reference.int_conv2d(codes, weight, *move[:4])  # after them comes the result's type
 
     integers = {"conv2d_w8a8": of_windows, "linear_w8a8": of_bytes, "linear_w4a8": of_nibbles}
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode():

@@ -105,6 +105,20 @@ def test_the_bound_for_float32_is_the_last_that_holds():
     assert reference.EXACT_FLOAT32_TERMS * 128 * 128 == 2**24
 
 
+@pytest.mark.parametrize("most", [2**31 - 1, 400])
+@pytest.mark.parametrize(("rows", "terms", "outputs"), [(0, 8, 8), (1, 7, 5), (17, 96, 31), (83, 16, 8), (16, 8, 8)])
+def test_the_way_through_cublas_gives_the_same_integers(monkeypatch, most, rows, terms, outputs):
+    """Sizes that it refuses are filled up, operands that are too large go in parts."""
+    monkeypatch.setattr(reference, "CUBLAS_BYTES", most)
+    x, weight = codes(rows, terms), codes(outputs, terms, seed=1)
+    assert torch.equal(reference._int_matmul_cuda(x, weight), ops.int_matmul(x, weight))
+
+
+def test_what_needs_no_padding_is_not_copied():
+    x = codes(32, 16)
+    assert reference._padded(x, (0, 0, 0, 0)) is x
+
+
 def test_opcheck():
     torch.library.opcheck(torch.ops.nibble.int_matmul.default, (codes(3, 5), codes(7, 5)))
     torch.library.opcheck(torch.ops.nibble.int_matmul.default, (codes(0, 5), codes(7, 5)))

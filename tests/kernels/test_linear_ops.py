@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nibble.kernels import ops
+from nibble.kernels import ops, reference_linear
 from nibble.kernels.nibbles import pack_rows, unpack_rows
 from nibble.quant.numerics import quantize_activation
 from nibble.quant.packing import pack
@@ -109,6 +109,17 @@ def test_floats_follow_in_one_order():
     assert torch.equal(ops.linear_w4a8(x, scale, pack_rows(weight), weight_scale, bias), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_result_of_sixteen_bits_is_rounded_once(dtype):
+    given = codes(9, 40), draw(9, 1), codes(7, 40, seed=1), draw(7), draw(7)
+    assert torch.equal(ops.linear_w8a8(*given, dtype), ops.linear_w8a8(*given).to(dtype))
+    assert torch.equal(reference_linear.linear_w8a8(*given, dtype), ops.linear_w8a8(*given, dtype))
+    convolved = codes(2, 4, 5, 9), draw(2), codes(6, 4, 3, 3), draw(6), draw(6)
+    found, exact = ops.conv2d_w8a8(*convolved, dtype=dtype), ops.conv2d_w8a8(*convolved)
+    assert torch.equal(found, exact.to(dtype))
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("terms", [1, 40, 67])
 def test_weights_of_four_bits_and_float_activations(dtype, terms):
@@ -153,6 +164,7 @@ CALLS = {
         *(codes(rows, terms), draw(rows, 1), codes(6, terms), draw(6)),
         draw(6).requires_grad_() if bias else None,
     ),
+    "linear_w8a8 in bfloat16": lambda rows, terms, bias: (*CALLS["linear_w8a8"](rows, terms, bias), torch.bfloat16),
     "linear_w4a8": lambda rows, terms, bias: (
         *(codes(rows, terms), draw(rows, 1), pack_rows(codes(6, terms, bits=4)), draw(6)),
         draw(6).requires_grad_() if bias else None,
@@ -168,7 +180,7 @@ CALLS = {
 @pytest.mark.parametrize("bias", [True, False])
 def test_opcheck(name, bias):
     for rows, terms in ((3, 10), (1, 7), (0, 8)):
-        torch.library.opcheck(getattr(torch.ops.nibble, name).default, CALLS[name](rows, terms, bias))
+        torch.library.opcheck(getattr(torch.ops.nibble, name.split()[0]).default, CALLS[name](rows, terms, bias))
 
 
 def test_gradients_by_hand():
@@ -214,6 +226,10 @@ def test_compiles_as_one_graph(name):
         (lambda: ops.linear_w8a8(codes(2, 3), torch.ones(2), codes(4, 3), torch.ones(4), None), r"give .* \(2, 1\)"),
         (lambda: ops.linear_w8a8(codes(2, 3), unit(2, 4)[0], codes(4, 3), torch.ones(5), None), "weight_scale is"),
         (lambda: ops.linear_w8a8(codes(2, 3), *unit(2, 4)[:1], codes(4, 3), torch.ones(4), torch.ones(3)), "bias is"),
+        (
+            lambda: ops.linear_w8a8(codes(2, 3), *unit(2, 4)[:1], codes(4, 3), torch.ones(4), None, torch.int32),
+            "result",
+        ),
         (lambda: ops.linear_w4a8(codes(2, 3), unit(2, 4)[0], codes(4, 2), unit(2, 4)[1], None), "not torch.uint8"),
         (
             lambda: ops.linear_w4a8(codes(2, 3), unit(2, 4)[0], pack_rows(codes(4, 5, bits=4)), torch.ones(4), None),

@@ -1,14 +1,11 @@
 """The Triton kernels against the reference: in Triton's interpreter, or compiled where there is a GPU."""
 
-import json
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
+from compile_triton import Kernel, compile_all
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -16,7 +13,7 @@ from torch import Tensor
 pytest.importorskip("triton", reason="Triton is not installed")
 
 from nibble.kernels import reference_fused, reference_linear
-from nibble.kernels.triton import linear, rows
+from nibble.kernels.triton import rows
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SIZES = st.integers(0, 70)
@@ -101,11 +98,6 @@ def test_any_layout():
     assert found.is_contiguous()
     assert scale.shape == (2, 3, 1)
     assert torch.equal(found, reference_linear.quantize_rows(x)[0])
-    weight, scales = codes(40, 7).t(), draw(14)[::2]
-    assert not weight.is_contiguous()
-    bias = draw(80, seed=1)[::2][:7]
-    given = (codes(40, 9).t()[:, :40], draw(18, 1)[::2], codes(40, 7).t(), scales, bias)
-    assert torch.equal(linear.linear_w8a8(*given), reference_linear.linear_w8a8(*given))
 
 
 @pytest.mark.parametrize("terms", [1, 64, 67, 1000, 20_000])
@@ -127,89 +119,32 @@ def test_what_makes_rows_and_their_codes(terms, dtype):
         assert (found[0] != expected[0]).float().mean() <= 0.01
 
 
-@settings(deadline=None, max_examples=15)
-@given(count=SIZES, terms=SIZES, outputs=SIZES, seed=st.integers(0, 100), with_bias=st.booleans())
-@example(count=17, terms=129, outputs=65, seed=0, with_bias=True)
-@example(count=300, terms=65, outputs=130, seed=0, with_bias=True)
-@example(count=1, terms=1, outputs=1, seed=0, with_bias=False)
-def test_products_are_the_references(count, terms, outputs, seed, with_bias):
-    given = (
-        codes(count, terms, seed=seed),
-        draw(count, 1, seed=seed),
-        codes(outputs, terms, seed=seed + 1),
-        draw(outputs, seed=seed + 2),
-        draw(outputs, seed=seed + 3) if with_bias else None,
-    )
-    assert torch.equal(linear.linear_w8a8(*given), reference_linear.linear_w8a8(*given))
-
-
-def test_sums_at_the_ends_of_their_range_are_exact():
-    worst = torch.full((2, 1000), -128, dtype=torch.int8, device=DEVICE)
-    unit = torch.ones(2, 1, device=DEVICE), torch.ones(2, device=DEVICE)
-    assert linear.linear_w8a8(worst, unit[0], worst, unit[1], None).unique().tolist() == [1000 * 2**14]
-
-
 def test_sizes_that_do_not_fit():
-    with pytest.raises(RuntimeError, match=r"\(2, 3\) and \(4, 5"):
-        linear.linear_w8a8(codes(2, 3), draw(2, 1), codes(4, 5), draw(4), None)
     with pytest.raises(RuntimeError, match="give float16"):
         rows.quantize_rows(codes(2, 3))
     with pytest.raises(RuntimeError, match="weight is"):
         rows.norm_quantize_rows(draw(2, 3), draw(4), draw(3), 1e-5)
 
 
-COMPILE = """
-import json, sys, pathlib, triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-from nibble.kernels.triton import linear, rows
-
-found = {}
-numbers = {"rows": "i32", "outputs": "i32", "terms": "i32", "chunks": "i32", "eps": "fp32"}
-def compile(name, kernel, capability, constants, warps):
-    types = {"x": "*bf16", "codes": "*i8", "scale": "*fp32", "weight": "*i8" if "linear" in name else "*fp32",
-             "weight_scale": "*fp32", "bias": "*fp32", "out": "*fp32", "largest": "*i32", **numbers}
-    signature = {key: "constexpr" if key in constants else types[key] for key in kernel.arg_names}
-    aligned = {(kernel.arg_names.index(key),): [["tt.divisibility", 16]] for key in signature
-               if key in types and key not in ("eps", "chunks")}
-    source = ASTSource(kernel, signature, constants, aligned)
-    made = triton.compile(source, target=GPUTarget("cuda", capability, 32),
-                          options={"num_warps": warps, "num_stages": 4, "enable_fp_fusion": False})
-    cubin = pathlib.Path(sys.argv[1], f"{name}_{capability}.cubin")
-    cubin.write_bytes(made.asm["cubin"])
-    found[str(cubin)] = made.asm["ptx"]
-for capability in (80, 90, 120):
-    # The largest blocks: what fits the registers there does so in smaller ones.
-    block, warps = rows._block(rows.LONGEST)
-    compile("_quantize_rows", rows._quantize_rows, capability, {"SILU": True, "BLOCK": block}, warps)
-    compile("_norm_quantize_rows", rows._norm_quantize_rows, capability, {"BLOCK": block}, warps)
-    block, warps = rows._block(rows.CHUNK)
-    for name in ("_largest_of_rows", "_quantize_chunks"):
-        compile(name, getattr(rows, name), capability, {"SILU": True, "BLOCK": block}, warps)
-    tile = {"HAS_BIAS": True, "TERMS": 512, "BLOCK_ROWS": 128, "BLOCK_OUTPUTS": 128, "BLOCK_TERMS": 64}
-    compile("_linear_w8a8", linear._linear_w8a8, capability, tile, 8)
-    tile |= {"BLOCK_ROWS": 16, "BLOCK_OUTPUTS": 64}
-    compile("_linear_w8a8_few", linear._linear_w8a8, capability, tile, 4)
-print(json.dumps(found))
-"""
-
-
 def test_what_they_compile_to(tmp_path, disassembled):
     """Without a GPU: they compile, and the instructions are those that are meant."""
-    env = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", COMPILE, str(tmp_path)], env=env, capture_output=True, text=True, check=False
-    )
-    assert not done.returncode, done.stderr[-2000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert len(found) == 18
-    for name, text in found.items():
-        machine_code = disassembled(name)
-        assert not re.search(r"\b(LDL|STL)\b", machine_code), f"{name} spills registers"
-        if "linear" in name:
-            wide = name.endswith("_90.cubin") and "few" not in name
-            assert ("IGMMA" if wide else "IMMA.16832.S8.S8") in machine_code, name
-            assert "FFMA" not in machine_code, f"{name}: rounded once where the reference rounds twice"
-        elif "largest" not in name:
-            # Flushed to zero, the smallest scales would be those of a row of zeros.
-            assert "div.rn.f32" in text, name
+    # The largest blocks: what fits the registers there does so in smaller ones.
+    (longest, warps), (chunk, chunk_warps) = rows._block(rows.LONGEST), rows._block(rows.CHUNK)
+    types = {"x": "*bf16", "codes": "*i8", "scale": "*fp32", "weight": "*fp32", "bias": "*fp32", "largest": "*i32"}
+    types |= {"eps": "fp32", "terms": "i32", "chunks": "i32"}
+
+    def kernel(name: str, warps: int, **constants: object) -> Kernel:
+        return Kernel(name, rows.__name__, name, types, constants, warps, multiples_of_16=["terms"])
+
+    kernels = [
+        kernel("_quantize_rows", warps, SILU=True, BLOCK=longest),
+        kernel("_norm_quantize_rows", warps, BLOCK=longest),
+        kernel("_largest_of_rows", chunk_warps, SILU=True, BLOCK=chunk),
+        kernel("_quantize_chunks", chunk_warps, SILU=True, BLOCK=chunk),
+    ]
+    found = compile_all(kernels, tmp_path)
+    assert len(found) == 12
+    for name, made in found.items():
+        assert not re.search(r"\b(LDL|STL)\b", disassembled(made.file)), f"{name} spills registers"
+        # Flushed to zero, the smallest scales would be those of a row of zeros.
+        assert "largest" in name or "div.rn.f32" in made.ptx, name

@@ -51,7 +51,8 @@ class FusedSubsampling(Subsampling):
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """features (B, T, F), lengths (B,) -> (B, T', D), (B,)."""
-        features = F.pad(features, (0, 0, 0, max(0, MIN_FRAMES - features.size(1))))
+        if (missing := MIN_FRAMES - features.size(1)) > 0:
+            features = F.pad(features, (0, 0, 0, missing))
         halves = (lengths.clamp(min=MIN_FRAMES) - 1) // 2
         lengths = (halves - 1) // 2
         x = self._convolutions(features, halves)

@@ -85,6 +85,11 @@ inline void check_floating(const char* op, const Tensor& x) {
                name(x), "; give float16, bfloat16 or float32");
 }
 
+inline void check_result(const char* op, ScalarType type) {
+  STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Half || type == ScalarType::BFloat16, op,
+                  ": a result of another type; ask for float16, bfloat16 or float32");
+}
+
 // x (M, K) and a weight (N, K), or (N, ceil(K / 2)) of two codes a byte.
 inline void check_sizes(const char* op, const Tensor& x, const Tensor& weight, bool packed) {
   NIBBLE_CHECK(x.dim() == 2 && weight.dim() == 2 &&

@@ -5,10 +5,10 @@
     quantize_rows(x (..., K)) -> codes int8 (..., K), scale float32 (..., 1)
     silu_quantize_rows(x (..., K)), norm_quantize_rows(x (..., K), weight (K,), bias (K,), eps) -> as quantize_rows
     quantize_weights(weights (N, ...), terms, bits, one of each a weight) -> codes int8 (N, ...) of each, scales float32
-    linear_w8a8(codes, scale, weight int8 (N, K), weight_scale (N,), bias (N,)) -> float32 (M, N)
+    linear_w8a8(codes, scale, weight int8 (N, K), weight_scale (N,), bias (N,), dtype) -> (M, N)
     linear_w4a8(codes, scale, packed uint8 (N, ceil(K/2)), weight_scale (N,), bias (N,)) -> float32 (M, N)
     linear_w4a16(x (M, K), packed uint8 (N, ceil(K/2)), weight_scale (N,), bias (N,)) -> (M, N) of x's type
-    conv2d_w8a8(codes (B, C, H, W), scale (B,), weight int8 (N, C/groups, kh, kw), ...) -> float32 (B, N, H', W')
+    conv2d_w8a8(codes (B, C, H, W), scale (B,), weight int8 (N, C/groups, kh, kw), ..., dtype) -> (B, N, H', W')
     conv2d_relu_quantize(codes, ..., stride, heights (B,)) -> codes int8 (B, N, H', W'), scale float32 (B,)
     relative_attention(query, key, value (B, S, D), positions (S + T, D), ...) -> float32 (B, T, D)
 
@@ -35,11 +35,12 @@ SCHEMAS = {
     "silu_quantize_rows": "(Tensor x) -> (Tensor codes, Tensor scale)",
     "norm_quantize_rows": "(Tensor x, Tensor weight, Tensor bias, float eps) -> (Tensor codes, Tensor scale)",
     "quantize_weights": "(Tensor[] weights, int[] terms, int[] bits) -> (Tensor[] codes, Tensor scale)",
-    "linear_w8a8": "(Tensor codes, Tensor scale, Tensor weight, Tensor weight_scale, Tensor? bias) -> Tensor",
+    "linear_w8a8": "(Tensor codes, Tensor scale, Tensor weight, Tensor weight_scale, Tensor? bias, "
+    "ScalarType dtype=float) -> Tensor",
     "linear_w4a8": "(Tensor codes, Tensor scale, Tensor packed, Tensor weight_scale, Tensor? bias) -> Tensor",
     "linear_w4a16": "(Tensor x, Tensor packed, Tensor weight_scale, Tensor? bias) -> Tensor",
     "conv2d_w8a8": "(Tensor codes, Tensor scale, Tensor weight, Tensor weight_scale, Tensor? bias, "
-    "int[2] stride, int[2] padding, int[2] dilation, int groups) -> Tensor",
+    "int[2] stride, int[2] padding, int[2] dilation, int groups, ScalarType dtype=float) -> Tensor",
     "conv2d_relu_quantize": "(Tensor codes, Tensor scale, Tensor weight, Tensor weight_scale, Tensor? bias, "
     "int[2] stride, Tensor heights) -> (Tensor codes, Tensor scale)",
     "relative_attention": "(Tensor query, Tensor key, Tensor value, Tensor positions, Tensor content_bias, "
@@ -99,10 +100,15 @@ def _quantize_weights_shape(weights: list[Tensor], terms: list[int], bits: list[
 
 @torch.library.register_fake("nibble::linear_w8a8")
 def _linear_w8a8_shape(
-    codes: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None
+    codes: Tensor,
+    scale: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    reference_linear.check_linear_w8a8(codes, scale, weight, weight_scale, bias)
-    return scale.new_empty((codes.shape[0], weight.shape[0]))
+    reference_linear.check_linear_w8a8(codes, scale, weight, weight_scale, bias, dtype)
+    return scale.new_empty((codes.shape[0], weight.shape[0]), dtype=dtype)
 
 
 @torch.library.register_fake("nibble::linear_w4a8")
@@ -130,9 +136,10 @@ def _conv2d_w8a8_shape(
     padding: list[int],
     dilation: list[int],
     groups: int,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    reference_linear.check_conv2d_w8a8(codes, scale, weight, weight_scale, bias, stride, padding, dilation, groups)
-    return _int_conv2d_shape(codes, weight, stride, padding, dilation, groups).to(torch.float32)
+    reference_linear.check_conv2d_w8a8(codes, scale, weight, weight_scale, bias, stride, padding, dilation, groups, dtype)
+    return _int_conv2d_shape(codes, weight, stride, padding, dilation, groups).to(dtype)
 
 
 @torch.library.register_fake("nibble::conv2d_relu_quantize")
@@ -159,7 +166,8 @@ def _bias_gradient(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     channels = 1  # of (M, N) and of (B, N, H', W')
     others = [dim for dim in range(gradient.dim()) if dim != channels]
     unused = [None] * (len(ctx.needs_input_grad) - 5)
-    return None, None, None, None, gradient.sum(others) if ctx.needs_input_grad[4] else None, *unused
+    by_bias = gradient.sum(others, dtype=torch.float32) if ctx.needs_input_grad[4] else None
+    return None, None, None, None, by_bias, *unused
 
 
 def _keep_nothing(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -289,8 +297,15 @@ def quantize_weights(
     return codes, scale
 
 
-def linear_w8a8(codes: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None) -> Tensor:
-    """(codes weight^T) scale weight_scale + bias, from left to right: float32 (M, N).
+def linear_w8a8(
+    codes: Tensor,
+    scale: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """(codes weight^T) scale weight_scale + bias, from left to right in float32: (M, N) of type `dtype`.
 
     Args:
         codes: int8 (M, K).
@@ -298,15 +313,16 @@ def linear_w8a8(codes: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tens
         weight: int8 (N, K).
         weight_scale: float32 (N,).
         bias: float32 (N,) or None.
+        dtype: of the result, which is rounded once, at the end.
 
     Raises:
         RuntimeError: types or sizes do not fit.
     """
-    return _LINEAR_W8A8(codes, scale, weight, weight_scale, bias)
+    return _LINEAR_W8A8(codes, scale, weight, weight_scale, bias, dtype)
 
 
 def linear_w4a8(codes: Tensor, scale: Tensor, packed: Tensor, weight_scale: Tensor, bias: Tensor | None) -> Tensor:
-    """As `linear_w8a8`, with packed uint8 (N, ceil(K / 2)) of `nibble.kernels.nibbles`: two codes a byte.
+    """As `linear_w8a8` in float32, with packed uint8 (N, ceil(K / 2)) of `nibble.kernels.nibbles`: two codes a byte.
 
     Raises:
         RuntimeError: types or sizes do not fit.
@@ -339,8 +355,11 @@ def conv2d_w8a8(
     padding: Sequence[int] = (0, 0),
     dilation: Sequence[int] = (1, 1),
     groups: int = 1,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """int_conv2d(codes, weight) scale weight_scale + bias, from left to right: float32 (B, N, H', W'), channels last.
+    """int_conv2d(codes, weight) scale weight_scale + bias, from left to right in float32: (B, N, H', W') of `dtype`.
+
+    The result is in channels-last layout.
 
     Args:
         codes: int8 (B, C, H, W).
@@ -352,11 +371,12 @@ def conv2d_w8a8(
         padding: zeros on both sides.
         dilation: from one tap to the next.
         groups: of channels.
+        dtype: of the result, which is rounded once, at the end.
 
     Raises:
         RuntimeError: types or sizes do not fit.
     """
-    return _CONV2D_W8A8(codes, scale, weight, weight_scale, bias, stride, padding, dilation, groups)
+    return _CONV2D_W8A8(codes, scale, weight, weight_scale, bias, stride, padding, dilation, groups, dtype)
 
 
 def conv2d_relu_quantize(

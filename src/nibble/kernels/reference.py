@@ -14,6 +14,8 @@ MOST_TERMS = 2**17 - 1
 # The largest stride, padding or dilation. Sizes that are computed from them stay far below 2^63.
 LARGEST_STEP = 2**15 - 1
 
+CUBLAS_BYTES = 2**31 - 1  # the most that a call of cuBLAS gets or gives
+
 
 def int_matmul(x: Tensor, weight: Tensor) -> Tensor:
     """x int8 (M, K), weight int8 (N, K) -> x weight^T, int32 (M, N)."""
@@ -44,8 +46,7 @@ def int_conv2d(
     if groups > 1 and weight[0].numel() <= EXACT_FLOAT32_TERMS and x.numel():
         out = _float_conv2d(x, weight, stride, padding, dilation, groups)
     else:
-        if any(padding):
-            x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
+        x = _padded(x, (padding[1], padding[1], padding[0], padding[0]))
         parts = zip(x.chunk(groups, 1), weight.chunk(groups, 0), strict=True)
         outs = [_unfolded_conv2d(part, filters, stride, dilation) for part, filters in parts]
         out = outs[0] if groups == 1 else torch.cat(outs, 1)
@@ -164,9 +165,22 @@ def _int_matmul_cuda(x: Tensor, weight: Tensor) -> Tensor:
     (rows, terms), outputs = x.shape, weight.shape[0]
     if not rows or not terms or not outputs:
         return x.new_zeros((rows, outputs), dtype=torch.int32)
-    x = F.pad(x, (0, -terms % 8, 0, max(0, 17 - rows)))
-    weight = F.pad(weight, (0, -terms % 8, 0, -outputs % 8))
-    return torch._int_mm(x, weight.t())[:rows, :outputs].contiguous()
+    x = _padded(x, (0, -terms % 8))
+    weight = _padded(weight, (0, -terms % 8, 0, -outputs % 8))
+
+    def product(part: Tensor) -> Tensor:
+        enough = _padded(part, (0, 0, 0, max(0, 17 - len(part))))
+        return torch._int_mm(enough, weight.t())[: len(part), :outputs]
+
+    # In parts that have less than 2^31 bytes, which are all that a call counts; each begins at an aligned address.
+    most = max(16, CUBLAS_BYTES // max(x.shape[1], 4 * len(weight)) // 16 * 16)
+    parts = [product(part) for part in x.split(most)]
+    return parts[0].contiguous() if len(parts) == 1 else torch.cat(parts)
+
+
+def _padded(x: Tensor, by: tuple[int, ...]) -> Tensor:
+    """F.pad, which copies even where there is nothing to add."""
+    return F.pad(x, by) if any(by) else x
 
 
 def _types(name: str, x: Tensor, weight: Tensor) -> str:

@@ -83,7 +83,7 @@ def check_conv2d_relu_quantize(
     name = "conv2d_relu_quantize"
     how = stride, (0, 0), (1, 1), 1
     check_devices(name, codes, heights)
-    reference_linear.check_conv2d_w8a8(codes, scale, weight, weight_scale, bias, *how, name)
+    reference_linear.check_conv2d_w8a8(codes, scale, weight, weight_scale, bias, *how, torch.float32, name)
     torch._check(
         heights.dtype == torch.int64 and tuple(heights.shape) == codes.shape[:1],
         lambda: f"{name}: heights is {heights.dtype} {tuple(heights.shape)}; give torch.int64 {tuple(codes.shape[:1])}",

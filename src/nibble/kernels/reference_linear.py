@@ -3,6 +3,8 @@
 Float steps follow each other in one order, each rounded to float32, without fused multiply-add:
 
     y = ((float(sums) s_x) s_w) + b        sums: int32, exact
+
+Only the result is rounded to a shorter type, if one is asked for.
 """
 
 from collections.abc import Sequence
@@ -30,11 +32,18 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     return codes.to(torch.int8, memory_format=torch.contiguous_format), scale
 
 
-def linear_w8a8(codes: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None) -> Tensor:
-    """codes int8 (M, K), scale (M, 1), weight int8 (N, K), weight_scale (N,), bias (N,) -> float32 (M, N)."""
-    check_linear_w8a8(codes, scale, weight, weight_scale, bias)
+def linear_w8a8(
+    codes: Tensor,
+    scale: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """codes int8 (M, K), scale (M, 1), weight int8 (N, K), weight_scale (N,), bias (N,) -> (M, N) of `dtype`."""
+    check_linear_w8a8(codes, scale, weight, weight_scale, bias, dtype)
     out = int_matmul(codes, weight).to(torch.float32).mul_(scale).mul_(weight_scale)
-    return out if bias is None else out.add_(bias)
+    return (out if bias is None else out.add_(bias)).to(dtype)
 
 
 def linear_w4a8(codes: Tensor, scale: Tensor, packed: Tensor, weight_scale: Tensor, bias: Tensor | None) -> Tensor:
@@ -60,12 +69,13 @@ def conv2d_w8a8(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """codes int8 (B, C, H, W), scale (B,), weight int8 (N, C/groups, kh, kw) -> float32 (B, N, H', W')."""
-    check_conv2d_w8a8(codes, scale, weight, weight_scale, bias, stride, padding, dilation, groups)
+    """codes int8 (B, C, H, W), scale (B,), weight int8 (N, C/groups, kh, kw) -> (B, N, H', W') of `dtype`."""
+    check_conv2d_w8a8(codes, scale, weight, weight_scale, bias, stride, padding, dilation, groups, dtype)
     sums = int_conv2d(codes, weight, stride, padding, dilation, groups)
     out = sums.to(torch.float32).mul_(scale.view(-1, 1, 1, 1)).mul_(weight_scale.view(-1, 1, 1))
-    return out if bias is None else out.add_(bias.view(-1, 1, 1))
+    return (out if bias is None else out.add_(bias.view(-1, 1, 1))).to(dtype)
 
 
 def values(packed: Tensor, weight_scale: Tensor, terms: int) -> Tensor:
@@ -79,9 +89,12 @@ def check_quantize_rows(x: Tensor, name: str = "quantize_rows") -> None:
     torch._check(x.dim() > 0, lambda: f"{name}: a scalar has no rows; give (..., K)")
 
 
-def check_linear_w8a8(codes: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None) -> None:
+def check_linear_w8a8(
+    codes: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, dtype: torch.dtype
+) -> None:
     """Raise RuntimeError unless types and sizes fit."""
     name = "linear_w8a8"
+    _check_result(name, dtype)
     check_devices(name, codes, scale, weight, weight_scale, bias)
     torch._check(codes.dtype == torch.int8, lambda: f"{name}: codes are {codes.dtype}, not torch.int8")
     torch._check(weight.dtype == torch.int8, lambda: f"{name}: weight is {weight.dtype}, not torch.int8")
@@ -113,9 +126,11 @@ def check_conv2d_w8a8(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
+    dtype: torch.dtype,
     name: str = "conv2d_w8a8",
 ) -> None:
     """Raise RuntimeError unless types, sizes and steps fit."""
+    _check_result(name, dtype)
     check_devices(name, codes, scale, weight, weight_scale, bias)
     check_conv2d(codes, weight, stride, padding, dilation, groups, name)
     check_float(f"{name}: scale", scale, (codes.shape[0],))
@@ -134,6 +149,10 @@ def check_linear_w4a16(x: Tensor, packed: Tensor, weight_scale: Tensor, bias: Te
 
 def _check_floating(name: str, x: Tensor) -> None:
     torch._check(x.dtype in FLOATS, lambda: f"{name}: type {x.dtype}; give float16, bfloat16 or float32")
+
+
+def _check_result(name: str, dtype: torch.dtype) -> None:
+    torch._check(dtype in FLOATS, lambda: f"{name}: a result of type {dtype}; ask for float16, bfloat16 or float32")
 
 
 def _check_packed(name: str, x: Tensor, packed: Tensor) -> None:

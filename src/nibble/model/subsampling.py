@@ -34,7 +34,8 @@ class Subsampling(nn.Module):
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """features (B, T, F) with padding 0, lengths (B,) -> (B, T', D), (B,)."""
-        features = F.pad(features, (0, 0, 0, max(0, MIN_FRAMES - features.size(1))))
+        if (missing := MIN_FRAMES - features.size(1)) > 0:
+            features = F.pad(features, (0, 0, 0, missing))
         lengths = (lengths.clamp(min=MIN_FRAMES) - 1) // 2
         x = self.conv1(features.unsqueeze(3).permute(0, 3, 1, 2))  # (B, C, T/2, F/2), channels last: faster on CPU
         x = _masked_relu(x, lengths)

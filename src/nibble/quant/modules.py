@@ -62,6 +62,7 @@ class _QuantConv(QuantizedLayer, nn.modules.conv._ConvNd):
         whole, dtype = (1, 2, 3), output_type(x)
         weight = self.product_weight()
         if weight.integers is not None and self.activation_spec is not None:
+            # Of the fake arithmetic on a GPU, too: torch has no convolution of bfloat16 that gives float32 sums.
             x, codes, scale = self.input_integers(x, whole)
             w_codes, w_scale = _as_2d(weight.integers.codes), _as_2d(weight.integers.scale)
             parameter = None if weight.parameter is None else _as_2d(weight.parameter)

@@ -72,13 +72,17 @@ def quantize(x: Tensor, scale: Tensor, bits: int, range_: Range) -> Tensor:
     return to_codes(x, scale, *code_bounds(bits, range_))
 
 
-def dequantize(codes: Tensor, scale: Tensor) -> Tensor:
-    """x~: the values that codes stand for, in the scale's floating type."""
-    # In place on a copy: a product of int8 and float32 tensors takes several times as long on CPU.
+def dequantize(codes: Tensor, scale: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """x~: the values that codes stand for, computed in the scale's floating type; of type `dtype`, if it is given."""
     layout = torch.contiguous_format if scale.dim() > codes.dim() else torch.preserve_format
+    if codes.is_cuda:  # one pass over memory: a byte is read and a value of `dtype` written
+        values = torch.empty_like(codes, dtype=dtype or scale.dtype, memory_format=layout)
+        torch.mul(in_slices(codes, scale), scale, out=in_slices(values, scale))
+        return values
+    # In place on a copy: a product of int8 and float32 tensors takes several times as long on CPU.
     values = codes.to(scale.dtype, copy=True, memory_format=layout)
     in_slices(values, scale).mul_(scale)
-    return values
+    return values if dtype is None else values.to(dtype)
 
 
 def in_slices(weight: Tensor, scale: Tensor) -> Tensor:

@@ -1,11 +1,12 @@
 """Products of integer codes, with the gradients of the product of the values they stand for.
 
     y  = (q_x . q_w) s_x s_w + b       forward, accumulated in int32
-    dx = dy . w~    dw = dy^T . x~     backward, straight-through
+    dx = dy . w~    dw = dy^T . x~     backward, straight-through, in the type of dy
 
 One int8 copy of the input is kept for the backward pass: a quarter of what a float layer keeps.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,7 @@ def integer_linear(
     w_scale: Tensor,
     dtype: torch.dtype,
     packed: Tensor | None = None,
+    in_float: bool = False,
 ) -> Tensor:
     """The linear product of int8 codes x_codes (..., K) and w_codes (N, K): (..., N) of type `dtype`.
 
@@ -50,11 +52,23 @@ def integer_linear(
         w_scale: (N, 1) or (1, 1), or (N, K / group, 1).
         dtype: of the result.
         packed: w_codes as `ops.linear_w4a8` takes them, if they are of 4 bits and frozen.
+        in_float: sums are taken by `float_sums`, on a GPU.
     """
-    if not torch.is_grad_enabled():
-        return _linear(bias, x_codes, x_scale, w_codes, w_scale, dtype, packed)
-    product: Tensor = _IntegerLinear.apply(x, weight, bias, x_codes, x_scale, w_codes, w_scale, dtype, packed)
-    return product
+    shape, outputs = x_codes.shape[:-1], w_codes.shape[0]
+    rows = x_codes.reshape(shape.numel(), x_codes.shape[-1])
+    row_scale = x_scale.expand(*shape, 1).reshape(-1, 1)
+    given = rows, row_scale, w_codes, w_scale, dtype, packed, in_float
+    product: Tensor
+    product = _IntegerLinear.apply(x, weight, bias, *given) if torch.is_grad_enabled() else _linear(bias, *given)
+    return product.view(*shape, outputs)  # out here: a function's result that is a view may not be changed in place
+
+
+def float_sums(x: Tensor, weight: Tensor) -> Tensor:
+    """The product of codes x (M, K) and weight (N, K) on a GPU, without integers: float32 (M, N).
+
+    bfloat16 holds every code, and products of two are summed in float32: exact below 2^24.
+    """
+    return torch.mm(x.to(torch.bfloat16), weight.to(torch.bfloat16).t(), out_dtype=torch.float32)
 
 
 def integer_conv2d(
@@ -89,38 +103,36 @@ def integer_conv2d(
 
 def _linear(
     bias: Tensor | None,
-    x_codes: Tensor,
-    x_scale: Tensor,
+    rows: Tensor,
+    row_scale: Tensor,
     w_codes: Tensor,
     w_scale: Tensor,
     dtype: torch.dtype,
     packed: Tensor | None,
+    in_float: bool,
 ) -> Tensor:
-    shape, outputs = x_codes.shape[:-1], w_codes.shape[0]
-    rows = x_codes.reshape(shape.numel(), x_codes.shape[-1])
-    bias = None if bias is None else bias.to(x_scale.dtype)
+    """Of rows (M, K) of codes and their scales (M, 1): (M, N)."""
+    bias = None if bias is None else bias.to(row_scale.dtype)
+    product = float_sums if in_float else ops.int_matmul
     if w_scale.dim() > w_codes.dim():
-        sums = _grouped(rows, w_codes, w_scale).view(*shape, outputs).mul_(x_scale)
+        sums = _grouped(rows, w_codes, w_scale, product).mul_(row_scale)
         return (sums if bias is None else sums.add_(bias)).to(dtype)
-    if x_scale.dtype == torch.float64:
-        sums = ops.int_matmul(rows, w_codes).view(*shape, outputs)
-        return _rescale(sums.to(x_scale.dtype).mul_(x_scale), w_scale.view(-1), bias).to(dtype)
-    row_scale = x_scale.expand(*shape, 1).reshape(-1, 1)
-    channel_scale = w_scale.view(-1).expand(outputs)
+    if in_float or row_scale.dtype == torch.float64:
+        sums = product(rows, w_codes).to(row_scale.dtype).mul_(row_scale)
+        return _rescale(sums, w_scale.view(-1), bias).to(dtype)
+    channel_scale = w_scale.view(-1).expand(w_codes.shape[0])
     if packed is not None:
-        out = ops.linear_w4a8(rows, row_scale, packed, channel_scale, bias)
-    else:
-        out = ops.linear_w8a8(rows, row_scale, w_codes, channel_scale, bias)
-    return out.view(*shape, outputs).to(dtype)
+        return ops.linear_w4a8(rows, row_scale, packed, channel_scale, bias).to(dtype)
+    return ops.linear_w8a8(rows, row_scale, w_codes, channel_scale, bias, dtype)
 
 
-def _grouped(rows: Tensor, w_codes: Tensor, w_scale: Tensor) -> Tensor:
-    """Sum over groups of (integer product within the group) x its scales: rows (M, K) -> (M, N)."""
+def _grouped(rows: Tensor, w_codes: Tensor, w_scale: Tensor, product: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Sum over groups of (product of codes within the group) x its scales: rows (M, K) -> (M, N)."""
     groups = w_scale.shape[1]
     parts = zip(rows.chunk(groups, 1), w_codes.chunk(groups, 1), w_scale.squeeze(2).unbind(1), strict=True)
     total = rows.new_zeros((rows.shape[0], w_codes.shape[0]), dtype=w_scale.dtype)
     for part, codes, scale in parts:
-        total.addcmul_(ops.int_matmul(part, codes).to(total.dtype), scale)
+        total.addcmul_(product(part, codes).to(total.dtype), scale)
     return total
 
 
@@ -139,7 +151,7 @@ def _conv2d(
     if x_scale.dtype == torch.float64:
         sums = ops.int_conv2d(x_codes, w_codes, *how).to(x_scale.dtype).mul_(x_scale)
         return _rescale(sums, channel_scale.view(-1, 1, 1), None if bias is None else bias.view(-1, 1, 1)).to(dtype)
-    return ops.conv2d_w8a8(x_codes, x_scale.view(-1), w_codes, channel_scale, bias, *how).to(dtype)
+    return ops.conv2d_w8a8(x_codes, x_scale.view(-1), w_codes, channel_scale, bias, *how, dtype)
 
 
 def _rescale(sums: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
@@ -154,31 +166,32 @@ class _IntegerLinear(torch.autograd.Function):
         x: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
-        x_codes: Tensor,
-        x_scale: Tensor,
+        rows: Tensor,
+        row_scale: Tensor,
         w_codes: Tensor,
         w_scale: Tensor,
         dtype: torch.dtype,
         packed: Tensor | None,
+        in_float: bool,
     ) -> Tensor:
-        ctx.save_for_backward(x_codes, x_scale, w_codes, w_scale)
-        ctx.types = _types(x, weight, bias)
-        return _linear(bias, x_codes, x_scale, w_codes, w_scale, dtype, packed)
+        ctx.save_for_backward(rows, row_scale, w_codes, w_scale)
+        ctx.types, ctx.shape = _types(x, weight, bias), x.shape
+        return _linear(bias, rows, row_scale, w_codes, w_scale, dtype, packed, in_float)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x_codes, x_scale, w_codes, w_scale = ctx.saved_tensors
+        rows, row_scale, w_codes, w_scale = ctx.saved_tensors
         x_type, weight_type, bias_type = ctx.types
         dx = dw = db = None
         if ctx.needs_input_grad[0]:
-            dx = (gradient @ dequantize(w_codes, w_scale).to(gradient.dtype)).to(x_type)
-        rows = gradient.reshape(-1, gradient.shape[-1])
+            dx = (gradient @ dequantize(w_codes, w_scale, gradient.dtype)).view(ctx.shape).to(x_type)
         if ctx.needs_input_grad[1]:
-            values = dequantize(x_codes, x_scale).to(gradient.dtype)
-            dw = (rows.t() @ values.reshape(-1, values.shape[-1])).to(weight_type)
+            # On a GPU in one pass: of all layers of conformer_l it moves 5 bytes for each input, some 6 ms a step. A
+            # kernel that converted codes in registers would have to be within a third of cuBLAS's speed to gain.
+            dw = (gradient.t() @ dequantize(rows, row_scale, gradient.dtype)).to(weight_type)
         if ctx.needs_input_grad[2]:
-            db = rows.sum(0).to(bias_type)
-        return dx, dw, db, None, None, None, None, None, None
+            db = gradient.sum(0).to(bias_type)
+        return dx, dw, db, None, None, None, None, None, None, None
 
 
 class _IntegerConv2d(torch.autograd.Function):
@@ -240,17 +253,17 @@ def _conv2d_gradients(
         )
         return found
 
-    filters = dequantize(w_codes, w_scale).to(gradient.dtype)
+    filters = dequantize(w_codes, w_scale, gradient.dtype)
     if w_codes.shape[1] == move.groups == 1 and not needed[0] and gradient.device.type == "cpu":
-        found = _filter_gradients(gradient, dequantize(x_codes, x_scale).to(gradient.dtype), filters, move)
+        found = _filter_gradients(gradient, dequantize(x_codes, x_scale, gradient.dtype), filters, move)
         return None, *(slope if asked else None for slope, asked in zip(found, needed[1:], strict=True))
     if w_codes.shape[1] == 1 or gradient.device.type != "cpu":
-        return gradients(gradient, dequantize(x_codes, x_scale).to(gradient.dtype), filters, needed)
+        return gradients(gradient, dequantize(x_codes, x_scale, gradient.dtype), filters, needed)
     # Where filters have many channels, oneDNN finds their gradient three times as fast in the contiguous layout, that
     # of the input faster in channels-last layout.
     unread = torch.empty_like(x_codes, dtype=gradient.dtype, memory_format=torch.channels_last)
     dx, _, _ = gradients(gradient, unread, filters, (needed[0], False, False))
-    values = dequantize(x_codes.contiguous(), x_scale).to(gradient.dtype)
+    values = dequantize(x_codes.contiguous(), x_scale, gradient.dtype)
     _, dw, db = gradients(gradient.contiguous(), values, filters.contiguous(), (False, *needed[1:]))
     return dx, dw, db
 

@@ -114,7 +114,8 @@ class _Recurrence(torch.autograd.Function):
         parts = [torch.stack(parts) for parts in (*zip(*steps, strict=True), *zip(*taken, strict=True))]
         cells = torch.cat((cell.unsqueeze(0), parts[4]))
         ctx.save_for_backward(w_codes, w_scale, *parts[:4], cells, *parts[6:])
-        return parts[5].transpose(0, 1).contiguous(), steps[-1].cell.clone()
+        # Copies: a function's result that is a view may not be changed in place.
+        return parts[5].transpose(0, 1).clone(memory_format=torch.contiguous_format), steps[-1].cell.clone()
 
     @staticmethod
     def backward(ctx: Any, by_hidden: Tensor, by_cell: Tensor) -> tuple[Tensor | None, ...]:

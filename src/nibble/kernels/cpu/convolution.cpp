@@ -216,7 +216,9 @@ Given checked(const char* op, const Tensor& given_codes, const Tensor& given_sca
 }
 
 Tensor conv2d_w8a8(const Tensor& codes, const Tensor& scale, const Tensor& weight, const Tensor& weight_scale,
-                   const MaybeTensor& bias, Pair stride, Pair padding, Pair dilation, int64_t groups) {
+                   const MaybeTensor& bias, Pair stride, Pair padding, Pair dilation, int64_t groups,
+                   ScalarType type) {
+  nibble::check_result("conv2d_w8a8", type);
   const Given given =
       checked("conv2d_w8a8", codes, scale, weight, weight_scale, bias, stride, padding, dilation, groups);
   const Convolution& p = given.p;
@@ -228,7 +230,7 @@ Tensor conv2d_w8a8(const Tensor& codes, const Tensor& scale, const Tensor& weigh
     else
       by_groups(p, to);
   }
-  return out;
+  return nibble::in_type(out, type);
 }
 
 // f(first window, windows, float (windows, N)) for all windows of an utterance, among torch's threads.

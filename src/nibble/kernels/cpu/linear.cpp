@@ -47,8 +47,9 @@ Tensor linear(const char* op, const Tensor& given_codes, const Tensor& given_sca
 }
 
 Tensor linear_w8a8(const Tensor& codes, const Tensor& scale, const Tensor& weight, const Tensor& weight_scale,
-                   const MaybeTensor& bias) {
-  return linear("linear_w8a8", codes, scale, weight, weight_scale, bias, false);
+                   const MaybeTensor& bias, ScalarType type) {
+  nibble::check_result("linear_w8a8", type);
+  return nibble::in_type(linear("linear_w8a8", codes, scale, weight, weight_scale, bias, false), type);
 }
 
 Tensor linear_w4a8(const Tensor& codes, const Tensor& scale, const Tensor& packed, const Tensor& weight_scale,

@@ -14,6 +14,11 @@ inline Tensor in_float32(const char* op, const Tensor& x) {
   return dense(x.scalar_type() == ScalarType::Float ? x : torch::stable::to(x, std::optional(ScalarType::Float)));
 }
 
+// A float32 result in the type that was asked for.
+inline Tensor in_type(const Tensor& out, ScalarType type) {
+  return type == ScalarType::Float ? out : torch::stable::to(out, std::optional(type));
+}
+
 // Straight from the allocator: a call through the dispatcher takes as long as a small product.
 inline Tensor empty_strided(const std::vector<int64_t>& size, const std::vector<int64_t>& strides, int32_t type) {
   AtenTensorHandle made = nullptr;

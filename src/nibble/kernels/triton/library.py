@@ -7,7 +7,15 @@ import torch
 from nibble.errors import UserError
 from nibble.kernels.gpu import missing_gpu
 
-OPERATORS = ("quantize_rows", "silu_quantize_rows", "norm_quantize_rows", "quantize_weights", "linear_w8a8")
+OPERATORS = (
+    "quantize_rows",
+    "silu_quantize_rows",
+    "norm_quantize_rows",
+    "quantize_weights",
+    "linear_w8a8",
+    "conv2d_w8a8",
+    "conv2d_relu_quantize",
+)
 
 _library: list[torch.library.Library] = []
 
@@ -29,10 +37,10 @@ def load() -> None:
         return
     if (reason := missing()) is not None:
         raise UserError(f"Triton kernels: {reason}")
-    from nibble.kernels.triton import linear, rows, weights  # they import Triton, which is optional
+    from nibble.kernels.triton import convolution, linear, rows, weights  # they import Triton, which is optional
 
     library = torch.library.Library("nibble", "IMPL")
     for name in OPERATORS:
-        of = next(room for room in (rows, weights, linear) if hasattr(room, name))
-        library.impl(name, getattr(of, name), "CUDA")
+        file = next(file for file in (convolution, linear, rows, weights) if hasattr(file, name))
+        library.impl(name, getattr(file, name), "CUDA")
     _library.append(library)

@@ -7,13 +7,23 @@ from torch import Tensor
 
 from nibble.kernels import reference_linear
 from nibble.kernels.triton.launching import launch
+from nibble.kernels.triton.steps import rescaled
+
+BLOCK_TERMS = 64
 
 
-def linear_w8a8(codes: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None) -> Tensor:
-    """codes int8 (M, K), scale (M, 1), weight int8 (N, K), weight_scale (N,), bias (N,) -> float32 (M, N)."""
-    reference_linear.check_linear_w8a8(codes, scale, weight, weight_scale, bias)
+def linear_w8a8(
+    codes: Tensor,
+    scale: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """codes int8 (M, K), scale (M, 1), weight int8 (N, K), weight_scale (N,), bias (N,) -> (M, N) of `dtype`."""
+    reference_linear.check_linear_w8a8(codes, scale, weight, weight_scale, bias, dtype)
     (rows, terms), outputs = codes.shape, weight.shape[0]
-    out = torch.empty((rows, outputs), dtype=torch.float32, device=codes.device)
+    out = torch.empty((rows, outputs), dtype=dtype, device=codes.device)
     if not out.numel():
         return out
     # Few rows: small tiles, so that more of them run at once. 16 is the least that tl.dot takes.
@@ -30,18 +40,20 @@ def linear_w8a8(codes: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tens
         out,
         rows,
         outputs,
-        TERMS=terms,  # a constant: there are few, and the compiler can leave out tests that always hold
+        terms,
+        WHOLE=terms % BLOCK_TERMS == 0,
         HAS_BIAS=bias is not None,
         BLOCK_ROWS=block_rows,
         BLOCK_OUTPUTS=block_outputs,
-        BLOCK_TERMS=64,
+        BLOCK_TERMS=BLOCK_TERMS,
         num_warps=warps,
         num_stages=4,
     )
     return out
 
 
-@triton.jit
+# A batch of another length must not compile anew, whether or not its rows happen to be a multiple of 16.
+@triton.jit(do_not_specialize=["rows"])
 def _linear_w8a8(
     codes: tl.tensor,
     scale: tl.tensor,
@@ -51,7 +63,8 @@ def _linear_w8a8(
     out: tl.tensor,
     rows: tl.tensor,
     outputs: tl.tensor,
-    TERMS: tl.constexpr,
+    terms: tl.tensor,
+    WHOLE: tl.constexpr,  # whether blocks of terms are all full, so that none needs a mask
     HAS_BIAS: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_OUTPUTS: tl.constexpr,
@@ -64,16 +77,15 @@ def _linear_w8a8(
     row_held, output_held = row < rows, output < outputs
     term = tl.arange(0, BLOCK_TERMS)
     sums = tl.zeros((BLOCK_ROWS, BLOCK_OUTPUTS), dtype=tl.int32)
-    for start in range(0, TERMS, BLOCK_TERMS):
+    for start in range(0, terms, BLOCK_TERMS):
         k = start + term
-        held = k < TERMS
-        x = tl.load(codes + row[:, None] * TERMS + k[None, :], mask=row_held[:, None] & held[None, :], other=0)
-        w = tl.load(weight + output[None, :] * TERMS + k[:, None], mask=output_held[None, :] & held[:, None], other=0)
+        x_held, w_held = row_held[:, None], output_held[None, :]
+        if not WHOLE:
+            x_held, w_held = x_held & (k < terms)[None, :], w_held & (k < terms)[:, None]
+        x = tl.load(codes + row[:, None] * terms + k[None, :], mask=x_held, other=0)
+        w = tl.load(weight + output[None, :] * terms + k[:, None], mask=w_held, other=0)
         sums = tl.dot(x, w, sums, out_dtype=tl.int32)
-    result = sums.to(tl.float32) * tl.load(scale + row, mask=row_held, other=0.0)[:, None]
-    result = result * tl.load(weight_scale + output, mask=output_held, other=0.0)[None, :]
-    if HAS_BIAS:
-        # For Blackwell, ptxas fuses a product and a sum although told not to; a choice between them keeps them apart.
-        result = tl.where(output_held[None, :], result, 0.0)
-        result = result + tl.load(bias + output, mask=output_held, other=0.0)[None, :]
-    tl.store(out + row[:, None] * outputs + output[None, :], result, mask=row_held[:, None] & output_held[None, :])
+    row_scale = tl.load(scale + row, mask=row_held, other=0.0)[:, None]
+    result = rescaled(sums, row_scale, weight_scale, bias, output, output_held, HAS_BIAS)
+    to = out + row[:, None] * outputs + output[None, :]
+    tl.store(to, result.to(out.dtype.element_ty), mask=row_held[:, None] & output_held[None, :])

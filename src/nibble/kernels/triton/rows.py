@@ -15,12 +15,10 @@ from torch import Tensor
 
 from nibble.kernels import reference_fused, reference_linear
 from nibble.kernels.triton.launching import launch
+from nibble.kernels.triton.steps import codes_of, magnitude_bits, step_of
 
 LONGEST = 16_384  # terms; a longer row takes minutes to compile, and its values don't fit in registers
 CHUNK = 4_096  # terms of a longer row that a program reads
-
-# Added to a float32 below 2^22 and taken off again, this rounds half to even, as every float addition does.
-_ROUNDER = tl.constexpr(1.5 * 2**23)
 
 
 def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,7 +81,7 @@ def _quantize_rows(
 ):
     row = tl.program_id(0).to(tl.int64)
     values = _load(x, row, 0, terms, SILU, BLOCK)
-    step = _step(_largest(values))
+    step = step_of(_largest(values))
     _store_codes(values, step, codes, row, 0, terms, BLOCK)
     tl.store(scale + row, step)
 
@@ -108,7 +106,7 @@ def _norm_quantize_rows(
     variance = tl.sum(centred * centred, 0) / terms
     normed = centred / tl.sqrt(variance + eps)
     normed = normed * tl.load(weight + column, mask=held, other=0.0) + tl.load(bias + column, mask=held, other=0.0)
-    step = _step(_largest(normed))
+    step = step_of(_largest(normed))
     _store_codes(normed, step, codes, row, 0, terms, BLOCK)
     tl.store(scale + row, step)
 
@@ -134,7 +132,7 @@ def _quantize_chunks(
     BLOCK: tl.constexpr,
 ):
     row, chunk = (tl.program_id(0) // chunks).to(tl.int64), tl.program_id(0) % chunks
-    step = _step(tl.load(largest + row))
+    step = step_of(tl.load(largest + row))
     _store_codes(_load(x, row, chunk * BLOCK, terms, SILU, BLOCK), step, codes, row, chunk * BLOCK, terms, BLOCK)
     tl.store(scale + row, step, mask=chunk == 0)
 
@@ -151,20 +149,8 @@ def _load(x: tl.tensor, row: tl.tensor, first: tl.tensor, terms: tl.tensor, SILU
 
 @triton.jit
 def _largest(values: tl.tensor):
-    """The largest magnitude, as the integer that has the bits of that float32.
-
-    Of floats without sign, NaN is above infinity as integers, and that above all numbers. A maximum of floats would
-    lose a NaN, and with it the sign that a row is bad.
-    """
-    return tl.max(tl.abs(values).to(tl.int32, bitcast=True), 0)
-
-
-@triton.jit
-def _step(largest: tl.tensor):
-    """The scale of a row with this largest magnitude."""
-    # Division rounded as IEEE says: the plain one may be off in the last bit, and then a code would be.
-    step = tl.div_rn(largest.to(tl.float32, bitcast=True), 127.0)
-    return tl.where(step == 0.0, 1.0, step)
+    """The bits of the largest magnitude."""
+    return tl.max(magnitude_bits(values), 0)
 
 
 @triton.jit
@@ -177,8 +163,5 @@ def _store_codes(
     terms: tl.tensor,
     BLOCK: tl.constexpr,
 ):
-    code = tl.div_rn(values, step)
-    code = tl.minimum(tl.maximum(code, -127.0), 127.0)
-    code = (code + _ROUNDER) - _ROUNDER
     column = first + tl.arange(0, BLOCK)
-    tl.store(codes + row * terms + column, code.to(tl.int8), mask=column < terms)
+    tl.store(codes + row * terms + column, codes_of(values, step), mask=column < terms)
