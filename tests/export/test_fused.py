@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nibble import transcribe
 from nibble.config import EvaluateConfig, HardwareConfig
@@ -25,6 +26,7 @@ from nibble.model.feed_forward import FeedForward
 from nibble.model.padding import valid_frames
 from nibble.model.subsampling import Subsampling
 from nibble.model.transducer import Transducer
+from nibble.quant import finite
 from nibble.quant.spec import ActivationSpec, LowRank, QuantConfig, Rule, WeightSpec
 
 LENGTHS = torch.tensor([30, 17])
@@ -66,6 +68,30 @@ def test_each_part_computes_what_it_did(fitted, bits: int) -> None:
         assert torch.equal(count, expected_count)
         assert_close(found, expected)
         assert_close(*(model.encoder.subsampling.without_padding(features) for model in (faster, frozen)))
+
+
+@pytest.mark.parametrize("chunk", [None, 8])
+def test_on_a_gpu_nothing_is_made_elsewhere(fitted, monkeypatch: pytest.MonkeyPatch, chunk: int | None) -> None:
+    """Tensors that stand for those of a GPU say if one of another device comes among them."""
+    monkeypatch.setattr(finite, "_all_finite", lambda scale: True)  # they have no values
+    model = fused_copy(fitted("stateless", 4, chunk).model)
+    assert _fused(model.encoder)
+    with FakeTensorMode(), torch.inference_mode():
+        for module in model.modules():
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    setattr(module, name, nn.Parameter(_on_gpu(parameter)))
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    setattr(module, name, _on_gpu(buffer))
+        features = torch.empty(2, 121, model.encoder.normalization.num_features, device="cuda")
+        encoded, lengths = model.encode(features, torch.empty(2, dtype=torch.long, device="cuda"))
+        assert (encoded.device.type, lengths.device.type) == ("cuda", "cuda")
+        assert model.encoder.subsampling.without_padding(features).device.type == "cuda"
+
+
+def _on_gpu(tensor: Tensor) -> Tensor:
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda")
 
 
 @pytest.mark.parametrize("chunk", [None, 8])
@@ -174,9 +200,10 @@ def test_a_bundle_is_used_fused(write_run, tiny_corpus: Path, tmp_path: Path, mo
     trained = load_checkpoint(write_run("int4", "rules"))
     write_bundle(tmp_path / "bundle", trained.model, trained.tokenizer, trained.config, trained.notes)
     loaded = load_checkpoint(tmp_path / "bundle")
-    evaluate_loaded(loaded, EvaluateConfig(checkpoint="x", hardware=HardwareConfig(accelerator="cpu"), records=None))
+    options = EvaluateConfig(checkpoint="x", hardware=HardwareConfig(accelerator="cpu"), records=None)
+    evaluate_loaded(loaded, options)
     assert _fused(loaded.model.encoder)
-    evaluate_loaded(trained, EvaluateConfig(checkpoint="x", hardware=HardwareConfig(accelerator="cpu"), records=None))
+    evaluate_loaded(trained, options)
     assert not _fused(trained.model.encoder)
     seen: list[Transducer] = []
     monkeypatch.setattr(transcribe, "fuse", lambda model: seen.append(model) or fused.fuse(model))

@@ -241,15 +241,18 @@ def by_definition(
     return out
 
 
-@pytest.mark.parametrize("path", [None, *PATHS])
+OF_TORCH = {"reference": reference_fused.relative_attention, "cuda": reference_fused._relative_attention_cuda}
+
+
+@pytest.mark.parametrize("path", [*OF_TORCH, *PATHS])
 @pytest.mark.parametrize(
     ("batch", "queries", "left", "heads", "width"),
     [(1, 9, 0, 2, 8), (2, 7, 12, 3, 5), (3, 1, 0, 1, 4), (1, 13, 1, 2, 16), (2, 4, 37, 2, 20)],
 )
 def test_attention_is_its_definition(path, batch, queries, left, heads, width):
     inputs = attention_inputs(batch, queries, left, heads, width)
-    if path is None:
-        found = reference_fused.relative_attention(*inputs)
+    if path in OF_TORCH:
+        found = OF_TORCH[path](*inputs)
     else:
         with library.forced(path):
             found = ops.relative_attention(*inputs)
@@ -270,13 +273,13 @@ def test_attention_is_that_of_the_reference(path, batch, queries, left, heads, w
     torch.testing.assert_close(found, reference_fused.relative_attention(*inputs), atol=2e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("path", [None, *PATHS])
+@pytest.mark.parametrize("path", [*OF_TORCH, *PATHS])
 def test_hidden_keys_have_no_part(path):
     query, key, value, positions, content_bias, position_bias, visible, heads = attention_inputs(2, 20, 3, 2, 8)
-    of = ops.relative_attention if path else reference_fused.relative_attention
+    of = OF_TORCH.get(path, ops.relative_attention)
     visible[1] = False
     other_key, other_value = (torch.where(visible.unsqueeze(2), x, 1e4) for x in (key, value))
-    with library.forced(path) if path else torch.no_grad():
+    with torch.no_grad() if path in OF_TORCH else library.forced(path):
         found, other = (
             of(query, k, v, positions, content_bias, position_bias, visible, heads)
             for k, v in ((key, value), (other_key, other_value))

@@ -99,11 +99,11 @@ def evaluate_checkpoints(options: EvaluateConfig) -> list[Result]:
 def evaluate_loaded(loaded: Loaded, options: EvaluateConfig) -> Result:
     """Evaluate one model on the parts that the options name, and append its record.
 
-    The encoder of a bundle is fused if it runs on a CPU.
+    The encoder of a bundle is fused.
     """
     device = choose_device(options.hardware)
     recognise = Network(loaded.model.to(device), loaded.tokenizer, _decoder(options))
-    if loaded.frozen and device.type == "cpu":
+    if loaded.frozen:
         fuse(loaded.model)
     backend, machine = _backend(loaded, options), provenance.hardware(device)
     if _computes_integers(loaded):

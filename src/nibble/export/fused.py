@@ -1,4 +1,4 @@
-"""A frozen encoder in use on a CPU: what stands between two integer products takes one pass over memory.
+"""A frozen encoder in use: what stands between two integer products takes one pass over memory.
 
 Layer norm, SiLU and the first convolution's ReLU end in the codes that the next product takes; q, k and v share those
 of their input; attention is one operator, and positions are projected once. Weights, scales and codes are those of the
@@ -61,7 +61,7 @@ class FusedSubsampling(Subsampling):
 
     def without_padding(self, features: Tensor) -> Tensor:
         """features (R, T, F) -> (R, T', D)."""
-        halves = torch.full(features.shape[:1], features.size(1))
+        halves = torch.full(features.shape[:1], features.size(1), device=features.device)
         return self.output(self._convolutions(features, halves).relu_().permute(0, 2, 3, 1).flatten(2))
 
     def _convolutions(self, features: Tensor, halves: Tensor) -> Tensor:
@@ -118,7 +118,8 @@ class FusedAttention(RelativeAttention):
     def _projected(self, positions: Tensor, frames: int) -> Tensor:
         """Of positions (left + 2T, D): what is kept, if it reaches as far both ways."""
         past, kept = positions.size(0) - frames, self.kept
-        if kept is None or kept[1] < past or len(kept[0]) - kept[1] < frames:
+        elsewhere = kept is not None and kept[0].device != positions.device
+        if kept is None or elsewhere or kept[1] < past or len(kept[0]) - kept[1] < frames:
             kept = self.kept = self.position(positions), past
         start = kept[1] - past
         return kept[0][start : start + len(positions)]

@@ -56,6 +56,8 @@ def relative_attention(
 ) -> Tensor:
     """query (B, T, D), key and value (B, S, D), positions (S + T, D), visible (B, S) -> (B, T, D)."""
     check_relative_attention(query, key, value, positions, content_bias, position_bias, visible, heads)
+    if query.is_cuda:
+        return _relative_attention_cuda(query, key, value, positions, content_bias, position_bias, visible, heads)
 
     def of_heads(x: Tensor) -> Tensor:
         return x.unflatten(-1, (heads, -1)).transpose(-3, -2)  # (..., H, frames, D / H)
@@ -68,6 +70,32 @@ def relative_attention(
     scores = (by_content + by_position) * (query.shape[2] // heads) ** -0.5
     weights = scores.masked_fill(~visible[:, None, None], float("-inf")).softmax(3)
     return (weights @ of_heads(value)).transpose(1, 2).flatten(2)
+
+
+def _relative_attention_cuda(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    positions: Tensor,
+    content_bias: Tensor,
+    position_bias: Tensor,
+    visible: Tensor,
+    heads: int,
+) -> Tensor:
+    """By torch's scaled dot product, which keeps no scores; those of positions are its mask."""
+    frames, keys = query.shape[1], key.shape[1]
+    scale = (query.shape[2] // heads) ** -0.5
+
+    def of_heads(x: Tensor) -> Tensor:
+        return x.unflatten(-1, (heads, -1)).transpose(-3, -2)  # (..., H, frames, D / H)
+
+    by_distance = of_heads((query + position_bias) * scale) @ of_heads(positions).transpose(-2, -1)  # (B, H, T, S + T)
+    # Key j of query i stands at column T - 1 - i + j, so rows of the flattened matrix begin S + T - 1 after each other.
+    rows = by_distance.flatten(2)[..., frames - 1 : -1].unflatten(2, (frames, keys + frames - 1))[..., :keys]
+    mask = rows.masked_fill(~visible[:, None, None], float("-inf"))
+    given = of_heads(query + content_bias), of_heads(key), of_heads(value)
+    out = F.scaled_dot_product_attention(*given, attn_mask=mask, scale=scale)
+    return out.transpose(1, 2).flatten(2).masked_fill_(~visible.any(1)[:, None, None], float("nan"))
 
 
 def check_conv2d_relu_quantize(
@@ -87,6 +115,10 @@ def check_conv2d_relu_quantize(
     torch._check(
         heights.dtype == torch.int64 and tuple(heights.shape) == codes.shape[:1],
         lambda: f"{name}: heights is {heights.dtype} {tuple(heights.shape)}; give torch.int64 {tuple(codes.shape[:1])}",
+    )
+    torch._check(
+        heights.device == codes.device,
+        lambda: f"conv2d_relu_quantize: heights are on {heights.device}, codes on {codes.device}",
     )
 
 
