@@ -138,8 +138,9 @@ def _conv2d_w8a8_shape(
     groups: int,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    reference_linear.check_conv2d_w8a8(codes, scale, weight, weight_scale, bias, stride, padding, dilation, groups, dtype)
-    return _int_conv2d_shape(codes, weight, stride, padding, dilation, groups).to(dtype)
+    how = stride, padding, dilation, groups
+    reference_linear.check_conv2d_w8a8(codes, scale, weight, weight_scale, bias, *how, dtype)
+    return _int_conv2d_shape(codes, weight, *how).to(dtype)
 
 
 @torch.library.register_fake("nibble::conv2d_relu_quantize")
