@@ -149,6 +149,8 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("int_matmul", {"weight": codes(0)}, f"sizes (2, 6) and (0,); {SIZES}"),
     ("int_matmul", {"x": LONG.expand(2, 2**17), "weight": LONG.expand(4, 2**17)}, "K = 131072; give at most 131071"),
     ("linear_w8a8", {"weight": PACKED}, "weight is torch.uint8, not torch.int8"),
+    ("linear_w8a8", {"dtype": torch.int32}, "ask for a result in float16, bfloat16 or float32"),
+    ("conv2d_w8a8", {"dtype": torch.float64}, "ask for a result in float16, bfloat16 or float32"),
     ("linear_w8a8", {"weight": codes(4, 5)}, f"sizes (2, 6) and (4, 5); {SIZES}"),
     ("linear_w8a8", {"codes": codes(2, 3, 2)}, f"sizes (2, 3, 2) and (4, 6); {SIZES}"),
     ("linear_w8a8", {"codes": LONG.expand(2, 2**40), "weight": LONG.expand(4, 2**40)}, f"K = {2**40}; give at most"),

@@ -233,6 +233,7 @@ def test_whether_there_is_a_gpu(monkeypatch, cuda, available, version, message):
         ("8.6", ["arch=compute_86,code=[sm_86]"]),
         ("8.0+PTX;9.0a", ["arch=compute_80,code=[sm_80,compute_80]", "arch=compute_90a,code=[sm_90a]"]),
         ("9.0 12.0", ["arch=compute_90a,code=[sm_90a]", "arch=compute_120,code=[sm_120]"]),
+        ("7.5 8.6", ["arch=compute_86,code=[sm_86]"]),
     ],
 )
 def test_the_gpus_to_compile_for(monkeypatch, listed, expected):
@@ -241,11 +242,22 @@ def test_the_gpus_to_compile_for(monkeypatch, listed, expected):
     assert ("-DNIBBLE_WITH_HOPPER" in build.targets()) == ("9.0" in listed)
 
 
-@pytest.mark.parametrize(("listed", "message"), [("7.5", "7.5 is none"), ("hopper", "hopper is none"), (";", "no GPU")])
+@pytest.mark.parametrize(
+    ("listed", "message"), [("7.5", "names no GPU from Ampere"), ("hopper", "hopper is none"), (";", "no GPU")]
+)
 def test_gpus_that_are_none(monkeypatch, listed, message):
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", listed)
     with pytest.raises(UserError, match=message):
         build.targets()
+
+
+def test_a_driver_older_than_the_toolkit(monkeypatch, tmp_path):
+    made = tmp_path / "library.so"
+    made.write_bytes(b"..nibble sources 0123456789abcdef toolkit 13.0..")
+    monkeypatch.setattr(library, "LIBRARY", made)
+    assert library.older_driver(13000) is None
+    assert library.older_driver(14020) is None
+    assert "the driver knows CUDA up to 12.4; install a newer driver" in library.older_driver(12040)
 
 
 def test_a_machine_without_nvcc(monkeypatch):

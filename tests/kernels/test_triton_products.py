@@ -12,6 +12,7 @@ from torch import Tensor
 pytest.importorskip("triton", reason="Triton is not installed")
 
 from nibble.kernels import reference_fused, reference_linear
+from nibble.kernels.nibbles import pack_rows
 from nibble.kernels.triton import convolution, linear
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -62,6 +63,12 @@ def test_linear_is_the_references(count, terms, outputs, seed, with_bias, dtype)
     assert torch.equal(found, rounded(reference_linear.linear_w8a8(*given), dtype))
 
 
+def test_weights_of_four_bits_without_the_cuda_library():
+    packed = pack_rows(codes(7, 9) >> 4)
+    given = codes(5, 9), draw(5, 1), packed, draw(7), draw(7)
+    assert torch.equal(linear.linear_w4a8(*given), reference_linear.linear_w4a8(*given))
+
+
 def test_any_layout():
     bias = draw(80, seed=1)[::2][:7]
     given = (codes(40, 9).t()[:, :40], draw(18, 1)[::2], codes(40, 7).t(), draw(14)[::2], bias)
@@ -78,7 +85,7 @@ def test_sums_at_the_ends_of_their_range_are_exact():
 def test_what_does_not_fit_is_said():
     with pytest.raises(RuntimeError, match=r"\(2, 3\) and \(4, 5"):
         linear.linear_w8a8(codes(2, 3), draw(2, 1), codes(4, 5), draw(4), None)
-    with pytest.raises(RuntimeError, match="a result of"):
+    with pytest.raises(RuntimeError, match="ask for a result"):
         linear.linear_w8a8(codes(2, 3), draw(2, 1), codes(4, 3), draw(4), None, torch.int32)
 
 

@@ -86,8 +86,8 @@ inline void check_floating(const char* op, const Tensor& x) {
 }
 
 inline void check_result(const char* op, ScalarType type) {
-  STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Half || type == ScalarType::BFloat16, op,
-                  ": a result of another type; ask for float16, bfloat16 or float32");
+  NIBBLE_CHECK(type == ScalarType::Float || type == ScalarType::Half || type == ScalarType::BFloat16, op,
+               ": ask for a result in float16, bfloat16 or float32");
 }
 
 // x (M, K) and a weight (N, K), or (N, ceil(K / 2)) of two codes a byte.

@@ -95,7 +95,8 @@ def load() -> None:
         except UserError as error:
             if VARIABLE in os.environ:
                 raise UserError(f"{VARIABLE}={implementation.name}: {error}") from error
-            warnings.warn(f"{error}; the reference runs in its place", RuntimeWarning, stacklevel=2)
+            place = "Triton or the reference" if implementation is not IMPLEMENTATIONS[0] else "the reference"
+            warnings.warn(f"{error}; {place} runs in its place", RuntimeWarning, stacklevel=2)
 
 
 def used_by(operator: str, device: str) -> str:

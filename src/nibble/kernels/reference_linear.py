@@ -152,7 +152,7 @@ def _check_floating(name: str, x: Tensor) -> None:
 
 
 def _check_result(name: str, dtype: torch.dtype) -> None:
-    torch._check(dtype in FLOATS, lambda: f"{name}: a result of type {dtype}; ask for float16, bfloat16 or float32")
+    torch._check(dtype in FLOATS, lambda: f"{name}: ask for a result in float16, bfloat16 or float32")
 
 
 def _check_packed(name: str, x: Tensor, packed: Tensor) -> None:

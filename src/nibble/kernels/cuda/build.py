@@ -6,6 +6,7 @@ Only nvcc sees CUDA and only the C++ compiler sees torch, so neither has to know
 import os
 import re
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 
 from nibble.errors import UserError
 from nibble.kernels.compiling import CHECKS, STABLE_ABI, cxx, digest_of, put, run
+from nibble.kernels.gpu import OLDEST
 
 FOLDER = Path(__file__).resolve().parent
 LIBRARY = FOLDER / "libnibble_cuda.so"
@@ -45,15 +47,19 @@ def nvcc() -> str:
 def targets() -> list[str]:
     """nvcc's options for the GPUs of $TORCH_CUDA_ARCH_LIST, or of ARCHITECTURES.
 
+    GPUs before Ampere are left out: containers of several frameworks list them beside later ones.
+
     Raises:
-        UserError: it names what is none, or older than Ampere.
+        UserError: it names what is none, or none that is Ampere or later.
     """
     listed = os.environ.get("TORCH_CUDA_ARCH_LIST", ARCHITECTURES)
     options: list[str] = []
     for name in filter(None, re.split(r"[;, ]+", listed)):
         parts = re.fullmatch(r"(\d+)\.(\d)(a?)(\+PTX)?", name)
-        if parts is None or int(parts[1]) < 8:
-            raise UserError(f"TORCH_CUDA_ARCH_LIST={listed}: {name} is none, or before Ampere; type {ARCHITECTURES}")
+        if parts is None:
+            raise UserError(f"TORCH_CUDA_ARCH_LIST={listed}: {name} is none; type {ARCHITECTURES}")
+        if int(parts[1]) < OLDEST[0]:
+            continue
         number = parts[1] + parts[2] + parts[3]
         if number == "90":
             number = "90a"  # all GPUs of that number are Hoppers, and have its matrix instruction
@@ -61,8 +67,21 @@ def targets() -> list[str]:
         options += ["-gencode", f"arch=compute_{number},code=[{codes}]"]
         options += ["-DNIBBLE_WITH_HOPPER"] if number == "90a" else []
     if not options:
-        raise UserError(f"TORCH_CUDA_ARCH_LIST={listed} names no GPU; leave it out, or type {ARCHITECTURES}")
+        raise UserError(
+            f"TORCH_CUDA_ARCH_LIST={listed} names no GPU from Ampere (8.0) on; leave it out, or type {ARCHITECTURES}"
+        )
     return options
+
+
+def toolkit() -> str:
+    """The version of nvcc's CUDA: 13.0.
+
+    Raises:
+        UserError: there is no nvcc.
+    """
+    said = subprocess.run([nvcc(), "--version"], capture_output=True, text=True, check=False).stdout
+    found = re.search(r"release (\d+\.\d+)", said)
+    return found[1] if found else "unknown"
 
 
 def compile_kernels(to: Path, *options: str) -> None:
@@ -83,7 +102,7 @@ def build() -> Path:
     """
     with tempfile.TemporaryDirectory() as temporary:
         kernels, operators, linked = (Path(temporary, name) for name in ("launch.o", "operators.o", LIBRARY.name))
-        digest = f'-DNIBBLE_SOURCES="{sources()}"'
+        digest = f'-DNIBBLE_SOURCES="{sources()} toolkit {toolkit()}"'
         flags = ["-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", digest, *STABLE_ABI]
         run([cxx(), *flags, "-c", str(FOLDER / "operators.cpp"), "-o", str(operators)], _NEEDED)
         compile_kernels(kernels)

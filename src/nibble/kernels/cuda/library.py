@@ -1,5 +1,8 @@
 """The compiled library: whether it is there and fits, and which of its kernels run on this GPU."""
 
+import ctypes
+import re
+
 import torch
 
 from nibble.errors import UserError
@@ -30,7 +33,30 @@ def not_up_to_date() -> str | None:
 
 def missing() -> str | None:
     """Why the library cannot serve here, with the cure; None if it can."""
-    return missing_gpu() or not_up_to_date()
+    return missing_gpu() or not_up_to_date() or older_driver(_driver())
+
+
+def _driver() -> int:
+    """The newest CUDA that the driver knows: 12040 is 12.4."""
+    version = ctypes.c_int()
+    ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+    return version.value
+
+
+def older_driver(driver: int) -> str | None:
+    """Why a driver cannot run the library, with the cure; None if it can.
+
+    Args:
+        driver: the newest CUDA that it knows. It also runs what later versions of the same first number compile.
+    """
+    built_by = re.search(rb"nibble sources \w+ toolkit (\d+)", LIBRARY.read_bytes())
+    if built_by is None or int(built_by[1]) <= driver // 1000:
+        return None
+    known = f"{driver // 1000}.{driver % 1000 // 10}"
+    return (
+        f"built by CUDA {built_by[1].decode()}, and the driver knows CUDA up to {known}; install a newer driver, "
+        f"or let the compiler of CUDA {driver // 1000} build them: CUDA_HOME=/usr/local/cuda-{known} {CURE}"
+    )
 
 
 def load() -> None:

@@ -1,6 +1,8 @@
 """Whether Triton and a GPU for it are there; its kernels are compiled when they are first called."""
 
+from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 
@@ -13,6 +15,7 @@ OPERATORS = (
     "norm_quantize_rows",
     "quantize_weights",
     "linear_w8a8",
+    "linear_w4a8",
     "conv2d_w8a8",
     "conv2d_relu_quantize",
 )
@@ -28,7 +31,7 @@ def missing() -> str | None:
 
 
 def load() -> None:
-    """Register the operators for CUDA tensors.
+    """Register the operators for CUDA tensors, but for those that the CUDA library serves.
 
     Raises:
         UserError: there is no Triton, or no GPU for it.
@@ -37,10 +40,16 @@ def load() -> None:
         return
     if (reason := missing()) is not None:
         raise UserError(f"Triton kernels: {reason}")
+    library = torch.library.Library("nibble", "IMPL")
+    for name, function in functions().items():
+        if not torch._C._dispatch_has_kernel_for_dispatch_key(f"nibble::{name}", "CUDA"):
+            library.impl(name, function, "CUDA")
+    _library.append(library)
+
+
+def functions() -> dict[str, Callable[..., Any]]:
+    """Each operator's function."""
     from nibble.kernels.triton import convolution, linear, rows, weights  # they import Triton, which is optional
 
-    library = torch.library.Library("nibble", "IMPL")
-    for name in OPERATORS:
-        file = next(file for file in (convolution, linear, rows, weights) if hasattr(file, name))
-        library.impl(name, getattr(file, name), "CUDA")
-    _library.append(library)
+    files = convolution, linear, rows, weights
+    return {name: getattr(next(file for file in files if hasattr(file, name)), name) for name in OPERATORS}

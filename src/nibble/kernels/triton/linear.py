@@ -6,6 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from nibble.kernels import reference_linear
+from nibble.kernels.nibbles import unpack_rows
 from nibble.kernels.triton.launching import launch
 from nibble.kernels.triton.steps import rescaled
 
@@ -50,6 +51,12 @@ def linear_w8a8(
         num_stages=4,
     )
     return out
+
+
+def linear_w4a8(codes: Tensor, scale: Tensor, packed: Tensor, weight_scale: Tensor, bias: Tensor | None) -> Tensor:
+    """As `linear_w8a8` in float32, with the weight unpacked first: for a GPU whose CUDA library is not there."""
+    reference_linear.check_linear_w4a8(codes, scale, packed, weight_scale, bias)
+    return linear_w8a8(codes, scale, unpack_rows(packed, codes.shape[1]), weight_scale, bias)
 
 
 # A batch of another length must not compile anew, whether or not its rows happen to be a multiple of 16.
