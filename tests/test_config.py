@@ -92,6 +92,40 @@ def test_a_slip_names_what_was_meant(override, expected):
         cli.check_command_line(CONF, "train", [override])
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["quant", "int4"], "^'quant' is no option with its value; give quant=int4$"),
+        (["quant"], "^'quant' is no option with its value; give quant=VALUE$"),
+        (["quant", "seed=1"], "give quant=VALUE$"),
+        (["data.corpus_dir=/a=b"], """in quotes, which the shell must leave there: 'data.corpus_dir="/a=b"'$"""),
+        (["data.corpus_dir=/a(b"], """'data.corpus_dir="/a\\(b"'$"""),
+        (
+            ["data.corpus_dir=/a,b"],
+            """one value .* 'data.corpus_dir="/a,b"'; for a list, .*; for a run of each, add -m""",
+        ),
+    ],
+)
+def test_a_word_that_hydra_cannot_read(words, expected):
+    with pytest.raises(UserError, match=expected):
+        cli.check_words(words, multirun=False)
+
+
+def test_a_path_with_a_comma_in_a_sweep(tmp_path):
+    (tmp_path / "a,b").mkdir()
+    cli.check_words(["seed=1,2", f"data.corpus_dir={tmp_path}/a,c"])
+    with pytest.raises(UserError, match=r"would be several runs, but .*a,b is there; for that one path"):
+        cli.check_words([f"data.corpus_dir={tmp_path}/a,b"])
+    cli.check_words([f"data.corpus_dir='{tmp_path}/a,b'"])
+
+
+def test_a_run_folder_that_cannot_be(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    for option in ("hydra.run.dir", "hydra.sweep.dir"):
+        with pytest.raises(UserError, match=rf"cannot create .*: Not a directory. Choose another with {option}=DIR"):
+            cli.new_folder(f"{tmp_path}/file/run", option, [f"{option}={tmp_path}/file/run"])
+
+
 def test_a_slip_ends_the_command_without_a_traceback():
     done = subprocess.run(
         [sys.executable, "train.py", "modle=conformer_l"], cwd=ROOT, capture_output=True, text=True, timeout=120

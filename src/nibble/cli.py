@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -90,6 +91,7 @@ def check_command_line(config_dir: Path, config_name: str, overrides: Sequence[s
     with initialize_config_dir(str(config_dir), version_base="1.3"):
         base = compose(config_name, return_hydra_config=True)
         try:
+            check_words(overrides)
             parsed = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(overrides))
             for words in each_value(parsed):
                 reject_unknown(compose(config_name, overrides=words))
@@ -99,6 +101,39 @@ def check_command_line(config_dir: Path, config_name: str, overrides: Sequence[s
             raise UserError(explain(error, base, config_dir)) from error
     GlobalHydra.instance().clear()
     return composed
+
+
+def check_words(words: Sequence[str], multirun: bool = True) -> None:
+    """Raise `UserError` for a word that is no NAME=VALUE, or whose value must be quoted.
+
+    Args:
+        words: of the command line.
+        multirun: whether a comma may stand between the values of several runs.
+    """
+    parser = OverridesParser.create()
+    for number, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        quoted = shlex.quote(f'{name}="{value}"')
+        try:
+            override = parser.parse_override(word)
+        except HydraException as error:
+            if equals:
+                raise UserError(
+                    f"{word} cannot be read: a value with , = ( ) [ ] {{ }} : or quotes in it is put in quotes, which "
+                    f"the shell must leave there: {quoted}"
+                ) from error
+            following = words[number + 1] if number + 1 < len(words) else ""
+            meant = f"{word}={following}" if following and "=" not in following else f"{word}=VALUE"
+            raise UserError(f"{word!r} is no option with its value; give {meant}") from error
+        if not override.is_sweep_override():
+            continue
+        if not multirun:
+            raise UserError(
+                f"{word} has a comma: for one value with a comma in it, give {quoted}; "
+                f"for a list, {name}=[{value}]; for a run of each, add -m"
+            )
+        if Path(value).exists():
+            raise UserError(f"{word} would be several runs, but {value} is there; for that one path, give {quoted}")
 
 
 def each_value(overrides: Sequence[Override]) -> Iterator[list[str]]:
@@ -180,6 +215,11 @@ def run(config_dir: Path, config_name: str, main: Callable[[], Any]) -> None:
         elif given.hydra_help:
             main()
         else:
+            check_words(
+                overrides,
+                multirun=given.multirun
+                or any(word.startswith(("hydra/sweeper", "hparams_search")) for word in overrides),
+            )
             composed = check_command_line(config_dir, config_name, overrides)
             if config_name != "train" or given.cfg or given.info:
                 main()
@@ -228,7 +268,7 @@ def new_folder(name: str, option: str, overrides: Sequence[str]) -> Path:
         UserError: no folder can be made there.
     """
     if any(word.startswith(f"{option}=") for word in overrides):
-        return Path(name)
+        return _writable(Path(name), option)
     for number in count(1):
         folder = Path(name if number == 1 else f"{name}_{number}")
         try:
@@ -240,6 +280,17 @@ def new_folder(name: str, option: str, overrides: Sequence[str]) -> Path:
         sys.argv.append(f"{option}={folder}")
         return folder
     raise AssertionError("count has no end")
+
+
+def _writable(folder: Path, option: str) -> Path:
+    """The folder, made if need be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create {folder}: {error.strerror}. Choose another with {option}=DIR") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"nothing can be written to {folder}. Choose another with {option}=DIR")
+    return folder
 
 
 def resume_arguments(overrides: Sequence[str]) -> list[str]:

@@ -220,3 +220,24 @@ def test_weights_that_are_no_numbers_become_no_bundle(write_run, tmp_path: Path)
     with pytest.raises(UserError, match=r"running_mean is not finite, so no bundle"):
         write_bundle(tmp_path / "bundle", loaded.model, loaded.tokenizer, loaded.config, loaded.notes)
     assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda saved: saved["state_dict"].update({"model.joiner.output.weight": "w"}),
+            "weight, which is no tensor",
+        ),
+        (lambda saved: saved["nibble"].update(tokenizer=b"\x0a\xff" * 50), "it is not a SentencePiece model"),
+        (lambda saved: saved["nibble"].update(method="magic"), "'magic' is not a valid Method"),
+        (lambda saved: saved["nibble"]["config"].update(seed="one"), "seed is 'one'; give a whole number"),
+    ],
+)
+def test_what_no_checkpoint_holds(write_run, change, message):
+    path = write_run() / "checkpoints" / "last.ckpt"
+    saved = torch.load(path, weights_only=True)
+    change(saved)
+    torch.save(saved, path)
+    with pytest.raises(UserError, match=rf"last\.ckpt is not a checkpoint of this version of nibble: .*{message}"):
+        load_checkpoint(path)

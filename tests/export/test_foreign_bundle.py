@@ -213,8 +213,18 @@ def test_places_of_pruned_weights_that_cannot_be(write_run, tmp_path: Path) -> N
 def test_a_tokenizer_that_is_none(bundle: Path) -> None:
     (bundle / "tokenizer.model").write_bytes(b"\x0a\xff" * 50)
     sign(bundle, described(bundle))
-    with pytest.raises(UserError, match=r"tokenizer\.model is not a SentencePiece model"):
+    with pytest.raises(UserError, match=r"tokenizer\.model is not a tokenizer: it is not a SentencePiece model"):
         read_bundle(bundle)
+
+
+def test_a_tokenizer_without_labels_or_with_one_that_is_no_text(bundle: Path) -> None:
+    whole = (bundle / "tokenizer.model").read_bytes()
+    assert b"\n\x01O" in whole
+    for content, message in [(b"", "it has 0 labels"), (whole.replace(b"\n\x01O", b"\n\x01\xff"), "not UTF-8 text")]:
+        (bundle / "tokenizer.model").write_bytes(content)
+        sign(bundle, described(bundle))
+        with pytest.raises(UserError, match=rf"tokenizer\.model is not a tokenizer: .*{message}"):
+            read_bundle(bundle)
 
 
 def test_no_expression_is_resolved(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

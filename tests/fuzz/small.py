@@ -21,7 +21,10 @@ def small_config(quant: str = "int4") -> Config:
     rules = {
         "float": [],
         "int4": [{"match": "**", "weight": {"bits": 4}, "activation": {"bits": 8}}],
-        "int2_24": [{"match": "**", "weight": {"bits": 2}, "activation": {"bits": 8}, "sparsity": {}}],
+        "int2_24": [
+            {"match": "joiner.output", "weight": {"bits": 2}, "activation": {"bits": 8}, "sparsity": {}},
+            {"match": "**", "weight": {"bits": 2}, "activation": {"bits": 8}},
+        ],
     }
     model = {"name": "small", "width": 8, "layers": 1, "heads": 2, "kernel": 3, "predictor_width": 8, "joiner_width": 8}
     return from_plain(

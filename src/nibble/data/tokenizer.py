@@ -22,11 +22,23 @@ WORD_START = "\u2581"
 
 
 class Tokenizer:
-    """A trained SentencePiece model."""
+    """A trained SentencePiece model.
+
+    Raises:
+        UserError: the bytes are none, a label is no text, or there are no labels but blank and unknown.
+    """
 
     def __init__(self, model: bytes) -> None:
         self.model = model
-        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+            labels = len(self.pieces(range(self.size)))
+        except UnicodeDecodeError as error:
+            raise UserError(f"a label is not UTF-8 text: {error}") from error
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise UserError(f"it is not a SentencePiece model: {error}") from error
+        if labels <= UNKNOWN + 1:
+            raise UserError(f"it has {labels} labels, and needs more than blank and unknown")
 
     @property
     def size(self) -> int:
@@ -68,8 +80,8 @@ class Tokenizer:
             raise UserError(f"no tokenizer at {path}")
         try:
             return cls(path.read_bytes())
-        except RuntimeError as error:
-            raise UserError(f"{path} is not a SentencePiece model: {error}") from error
+        except UserError as error:
+            raise UserError(f"{path} is not a tokenizer: {error}") from error
 
 
 def train_tokenizer(texts: Iterable[str], tokens: Tokens, vocabulary_size: int, cache_dir: Path) -> Tokenizer:

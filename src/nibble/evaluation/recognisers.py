@@ -14,7 +14,7 @@ from nibble.export.packages import need
 from nibble.export.sherpa import Exported
 from nibble.features import SAMPLE_RATE, SHIFT_SAMPLES, frame_count
 from nibble.model.chunks import chunk_count, feature_frames
-from nibble.model.decoding import Hypothesis
+from nibble.model.decoding import Hypothesis, greedy
 from nibble.model.transducer import Transducer
 from nibble.quant.finite import checked_at_end
 
@@ -72,11 +72,12 @@ class Sherpa:
         threads: of each product.
 
     Raises:
-        UserError: sherpa-onnx is not installed.
+        UserError: sherpa-onnx or ONNX Runtime is not installed, or a file is not what it should be.
     """
 
     def __init__(self, exported: Exported, beam_width: int, threads: int) -> None:
         need("sherpa_onnx", "backend=sherpa")
+        onnx_network(exported.path, exported.tokenizer, greedy, threads)  # sherpa-onnx ends the process on a bad file
         import sherpa_onnx
 
         self.version = str(sherpa_onnx.__version__)

@@ -1,0 +1,196 @@
+"""What others are given: bundles with checksums that fit, and folders for sherpa-onnx and ONNX Runtime."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from fuzzing import Kind, Write
+from kinds_records import same
+from mutations import RAW, as_json, broken, hostile
+from safetensors.torch import load, load_file, save
+from small import MEL_BINS, small_model
+
+from nibble.config import Encoding, plain
+from nibble.export.bundle import export_bundle, read_bundle
+from nibble.export.description import CHECKED
+from nibble.export.sherpa import read_exported, write_sherpa
+from nibble.export.tensors import tensors_of
+from nibble.model.decoding import greedy
+
+Files = dict[str, bytes]
+FRAMES = 40
+
+
+@cache
+def whole_bundle(quant: str) -> Files:
+    """The files of a bundle."""
+    with tempfile.TemporaryDirectory() as place:
+        export_bundle(small_model(Path(place), quant), Path(place) / "bundle")
+        return {path.name: path.read_bytes() for path in sorted((Path(place) / "bundle").iterdir())}
+
+
+def sign_bundle(files: Files, said: Any) -> bytes:
+    """config.json with checksums that fit: what someone who means harm would write."""
+    if not isinstance(said, dict):
+        return json.dumps(said).encode()
+    others = {name: value for name, value in said.items() if name != "sha256"}
+    own = json.dumps(others, sort_keys=True, separators=(",", ":")).encode()
+    sums = {name: hashlib.sha256(files[name]).hexdigest() for name in CHECKED}
+    return json.dumps({**others, "sha256": {"config.json": hashlib.sha256(own).hexdigest(), **sums}}).encode()
+
+
+def bundle_cases(seed: int, count: int) -> Iterator[tuple[str, Write]]:
+    for number in range(count):
+        draw = Random(f"bundle {seed} {number}")
+        quant = "int4" if number == 0 else draw.choice(["int4", "int4", "int2_24", "float"])
+        files = dict(whole_bundle(quant))
+        wrong = "intact"
+        if number:
+            said = json.loads(files["config.json"])
+            how = draw.choice([_description, _description, _tensors, _tensors, _tokenizer, _bytes, _raw])
+            wrong, said = how(files, said, draw)
+            files["config.json"] = said if isinstance(said, bytes) else sign_bundle(files, said)
+        yield f"{quant}: {wrong}", lambda folder, files=files: write(folder, files)
+
+
+def write(folder: Path, files: Files) -> None:
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+def _description(_files: Files, said: Any, draw: Random) -> tuple[str, Any]:
+    part = draw.choice(["all", "config", "model", "quant"])
+    if part == "all":
+        return hostile(said, draw)
+    inside = said["config"] if part == "config" else said["config"][part]
+    wrong, changed = hostile(inside, draw)
+    if part == "config":
+        said["config"] = changed
+    else:
+        said["config"][part] = changed
+    return f"{part}: {wrong}", said
+
+
+def _tensors(files: Files, said: Any, draw: Random) -> tuple[str, Any]:
+    tensors = load(files["model.safetensors"])
+    name = draw.choice(sorted(tensors))
+    wrong, tensors[name] = draw.choice(TENSORS)(tensors[name], draw)
+    files["model.safetensors"] = save(tensors)
+    return f"{name} {wrong}", said
+
+
+def _value(tensor: torch.Tensor, draw: Random) -> tuple[str, torch.Tensor]:
+    value = draw.choice([0, 1, -1, 255, float("nan"), float("inf"), -float("inf"), 65504, 1e-7])
+    changed = tensor.clone()
+    with torch.no_grad():
+        changed.view(-1)[draw.randrange(max(1, changed.numel())) :] = torch.tensor(value).to(changed.dtype)
+    return f"is {value}", changed
+
+
+TENSORS: list[Callable[[torch.Tensor, Random], tuple[str, torch.Tensor]]] = [
+    _value,
+    _value,
+    lambda tensor, _draw: ("is of another type", tensor.to(torch.int16)),
+    lambda tensor, _draw: ("is empty", tensor.view(-1)[:0].clone()),
+    lambda tensor, _draw: ("has one dimension more", tensor[None].clone()),
+    lambda tensor, _draw: ("is twice as long", torch.cat([tensor.view(-1)] * 2)),
+]
+
+
+def _tokenizer(files: Files, said: Any, draw: Random) -> tuple[str, Any]:
+    name = draw.choice(["tokenizer.model", "tokenizer.model", "tokens.txt"])
+    wrong, files[name] = draw.choice([broken, lambda _content, _draw: ("empty", b"")])(files[name], draw)
+    return f"{name}: {wrong}", said
+
+
+def _bytes(files: Files, said: Any, draw: Random) -> tuple[str, Any]:
+    wrong, files["model.safetensors"] = broken(files["model.safetensors"], draw)
+    return f"model.safetensors: {wrong}", said
+
+
+def _raw(files: Files, _said: Any, draw: Random) -> tuple[str, Any]:
+    raw = draw.choice(RAW)
+    return f"config.json is {raw[:40]!r}", raw
+
+
+def load_bundle(folder: Path) -> None:
+    """Loaded, it is stored as it was, and recognises or says why not."""
+    loaded = read_bundle(folder)
+    said = json.loads((folder / "config.json").read_bytes())
+    same(
+        {**loaded.notes, "config": plain(loaded.config)},
+        {**{name: said[name] for name in loaded.notes}, "config": said["config"]},
+    )
+    found = tensors_of(loaded.model, loaded.config, loaded.tokenizer.size, loaded.precision)
+    stored = load_file(folder / "model.safetensors")
+    assert found.keys() == stored.keys()
+    for name, tensor in stored.items():
+        assert torch.equal(found[name].view(-1).view(torch.uint8), tensor.view(-1).view(torch.uint8)), name
+    recognise(loaded.model, loaded.tokenizer, loaded.config.features.mel_bins)
+
+
+def recognise(model: Any, tokenizer: Any, mel_bins: int) -> None:
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        encoded, lengths = model.encode(torch.randn(1, FRAMES, mel_bins), torch.tensor([FRAMES]))
+        for hypothesis in greedy(model, encoded, lengths):
+            tokenizer.decode(hypothesis.ids)
+
+
+@cache
+def whole_export() -> Files:
+    """The files of an export."""
+    from nibble.export.onnx_export import export_graphs
+
+    with tempfile.TemporaryDirectory() as place:
+        loaded = small_model(Path(place), "int4")
+        graphs = export_graphs(loaded, Encoding.w4a8, 1)
+        models = {name: graph.model for name, graph in graphs.items()}
+        write_sherpa(Path(place) / "sherpa", loaded, models, Encoding.w4a8)
+        return {path.name: path.read_bytes() for path in sorted((Path(place) / "sherpa").iterdir())}
+
+
+def export_cases(seed: int, count: int) -> Iterator[tuple[str, Write]]:
+    for number in range(count):
+        draw = Random(f"export {seed} {number}")
+        files, wrong = dict(whole_export()), "intact"
+        said = json.loads(files["nibble.json"])
+        if number:
+            name = draw.choice(sorted(files))
+            if name == "nibble.json":
+                wrong, said = hostile(said, draw)
+            else:
+                wrong, files[name] = draw.choice([broken, broken, broken, lambda _content, _draw: ("empty", b"")])(
+                    files[name], draw
+                )
+            wrong = f"{name}: {wrong}"
+        if isinstance(said, dict) and isinstance(said.get("sha256"), dict):
+            said["sha256"] |= {
+                name: hashlib.sha256(files[name]).hexdigest() for name in said["sha256"] if name in files
+            }
+        files["nibble.json"] = as_json(said, draw)
+        yield wrong, lambda folder, files=files: write(folder, files)
+
+
+def load_export(folder: Path) -> None:
+    from nibble.export.onnx_transducer import OnnxTransducer
+
+    exported = read_exported(folder)
+    said = json.loads((folder / "nibble.json").read_bytes())
+    same(
+        {"step": exported.step, "corpus": exported.corpus, "config": plain(exported.config)},
+        {name: said[name] for name in ("step", "corpus", "config")},
+    )
+    recognise(OnnxTransducer(folder, threads=1), exported.tokenizer, MEL_BINS)
+
+
+KINDS = [Kind("bundles", bundle_cases, load_bundle)]
+if find_spec("onnx") and find_spec("onnxruntime"):
+    KINDS.append(Kind("exports", export_cases, load_export))
