@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
+import torch
 
 from nibble import cli
 
@@ -46,6 +48,27 @@ def test_help_is_there(script):
     done = subprocess.run([sys.executable, *script, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout) > 100
+
+
+class Regression(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(8, 1)
+
+    def training_step(self, batch, _index):
+        return (self.layer(batch) - batch.sum(1, keepdim=True)).square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters())
+
+
+def test_the_snippet_for_a_module_of_ones_own_runs(tmp_path, monkeypatch):
+    (snippet,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    module, loader = Regression(), torch.utils.data.DataLoader(torch.randn(64, 8), batch_size=16)
+    exec(snippet.replace("max_steps=1000", "max_steps=8, logger=False, enable_checkpointing=False"), locals())
+    assert not module.layer.weight_codes.is_floating_point()
+    assert module.layer(torch.randn(3, 8)).shape == (3, 1)
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:src|conf|results)/[\w./]+)`", README))))
