@@ -17,8 +17,8 @@ from nibble.export.loaded import float_model
 from nibble.kernels import implementations
 from nibble.model.loss import summed_loss
 from nibble.quant.convert import prepare, set_precision
-from nibble.quant.finite import checked_at_end
 from nibble.quant.spec import Precision
+from nibble.quant.step import quantized_step
 
 MODEL = "conformer_l"
 SPEECH_S = (300, 1200)
@@ -52,7 +52,7 @@ class GpuStep:
     def loss(self) -> Tensor:
         """Forward: the loss per label, a scalar."""
         count = len(self._features)
-        with torch.autocast("cuda", torch.bfloat16), checked_at_end():
+        with torch.autocast("cuda", torch.bfloat16), quantized_step(self.model):
             encoded, lengths = self.model.encode(self._features, self._frames)
             targets = lengths, self._labels, self._label_counts
             on_host = [encoded.shape[1]] * count, [LABELS] * count
