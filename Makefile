@@ -3,6 +3,7 @@
 # make test     all tests
 # make kernels  compiles the optional kernels; says why when it cannot
 # make gpu      on a machine with a GPU: correctness, tests, times, a short training, in ten minutes; OUT=DIR keeps its logs there
+# make trace    without a GPU: what a step of training would launch on one, compiled, counted, its time by a model
 # make sanitize the C++ kernels with checks of memory and arithmetic (AddressSanitizer, UBSan), and their tests; minutes
 # make check    ruff, format, types
 # make results  RESULTS.md from results/*.jsonl
@@ -12,7 +13,7 @@ PYTHON ?= $(shell command -v python3.12 >/dev/null 2>&1 && python3.12 -V >/dev/n
 BIN := .venv/bin
 ABLATION := $(if $(wildcard data/digits),digits,demo)
 
-.PHONY: demo ablation test kernels gpu sanitize check results clean setup
+.PHONY: demo ablation test kernels gpu trace sanitize check results clean setup
 setup: .venv/ready
 
 # pip's own progress shows; about five gigabytes the first time, since torch brings its CUDA libraries.
@@ -54,6 +55,9 @@ sanitize: .venv/ready
 
 gpu: .venv/ready
 	$(BIN)/python -m nibble.bench.gpu --out $(or $(OUT),runs/gpu)
+
+trace: .venv/ready
+	$(BIN)/python tests/gpu_trace/run_trace.py --whole
 
 check: .venv/ready
 	$(BIN)/ruff check .

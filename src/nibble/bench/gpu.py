@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from nibble import stopping
 from nibble.bench import checklist
 from nibble.bench.__main__ import table
 from nibble.bench.checklist import Step, python
@@ -119,4 +120,4 @@ def compute_sanitizer() -> str | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    stopping.run(main)

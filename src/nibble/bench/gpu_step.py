@@ -6,12 +6,12 @@ python -m nibble.bench.gpu_step compare native.pt reference.pt
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from nibble import stopping
 from nibble.bench.train_step_gpu import MODEL, GpuStep
 
 # Codes and sums of a product are the same integers. Float steps between them may be summed in another order, which
@@ -72,4 +72,4 @@ def differences(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    stopping.run(main)
