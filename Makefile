@@ -5,6 +5,7 @@
 # make gpu      on a machine with a GPU: correctness, tests, times, a short training, in ten minutes; OUT=DIR keeps its logs there
 # make trace    without a GPU: what a step of training would launch on one, compiled, counted, its time by a model
 # make sanitize the C++ kernels with checks of memory and arithmetic (AddressSanitizer, UBSan), and their tests; minutes
+# make wheel    dist/nibble_asr-*.whl with the compiled kernels inside, for machines without a compiler
 # make check    ruff, format, types
 # make results  RESULTS.md from results/*.jsonl
 # make clean    removes .venv, runs and generated data
@@ -13,8 +14,8 @@ PYTHON ?= $(shell command -v python3.12 >/dev/null 2>&1 && python3.12 -V >/dev/n
 BIN := .venv/bin
 ABLATION := $(if $(wildcard data/digits),digits,demo)
 
-.PHONY: demo ablation test kernels gpu trace sanitize check results clean setup
-setup: .venv/ready
+.PHONY: demo ablation test kernels gpu trace sanitize wheel check results clean setup
+setup: kernels
 
 # pip's own progress shows; about five gigabytes the first time, since torch brings its CUDA libraries.
 .venv/ready: requirements.txt pyproject.toml
@@ -24,12 +25,12 @@ setup: .venv/ready
 	$(BIN)/python -m pip install -e ".[embedded,export,bench,sweep,tensorboard,dashboard,test,dev]"
 	touch $@
 
-demo: .venv/ready
+demo: kernels
 	$(BIN)/python train.py experiment=demo
 	$(BIN)/python -m nibble.report.demo
 	$(BIN)/python -m nibble.report runs/demo --part test-commands
 
-ablation: .venv/ready
+ablation: kernels
 	$(BIN)/python train.py -m quant=float,int8,int4,int4a4,int2 seed=1,2,3 experiment=$(ABLATION) resume=true
 	$(BIN)/python -m nibble.report runs/$(ABLATION)
 	$(BIN)/python -m nibble.dashboard --output runs/$(ABLATION)/dashboard.json
@@ -39,6 +40,11 @@ test: kernels
 
 kernels: .venv/ready
 	$(BIN)/python -m nibble.kernels.build
+
+# What transcribes, exports and serves; training needs the checkout's conf/ and train.py.
+wheel: .venv/ready
+	$(BIN)/python -m nibble.kernels.build --require cpu
+	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
 
 # A copy of the sources, so that the library in use stays as it is. CPython and torch free little when they end: no leaks.
 SANITIZED := $(CURDIR)/runs/sanitized

@@ -8,6 +8,10 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+# isort: off
+import nibble  # noqa: F401 - before torch, as in every command, since it says how threads wait
+
+# isort: on
 import numpy as np
 import pytest
 import soundfile

@@ -1,4 +1,7 @@
-"""python -m nibble.info: which kernels are built, what is missing and why, and what each operator uses here."""
+"""python -m nibble.info: which kernels are built, what is missing and why, and what each operator uses here.
+
+Also how many threads compute, and how they wait for one another.
+"""
 
 import platform
 import sys
@@ -7,7 +10,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from nibble import provenance, stopping
+from nibble import provenance, stopping, threads
 from nibble.errors import UserError
 
 
@@ -23,6 +26,7 @@ def main() -> int:
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     where = provenance.hardware(torch.device(devices[-1]))
     console.print(f"torch {torch.__version__}, Python {platform.python_version()}, {where}", highlight=False)
+    console.print(f"threads: {torch.get_num_threads()}, waiting with {threads.waiting()}", highlight=False)
     states = Table("kernels", "for", "state")
     states.add_row("reference", "all devices", "plain torch")
     for each in IMPLEMENTATIONS:

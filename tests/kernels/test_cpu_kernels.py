@@ -169,8 +169,10 @@ def info(**environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_info_lists_what_each_operator_uses():
-    done = info(NIBBLE_KERNELS="reference")
+    done = info(NIBBLE_KERNELS="reference", OMP_WAIT_POLICY="PASSIVE", OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
+    assert "threads: 1, waiting with " in done.stdout
+    assert "OMP_WAIT_POLICY=PASSIVE" in done.stdout
     for operator in ops.SCHEMAS:
         assert any(operator in line and "reference" in line for line in done.stdout.splitlines())
 

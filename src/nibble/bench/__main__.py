@@ -9,6 +9,7 @@ gemm        time of a linear layer of 4-bit weights against float32, int8 and ot
 loss        memory and time of joiner and transducer loss, fused against torchaudio's; ten minutes
 size        bytes of the bundles of conformer_xs, s, m and l at int4 and int4_24, against float32; about a minute
 streaming   time of a chunk and till the first label, conformer_stream_s and l in sherpa-onnx, one thread; five minutes
+threads     time of a training step by how its threads wait, alone and beside a busy process; two minutes
 together    training time of one run for several precisions, against a run for each; about a minute
 train_step  time of one step of int4 training, native and fake, against float32; ten minutes
 """
@@ -31,6 +32,7 @@ from nibble.bench import (
     loss,
     size,
     streaming,
+    threads,
     together,
     train_step,
     train_step_gpu,
@@ -46,6 +48,7 @@ BENCHES: dict[str, Callable[[], list[Measurement]]] = {
     "loss": loss.measure,
     "size": size.measure,
     "streaming": streaming.measure,
+    "threads": threads.measure,
     "together": together.measure,
     "train_step": train_step.measure,
 }

@@ -38,21 +38,23 @@ def measure(models: tuple[str, ...] = MODELS, rounds: int = _ROUNDS) -> list[Mea
             case = name + (f", {threads} threads" if threads > 1 else "")
             with torch_threads(threads):
                 contenders = {
-                    native: _step(_config(model, loss, "int4", "native")),
-                    _FAKE: _step(_config(model, loss, "int4", "fake")),
-                    _FLOAT: _step(_config(model, loss, "float", "native")),
+                    native: training_step(step_config(model, loss, "int4", "native")),
+                    _FAKE: training_step(step_config(model, loss, "int4", "fake")),
+                    _FLOAT: training_step(step_config(model, loss, "float", "native")),
                 }
                 times = in_turns(contenders, rounds, case)
             found += measurements("train_step", case, times, pairs, threads)
     return found
 
 
-def _config(model: str, loss: str, quant: str, arithmetic: str) -> Config:
+def step_config(model: str, loss: str, quant: str, arithmetic: str) -> Config:
+    """The configuration of a run whose steps are timed."""
     words = [f"model={model}", f"loss={loss}", f"quant={quant}", f"quant.arithmetic={arithmetic}", "run_dir=."]
     return cli.training_config(words)
 
 
-def _step(config: Config) -> Callable[[], None]:
+def training_step(config: Config) -> Callable[[], None]:
+    """A step of a fresh model on a random batch, forward, backward and optimizer."""
     torch.manual_seed(config.seed)
     model = float_model(config, VOCABULARY)
     prepare(model, config.quant)

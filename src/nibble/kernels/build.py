@@ -22,10 +22,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m nibble.kernels.build", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("libraries", nargs="*", metavar="cpu|cuda", help="which; without any, both")
     parser.add_argument("--require", action="store_true", help="exit with 1 if something cannot be built")
     options = parser.parse_args(arguments)
-    failed = [_failed("CPU", cpu.LIBRARY, cpu_library.missing, cpu.build)]
-    failed += [_failed("CUDA", cuda.LIBRARY, cuda_library.not_up_to_date, cuda.build)]
+    libraries = {
+        "cpu": ("CPU", cpu.LIBRARY, cpu_library.missing, cpu.build),
+        "cuda": ("CUDA", cuda.LIBRARY, cuda_library.not_up_to_date, cuda.build),
+    }
+    if unknown := [name for name in options.libraries if name not in libraries]:
+        parser.error(f"there is no {unknown[0]}; give cpu, cuda or both")
+    failed = [_failed(*libraries[name]) for name in options.libraries or libraries]
     return int(options.require and any(failed))
 
 

@@ -16,10 +16,10 @@ FOLDER = Path(__file__).resolve().parent
 LIBRARY = FOLDER / "libnibble_cpu.so"
 
 # Products and sums are rounded one by one, as the reference rounds them.
-_FLAGS = ("-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-DNDEBUG")
-_NEEDED = "g++ 12 or later"
+FLAGS = ("-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-DNDEBUG")
+NEEDED = "g++ 12 or later"
 # Between products a multiply-add may be rounded once.
-_FUSED = ("-ffp-contract=fast",)
+FUSED = ("-ffp-contract=fast",)
 _COMMON: dict[str, tuple[str, ...]] = {
     "linear": STABLE_ABI,
     "products": STABLE_ABI,
@@ -29,14 +29,14 @@ _COMMON: dict[str, tuple[str, ...]] = {
     "weight_only": STABLE_ABI,
     "paths": (),
     "portable": (),
-    "steps_portable": _FUSED,
+    "steps_portable": FUSED,
 }
-_OF_MACHINE: dict[str, dict[str, tuple[str, ...]]] = {
+OF_MACHINE: dict[str, dict[str, tuple[str, ...]]] = {
     "x86_64": {
         "avx2": ("-mavx2",),
-        "steps_avx2": ("-mavx2", "-mfma", *_FUSED),
+        "steps_avx2": ("-mavx2", "-mfma", *FUSED),
         "avx512_vnni": ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni"),
-        "steps_avx512": ("-mavx512f", "-mprefer-vector-width=512", *_FUSED),
+        "steps_avx512": ("-mavx512f", "-mprefer-vector-width=512", *FUSED),
     },
     "aarch64": {"neon_dot": ("-march=armv8.2-a+dotprod",)},
 }
@@ -53,12 +53,12 @@ def units() -> dict[str, tuple[str, ...]]:
     Raises:
         UserError: the library is not for this operating system or processor.
     """
-    if platform.system() != "Linux" or platform.machine() not in _OF_MACHINE:
+    if platform.system() != "Linux" or platform.machine() not in OF_MACHINE:
         raise UserError(
             f"the CPU kernels are for Linux on x86_64 and aarch64, not {platform.system()} on {platform.machine()}; "
             "the reference in plain torch runs here"
         )
-    return {**_COMMON, **_OF_MACHINE[platform.machine()]}
+    return {**_COMMON, **OF_MACHINE[platform.machine()]}
 
 
 def build() -> Path:
@@ -72,14 +72,14 @@ def build() -> Path:
         objects = {name: f"{temporary}/{name}.o" for name in parts}
         digest = f'-DNIBBLE_SOURCES="{sources()}"'
         commands = [
-            [compiler, *_FLAGS, *flags, *more, digest, "-c", f"{FOLDER / name}.cpp", "-o", objects[name]]
+            [compiler, *FLAGS, *flags, *more, digest, "-c", f"{FOLDER / name}.cpp", "-o", objects[name]]
             for name, flags in parts.items()
         ]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(lambda command: run(command, _NEEDED), commands))
+            list(pool.map(lambda command: run(command, NEEDED), commands))
         linked = Path(temporary, LIBRARY.name)
         libraries = Path(torch.__file__).parent / "lib"
         link = ["-shared", *more, *objects.values(), f"-L{libraries}", "-ltorch_cpu", "-o", str(linked)]
-        run([compiler, *link], _NEEDED)
+        run([compiler, *link], NEEDED)
         put(linked, LIBRARY)
     return LIBRARY
