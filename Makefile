@@ -56,8 +56,8 @@ sanitize: .venv/ready
 	PYTHONPATH=$(SANITIZED) CXXFLAGS='-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all' \
 	    $(BIN)/python -c 'from nibble.kernels.cpu import build; print(build.build())'
 	PYTHONPATH=$(SANITIZED) NIBBLE_KERNELS=cpu ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	    LD_PRELOAD=$$($${CXX:-g++} -print-file-name=libasan.so) \
-	    $(BIN)/python -m pytest -p no:cacheprovider $(addprefix tests/kernels/test_,refused_calls.py cpu_kernels.py linear_ops.py fused_ops.py)
+	    LD_PRELOAD="$$($${CXX:-g++} -print-file-name=libasan.so) $$($${CXX:-g++} -print-file-name=libstdc++.so)" \
+	    $(BIN)/python -m pytest -s -p no:cacheprovider $(addprefix tests/kernels/test_,refused_calls.py cpu_kernels.py linear_ops.py fused_ops.py)
 
 gpu: .venv/ready
 	$(BIN)/python -m nibble.bench.gpu --out $(or $(OUT),runs/gpu)

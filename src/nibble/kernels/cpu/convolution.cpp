@@ -50,15 +50,15 @@ void gather(const Convolution& p, int64_t position, int64_t group, int8_t* row) 
   for (int64_t i = 0; i < p.kernel_height; ++i) {
     const int64_t y = top + i * p.dilation[0];
     const bool inside = y >= 0 && y < p.height;
-    const int8_t* line = p.x + (utterance * p.height + y) * p.width * p.channels + group * of_group;
+    const int64_t line = (utterance * p.height + y) * p.width * p.channels + group * of_group;
     if (inside && one_run) {
-      std::memcpy(row, line + left * p.channels, static_cast<size_t>(p.kernel_width * of_group));
+      std::memcpy(row, p.x + line + left * p.channels, static_cast<size_t>(p.kernel_width * of_group));
       row += p.kernel_width * of_group;
       continue;
     }
     for (int64_t x = left; x <= right; x += p.dilation[1], row += of_group) {
       if (inside && x >= 0 && x < p.width)
-        std::memcpy(row, line + x * p.channels, static_cast<size_t>(of_group));
+        std::memcpy(row, p.x + line + x * p.channels, static_cast<size_t>(of_group));
       else
         std::memset(row, 0, static_cast<size_t>(of_group));
     }
