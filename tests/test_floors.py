@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "provenance": set(),
     "processes": set(),
     "steady": set(),
+    "threads": set(),
     "writing": set(),
     "stopping": {"errors", "provenance"},
     # The options of quantization are plain data, defined in their own room.
@@ -22,7 +23,7 @@ MAY_IMPORT = {
     # Kernels of the loss are launched as all others are.
     "model": BASE | {"processes", "steady", "kernels.triton.launching"},
     "kernels": {"errors", "writing", "stopping"},
-    "info": {"errors", "provenance", "kernels", "stopping"},
+    "info": {"errors", "provenance", "kernels", "stopping", "threads"},
     "quant": {"errors", "kernels", "processes", "steady"},
     "data": BASE | {"schema", "features", "model.subsampling"},  # how many frames an utterance becomes
     "export": BASE | {"cli", "schema", "provenance", "features", "model", "kernels", "quant", "data"},
@@ -34,7 +35,8 @@ MAY_IMPORT = {
     "rank": BASE | {"cli", "processes", "evaluation", "training"},
     # What is measured is at the top: whole bundles, encoders, training steps. Only what prints it stands above.
     "bench": BASE
-    | {"schema", "provenance", "cli", "features", "model", "kernels", "quant", "data", "export", "evaluation"},
+    | {"schema", "provenance", "cli", "features", "model", "kernels", "quant", "data", "export", "evaluation"}
+    | {"threads"},  # what is told to OpenMP is measured too
     "report": BASE
     | {"bench", "features", "model", "kernels", "quant", "data", "export", "evaluation", "transcribe", "provenance"}
     | {"schema", "sensitivity"},  # reads the tables that it writes
