@@ -124,3 +124,13 @@ def test_messages_of_read(tmp_path: Path) -> None:
     path.write_text('{"wer": 0.1}\n')
     with pytest.raises(UserError, match="line 1 is not a record of this version"):
         read(path)
+
+
+def test_a_last_line_without_its_end_is_not_lost_with_the_next(tmp_path):
+    path = tmp_path / "records.jsonl"
+    append(path, RECORD)
+    path.write_text(path.read_text().rstrip("\n"))
+    append(path, RECORD)  # it is there already
+    other = replace(RECORD, seed=RECORD.seed + 1)
+    append(path, other)
+    assert read(path) == [RECORD, other]

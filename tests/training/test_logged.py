@@ -12,6 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from nibble import cli
 from nibble.training import run as training
+from nibble.training.loggers import _wandb_id
+from nibble.training.run import train
 from nibble.training.wandb_result import alignment_html
 
 ONLY_ON_A_GPU = {"memory/gpu_bytes"}
@@ -66,7 +68,8 @@ def logged(tiny_overrides, tmp_path_factory) -> Logged:
 
 
 def test_wandb_writes_offline_by_default(logged):
-    assert len(list((logged.folder / "wandb").glob("offline-run-*/*.wandb"))) == 1
+    (file,) = (logged.folder / "wandb").glob("offline-run-*/*.wandb")
+    assert file.stem.endswith(_wandb_id(logged.folder)), "the name that the run keeps when it goes on"
     assert logged.config["quant"]["name"] == "int4"
     assert wandb.run is None
 
@@ -149,3 +152,14 @@ def shown(panel) -> set[str]:
     if not isinstance(fields.get("y"), list):
         names.append(fields.get("x"))  # of a scatter plot; of a curve it is the step
     return {getattr(name, "name", name) for name in names if name is not None}
+
+
+def test_wandb_keeps_the_name_of_a_run_that_goes_on(tmp_path):
+    first = _wandb_id(tmp_path)
+    assert first == _wandb_id(tmp_path)
+    assert first != _wandb_id(tmp_path / "another")
+
+
+def test_debug_profile_prints_where_time_goes(make_config, capfd):
+    train(make_config("trainer.profile=true", "trainer.max_steps=1", "trainer.validate_every_steps=9", "records=null"))
+    assert "run_training_batch" in capfd.readouterr().out

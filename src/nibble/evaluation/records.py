@@ -78,7 +78,8 @@ def append(path: Path, record: Record) -> None:
 def append_line(path: Path, values: dict[str, Any], cure: str) -> None:
     """Add `values` as one line of JSON, whole or not at all; `cure` ends the message if that fails.
 
-    Processes wait for one another, on a network drive as well. A line that is there already is not added again.
+    Processes wait for one another, on a network drive as well. A line that is there already is not added again, and one
+    whose end is missing, as an editor may leave it, is ended first.
 
     Raises:
         UserError: the file cannot be written; it is then as it was before.
@@ -89,10 +90,12 @@ def append_line(path: Path, values: dict[str, Any], cure: str) -> None:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
-            if path.is_file() and line in path.read_bytes():
+            held = path.read_bytes() if path.is_file() else b""
+            end = b"" if not held or held.endswith(b"\n") else b"\n"
+            if line in held + end:
                 return
-            written = os.write(file, line)
-            if written != len(line):
+            written = os.write(file, end + line)
+            if written != len(end + line):
                 os.ftruncate(file, os.fstat(file).st_size - written)
                 raise OSError("the disk is full")
         finally:

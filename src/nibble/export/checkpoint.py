@@ -133,7 +133,7 @@ def build(
     try:
         with torch.device("meta"):  # shapes only: what a file describes may be larger than what it holds
             check_state(path, prepared(), state)
-    except (RuntimeError, ValueError, TypeError) as error:
+    except (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
         text = str(error).partition("\n")[0]
         raise UserError(f"{path} describes a model that cannot be: {text}") from error
     model = prepared()

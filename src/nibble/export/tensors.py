@@ -117,7 +117,7 @@ def _without_storage(folder: Path, config: Config, vocabulary_size: int, precisi
                 prepare(model, config.quant)
                 set_precision(model, precision)
                 freeze(model)
-    except (UserError, RuntimeError, ValueError, TypeError) as error:
+    except (UserError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
         text = str(error).partition("\n")[0]
         raise UserError(f"{folder / 'config.json'} describes a model that cannot be: {text}") from error
     return model
