@@ -151,7 +151,7 @@ def test_formats() -> None:
     assert percent((0.0512, 0.04, 0.06)) == "5.12 (4.00–6.00)"
     assert points((-0.001, -0.002, 0.001)) == "−0.10 (−0.20 … +0.10)"
     assert points(None) == ""
-    assert markdown(["a", "b", "c"], [["1|2", "x", "y"]]).splitlines()[2] == "| 1\\|2 | x | y |"
+    assert markdown(["a", "b", "c"], [["1|2", "x\ny", "<b>"]]).splitlines()[2:] == ["| 1\\|2 | x y | &lt;b> |"]
 
 
 def test_the_tables_of_the_readme_follow_the_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

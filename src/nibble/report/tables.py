@@ -113,7 +113,12 @@ def points(rates: tuple[float, float, float] | None) -> str:
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table, first two columns to the left, the others to the right."""
     lines = [header, ["---", "---", *["---:"] * (len(header) - 2)], *rows]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+    return "".join("| " + " | ".join(map(_cell, line)) + " |\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """Text that stays in its cell and is no HTML."""
+    return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").splitlines())
 
 
 def order(system: System) -> tuple[str, int, str, str]:
