@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "processes": set(),
     "steady": set(),
     "threads": set(),
+    "gpu_memory": set(),
     "writing": set(),
     "stopping": {"errors", "provenance"},
     # The options of quantization are plain data, defined in their own room.

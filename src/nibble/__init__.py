@@ -1,7 +1,10 @@
 """Nibble: speech recognisers that are four bits wide and lose nothing."""
 
+from nibble.gpu_memory import let_segments_grow
 from nibble.threads import spin_briefly
 
 __version__ = "0.1.0"
 
-spin_briefly()  # before any part imports torch
+# Before any part imports torch, which reads both.
+spin_briefly()
+let_segments_grow()
