@@ -21,6 +21,24 @@ from nibble.errors import UserError
 def broken(self, item): raise UserError("a.flac is damaged")
 SpeechDataset.__getitem__ = broken
 """
+NO_SHARED_MEMORY = """
+import resource
+from nibble.data.dataset import SpeechDataset
+original = SpeechDataset.__getitem__
+def without(self, item):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+    return original(self, item)
+SpeechDataset.__getitem__ = without
+"""
+LOST_ON_THE_WAY = """
+from nibble.data.dataset import SpeechDataset
+original = SpeechDataset.__getitem__
+def unsendable(self, item):
+    batch = original(self, item)
+    batch.texts = [lambda: None]
+    return batch
+SpeechDataset.__getitem__ = unsendable
+"""
 BROKEN_IN_VALIDATION = """
 from nibble.training.module import TransducerModule
 def broken(self, batch, index): raise KeyError("a mistake of ours")
@@ -58,9 +76,11 @@ def overrides(tiny_overrides) -> list[str]:
     [
         (FULL_DISK, "best.ckpt: [Errno 28] No space left on device. Free space"),
         (BROKEN_IN_A_LOADER, "error: a.flac is damaged"),
+        (NO_SHARED_MEMORY, "error: a loader process has no shared memory for a batch of "),
+        (LOST_ON_THE_WAY, "DataLoader worker"),
         (BROKEN_IN_VALIDATION, "KeyError: 'a mistake of ours'"),
     ],
-    ids=["full disk", "in a loader process", "in validation"],
+    ids=["full disk", "in a loader process", "no shared memory", "lost on the way", "in validation"],
 )
 def test_an_error_ends_the_process(commands, overrides, request, patch, expected):
     folder = request.node.callspec.id.replace(" ", "_")

@@ -42,6 +42,10 @@ class Batch:
         """The same batch in page-locked memory, from which a GPU copies while it computes; torch calls this."""
         return self._each(Tensor.pin_memory)
 
+    def share_memory(self) -> "Batch":
+        """The same batch in memory that other processes see too."""
+        return self._each(lambda tensor: tensor.share_memory_() if tensor.numel() else tensor)
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         """The batch with each of its four tensors changed."""
         return replace(

@@ -1,8 +1,5 @@
 """Corpora, tokenizer, samplers and loaders of one run."""
 
-import atexit
-import multiprocessing
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +13,7 @@ from lhotse import CutSet
 from torch.utils.data import DataLoader
 
 from nibble.config import DataConfig, FeatureConfig, FeatureStorage, HardwareConfig, NoiseConfig, NoiseKind
+from nibble.data import loader_processes
 from nibble.data.audio import Waveforms
 from nibble.data.augmentation import with_speeds
 from nibble.data.batch import Batch
@@ -293,19 +291,6 @@ class SpeechDataModule(pl.LightningDataModule):
             pin_memory=self.hardware.accelerator != "cpu" and torch.cuda.is_available(),
             # Its own, so that making an iterator leaves torch's global random state alone.
             generator=torch.Generator().manual_seed(self.seed),
-            worker_init_fn=_leave_signals_to_the_trainer,
+            worker_init_fn=loader_processes.begin,
+            collate_fn=loader_processes.share,  # type: ignore[arg-type]  # a batch, not a list
         )
-
-
-def _leave_signals_to_the_trainer(_worker: int) -> None:
-    """A terminal sends Ctrl-C to all processes of a run; a loader that died of it would end the run unsaved."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
-@atexit.register  # so before the handler of multiprocessing, which sends them SIGTERM and waits for ever
-def _end_loaders() -> None:
-    """After an error, loader processes may still wait for orders, and they leave SIGTERM to the trainer."""
-    for process in multiprocessing.active_children():
-        if process.daemon:  # one that is to end with this process in any case
-            process.kill()

@@ -16,8 +16,9 @@ class Checkpoints(pl.Callback):
     `best.ckpt` is the lowest dev WER of the last phase at its full precision, the later of equals: a better number of
     an earlier, wider phase is not a result of this run.
 
-    `last.ckpt` of a step that is followed by a validation is written after it, when `best.ckpt` is. So a run that is
-    killed in a validation makes it again, and ends with the model that it would have ended with.
+    `last.ckpt` and a phase's checkpoint of a step that is followed by a validation are written after it, when
+    `best.ckpt` is. So a run that is killed in a validation makes it again, and ends with the model that it would have
+    ended with, whichever checkpoint it goes on from.
 
     It is to stand after all callbacks that have a state of their own and change it at the end of a validation.
     """
@@ -30,24 +31,21 @@ class Checkpoints(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """`phase_<n>_<precision>.ckpt` after the last step of a phase, `last.ckpt` every so many steps."""
-        step, steps = trainer.global_step, trainer.max_steps
-        if not is_between_steps(trainer):
+        if not is_between_steps(trainer) or validation_follows(trainer):
             return
-        for number, phase in enumerate(self.schedule.phases[1:], start=1):
-            before = self.schedule.phases[number - 1]
-            if step / steps >= phase.at > (step - 1) / steps:
-                self._save(trainer, f"phase_{number}_{before.precision.value}")
-        if self._is_due(step) and not validation_follows(trainer):
+        self._save_phases(trainer)
+        if self._is_due(trainer.global_step):
             self._save(trainer, "last")
 
     def on_validation_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
-        """`best.ckpt` if the WER fell, and `last.ckpt` if it is due, as it always is unless it follows the steps."""
+        """`best.ckpt` if the WER fell, that of a phase, and `last.ckpt`, unless that is due at other steps."""
         if trainer.sanity_checking:
             return
         wer = float(trainer.callback_metrics.get("val_wer", float("inf")))
         if wer <= self.best_wer and is_final(self.schedule, trainer):
             self.best_wer = wer
             self._save(trainer, "best")
+        self._save_phases(trainer)
         if self.every_steps is None or self._is_due(trainer.global_step):
             self._save(trainer, "last")
 
@@ -62,6 +60,14 @@ class Checkpoints(pl.Callback):
 
     def _is_due(self, step: int) -> bool:
         return self.every_steps is not None and step % self.every_steps == 0
+
+    def _save_phases(self, trainer: pl.Trainer) -> None:
+        """The checkpoint of a phase whose last step this was."""
+        step, steps = trainer.global_step, trainer.max_steps
+        for number, phase in enumerate(self.schedule.phases[1:], start=1):
+            before = self.schedule.phases[number - 1]
+            if step / steps >= phase.at > (step - 1) / steps:
+                self._save(trainer, f"phase_{number}_{before.precision.value}")
 
     def _save(self, trainer: pl.Trainer, name: str) -> None:
         target = self.folder / f"{name}.ckpt"
