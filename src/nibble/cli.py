@@ -89,7 +89,6 @@ def check_command_line(config_dir: Path, config_name: str, overrides: Sequence[s
     """
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_dir), version_base="1.3"):
-        base = compose(config_name, return_hydra_config=True)
         try:
             check_words(overrides)
             parsed = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(overrides))
@@ -98,6 +97,7 @@ def check_command_line(config_dir: Path, config_name: str, overrides: Sequence[s
             fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
             composed = compose(config_name, overrides=fixed, return_hydra_config=True)
         except (HydraException, OmegaConfBaseException) as error:
+            base = compose(config_name, return_hydra_config=True)
             raise UserError(explain(error, base, config_dir)) from error
     GlobalHydra.instance().clear()
     return composed

@@ -1,6 +1,9 @@
 """A training run small enough for a test: a few thousand weights on the tiny corpus."""
 
+from collections.abc import Iterator
+
 import pytest
+from commands import Commands
 
 from nibble import cli
 from nibble.config import Config
@@ -29,6 +32,16 @@ TINY = [
 @pytest.fixture(scope="session")
 def tiny_overrides(tiny_corpus) -> list[str]:
     return [*TINY, f"data.corpus_dir={tiny_corpus}"]
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory) -> Iterator[Commands]:
+    """Runs train.py and the other commands, in a folder of its own."""
+    folder = tmp_path_factory.mktemp("commands")
+    (folder / "data").mkdir()
+    started = Commands(folder)
+    yield started
+    started.close()
 
 
 @pytest.fixture

@@ -13,7 +13,9 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from commands import Commands
@@ -97,8 +99,8 @@ MOMENTS = {
 }
 
 
-def bundle_of(commands: Commands, folder: Path, options: list[str], moment: str | float) -> Path | None:
-    """Run in `folder`, be killed at a moment, a patch or after some seconds, and go on; the bundle of the run.
+def bundle_of(commands: Commands, folder: Path, options: list[str], moments: Sequence[str | float]) -> Path | None:
+    """Run in `folder`, be killed at each moment, a patch or after some seconds, and go on; the bundle of the run.
 
     None if the run ended before those seconds were over.
     """
@@ -106,18 +108,13 @@ def bundle_of(commands: Commands, folder: Path, options: list[str], moment: str 
     folder.mkdir(parents=True)
     (folder / "data").symlink_to(commands.folder / "data")
     words = ["train.py", "hydra.run.dir=run", "resume=true", "records=records.jsonl", *TINY, *RUN, *options]
-    patch = WER + (moment if isinstance(moment, str) else "")
-
-    def kill(pid: int) -> None:
+    for moment in moments:
         if isinstance(moment, float):
-            time.sleep(moment)
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-    done = commands(*words, cwd=folder, patch=patch, meanwhile=kill)
-    if isinstance(moment, float) and done.code == 0:
-        return None
-    if moment:
+            done = commands(*words, cwd=folder, patch=WER, meanwhile=partial(kill_after, moment))
+            if done.code == 0:
+                return None
+        else:
+            done = commands(*words, cwd=folder, patch=WER + moment)
         assert done.code in (9, 137), f"it was not killed: {done.said}"
     for _ in range(2):
         done = commands(*words, cwd=folder, patch=WER)
@@ -126,6 +123,13 @@ def bundle_of(commands: Commands, folder: Path, options: list[str], moment: str 
     assert len((folder / "records.jsonl").read_text().splitlines()) == 1, "one record, however often it goes on"
     assert not list(folder.rglob(".*.partial")), "what the killed process left is still there"
     return folder / "run" / "bundle"
+
+
+def kill_after(wait_s: float, pid: int) -> None:
+    """Kill a process, unless it ends by itself before."""
+    time.sleep(wait_s)
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def differing(bundle: Path, other: Path) -> list[str]:
@@ -142,7 +146,7 @@ def main(folder: Path, corpus: Path, kills: int) -> int:
     equal = 0
     for quant, few in QUANT.items():
         options = [*few, f"data.corpus_dir={corpus}"]
-        whole = bundle_of(commands, folder / quant / "whole", options, "")
+        whole = bundle_of(commands, folder / quant / "whole", options, [])
         started = time.monotonic()
         commands("train.py", "hydra.run.dir=timed", *TINY, *RUN, *options, cwd=folder, patch=WER)
         takes_s = time.monotonic() - started
@@ -150,7 +154,7 @@ def main(folder: Path, corpus: Path, kills: int) -> int:
         moments = [*placed, *(("", 0.0) for _ in range(kills // 2 - len(placed)))][: kills // 2]
         for number, (name, moment) in enumerate(moments):
             after_s = draw.uniform(0.1, 0.9) * takes_s
-            while (bundle := bundle_of(commands, folder / quant / str(number), options, moment or after_s)) is None:
+            while (bundle := bundle_of(commands, folder / quant / str(number), options, [moment or after_s])) is None:
                 after_s *= 0.8  # it was faster this time
             different = differing(whole, bundle)
             equal += not different

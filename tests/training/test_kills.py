@@ -1,27 +1,20 @@
-"""A run that was killed, at every kind of moment, ends with the bundle of one that never was."""
+"""A run that was killed, at several kinds of moment, ends with the bundle of one that never was.
 
-import pytest
-from commands import Commands
+It is killed at one after the other. `kills.py` kills a run of its own at each, at more moments, and at random ones.
+"""
+
 from kills import MOMENTS, QUANT, bundle_of, differing
 
-
-@pytest.fixture(scope="module")
-def commands(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("kills")
-    (folder / "data").mkdir()
-    started = Commands(folder)
-    yield started
-    started.close()
+KINDS = [
+    "in the validation of the best step",
+    "between the file of best.ckpt and its rename",
+    "after the decision to stop",
+    "before the record",
+]
 
 
-@pytest.fixture(scope="module")
-def whole(commands, tiny_corpus):
+def test_kills_change_nothing(commands, tiny_corpus):
     options = [*QUANT["int4"], f"data.corpus_dir={tiny_corpus}"]
-    return bundle_of(commands, commands.folder / "whole", options, ""), options
-
-
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_a_kill_changes_nothing(commands, whole, moment):
-    bundle, options = whole
-    found = bundle_of(commands, commands.folder / moment.replace(" ", "_"), options, MOMENTS[moment])
-    assert differing(bundle, found) == []
+    whole = bundle_of(commands, commands.folder / "whole", options, [])
+    killed = bundle_of(commands, commands.folder / "killed", options, [MOMENTS[kind] for kind in KINDS])
+    assert differing(whole, killed) == []
