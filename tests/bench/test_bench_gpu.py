@@ -18,8 +18,8 @@ from nibble.kernels.gpu import missing_gpu
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def words(name: str, text: str, limit_s: float = 20, **more: object) -> Step:
-    return Step(name, python("-c", text), limit_s, **more)  # type: ignore[arg-type]
+def words(name: str, text: str, share_s: float = 20, **more: object) -> Step:
+    return Step(name, python("-c", text), share_s, **more)  # type: ignore[arg-type]
 
 
 def test_steps_go_on_after_a_failure(tmp_path, capsys):
@@ -29,7 +29,7 @@ def test_steps_go_on_after_a_failure(tmp_path, capsys):
         words("left out", "raise SystemExit(1)", missing=lambda: "there is no tool"),
         words("last", "pass"),
     ]
-    outcomes = run(steps, tmp_path / "out", total_s=60)
+    outcomes = run(steps, tmp_path / "out")
     assert [outcome.state for outcome in outcomes] == ["passed", "failed", "left out", "passed"]
     assert (tmp_path / "out" / "good.log").read_text() == "hello\n"
     (one,) = failed(outcomes)
@@ -43,19 +43,32 @@ def test_steps_go_on_after_a_failure(tmp_path, capsys):
 def test_a_step_ends_at_its_limit_with_all_that_it_started(tmp_path):
     child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
     started = time.monotonic()
-    outcomes = run([words("slow", child, limit_s=1), words("late", "pass")], tmp_path, total_s=0.5)
+    outcomes = run([words("slow", child, share_s=1), words("next", "pass")], tmp_path)
     assert time.monotonic() - started < 20
-    assert [outcome.state for outcome in outcomes] == ["failed", "failed"]
-    assert "not done after" in outcomes[0].reason
-    assert outcomes[1].reason == "no time was left for it"
+    assert [outcome.state for outcome in outcomes] == ["failed", "passed"]
+    assert outcomes[0].reason.startswith("not done after 1 s")
+
+
+def test_what_a_step_leaves_of_its_time_is_for_those_after_it(tmp_path):
+    steps = [words("quick", "pass", share_s=30), words("longer", "import time; time.sleep(0.3)", share_s=0.1)]
+    assert [outcome.state for outcome in run(steps, tmp_path)] == ["passed", "passed"]
 
 
 def test_correctness_comes_first_and_all_fits(tmp_path):
-    names = [step.name for step in gpu.steps(tmp_path, tmp_path / "no corpus")]
-    assert names.index("native is reference") < names.index("tests") < names.index("train_step") < names.index("gemm")
+    steps = gpu.steps(tmp_path, tmp_path / "no corpus")
+    names = [step.name for step in steps]
+    first = ["build", "LSTM kernel", "native is reference", "tests", "train_step", "gemm"]
+    assert sorted(first, key=names.index) == first
     assert len(set(names)) == len(names)
-    (mini,) = (step for step in gpu.steps(tmp_path, tmp_path / "none") if step.name == "librispeech_mini")
+    assert sum(step.share_s for step in steps) <= 590
+    mini = next(step for step in steps if step.name == "librispeech_mini")
     assert "--corpus DIR" in (mini.missing() or "")
+
+
+def test_the_files_of_gpu_tests(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    assert gpu.LSTM_TEST in gpu.gpu_tests()
+    assert "tests/test_gpu_marker.py" not in gpu.gpu_tests()
 
 
 def test_every_module_and_script_of_the_list_is_there(tmp_path):

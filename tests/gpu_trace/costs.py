@@ -3,10 +3,12 @@
 Launches: a call is one launch, unless it only makes a view, memory or a number on the host. `_foreach` operators work
 on many tensors in one launch, as many as `multi_tensor_apply` takes (torch's ATen/native/cuda/MultiTensorApply.cuh).
 A backward convolution is one launch for each gradient. Bytes: each tensor is read or written once; elements that are
-only repeated (stride 0) count once. What a host needs to launch a kernel is left out, as are the caches of the GPU.
+only repeated (stride 0) count once. A Triton kernel of fewer programs than there are multiprocessors has only theirs.
+What a host needs to launch a kernel is left out, as are the caches of the GPU.
 """
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 BYTES_A_SECOND = 0.85 * 4.3e12
 PRODUCTS_A_SECOND = {torch.int8: 900e12, torch.bfloat16: 550e12, torch.float16: 550e12, torch.float32: 40e12}
+MULTIPROCESSORS = 132
+BYTES_A_SECOND_OF_ONE = 0.85 * 64 * 1.755e9  # of a multiprocessor: 64 bytes a cycle
 TF32_A_SECOND = 275e12  # half of bfloat16
 _FLOAT64_A_SECOND = 30e12
 
@@ -44,10 +48,13 @@ class Cost(NamedTuple):
     bytes: int
     products: float = 0.0  # multiplications and additions
     a_second: float = PRODUCTS_A_SECOND[torch.bfloat16]
+    programs: int = MULTIPROCESSORS  # that share the work; fewer leave multiprocessors idle
 
     @property
     def seconds(self) -> float:
-        return max(self.bytes / BYTES_A_SECOND, self.products / self.a_second)
+        bytes_a_second = min(BYTES_A_SECOND, self.programs * BYTES_A_SECOND_OF_ONE)
+        busy = min(1.0, self.programs / MULTIPROCESSORS)
+        return max(self.bytes / bytes_a_second, self.products / (busy * self.a_second))
 
 
 def held_bytes(x: Tensor) -> int:
@@ -113,13 +120,23 @@ def of_call(name: str, ins: list[Tensor], outs: list[Tensor], args: Any) -> Cost
 
 
 def of_launch(launch: "Launch", tensors: list[Tensor]) -> Cost:
-    """Of a Triton kernel, which reads or writes each of its tensors once; a product is of the three largest of them."""
-    moved = sum(held_bytes(x) for x in tensors)
-    if not launch.has_dot:
-        return Cost(moved)
-    largest = sorted((x.numel() for x in tensors), reverse=True)[:3]
-    kind = torch.int8 if sum(x.dtype == torch.int8 for x in tensors) > 1 else torch.bfloat16
-    return Cost(moved, 2 * math.sqrt(math.prod(largest)), rate(kind))
+    """Of a Triton kernel, which reads or writes each of its tensors once, unless it is named below."""
+    programs = math.prod(launch.grid)
+    moved = sum(held_bytes(x) for x in {id(x): x for x in tensors}.values())  # unread arguments are given another's
+    sizes = {**launch.integers, **launch.named_constants}
+    name = launch.name if launch.has_dot else ""
+    if launch.room == "recurrence":
+        # Each program reads the weight's codes, its second or its fifth tensor, in every step.
+        weight, rows = tensors[1 if launch.name == "_forward" else 4].numel(), programs * sizes["ROWS"]
+        products = 2 * sizes["steps"] * rows * weight
+        kind, passes = (torch.int8, 1) if launch.name == "_forward" else (torch.bfloat16, 3)
+        return Cost(moved + sizes["steps"] * programs * weight, passes * products, rate(kind), programs)
+    if name == "_linear_w8a8":
+        return Cost(moved, 2 * sizes["rows"] * sizes["outputs"] * sizes["terms"], rate(torch.int8), programs)
+    if name == "_convolve":
+        return Cost(moved, 2 * tensors[-1].numel() * sizes["TERMS"], rate(torch.int8), programs)
+    assert not launch.has_dot, f"{launch.name}: say in {Path(__file__).name} how many products it computes"
+    return Cost(moved, programs=programs)
 
 
 def rate(dtype: torch.dtype) -> float:

@@ -46,11 +46,20 @@ class Launch:
         return "tl.dot" in self.kernel.src
 
     @property
+    def room(self) -> str:
+        """The file of the kernel."""
+        return self.kernel.fn.__module__.split(".")[-1]
+
+    @property
+    def named_constants(self) -> dict[str, int]:
+        """Constants that are numbers."""
+        names = self.kernel.arg_names
+        return {names[path[0]]: value for path, value in self.constants.items() if isinstance(value, int)}
+
+    @property
     def blocks(self) -> dict[str, int]:
         """Constants that are sizes of blocks."""
-        names = self.kernel.arg_names
-        named = {names[path[0]]: value for path, value in self.constants.items()}
-        return {name: value for name, value in named.items() if isinstance(value, int) and "BLOCK" in name}
+        return {name: value for name, value in self.named_constants.items() if "BLOCK" in name}
 
     def meet(self, other: "Launch") -> None:
         """Take the larger of both launches' sizes."""

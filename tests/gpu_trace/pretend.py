@@ -31,7 +31,9 @@ from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
 GPU = torch.device("cuda", 0)
-H200 = SimpleNamespace(multi_processor_count=132, total_memory=141 * 2**30, name="NVIDIA H200", major=9, minor=0)
+H200 = SimpleNamespace(
+    multi_processor_count=costs.MULTIPROCESSORS, total_memory=141 * 2**30, name="NVIDIA H200", major=9, minor=0
+)
 _SMALL = 4096  # elements of a tensor whose values are kept
 _ROUNDS = 3  # how often a loop that waits for a value on the GPU goes on
 _READS = ("_local_scalar_dense", "item")

@@ -14,11 +14,11 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Step:
-    """A command with a limit."""
+    """A command with its share of the time."""
 
     name: str
     command: Sequence[str]
-    limit_s: float
+    share_s: float  # of the time for all steps
     missing: Callable[[], str | None] = lambda: None  # why it cannot run here; None if it can
     environment: Mapping[str, str] = field(default_factory=dict)  # on top of this process's
 
@@ -34,17 +34,17 @@ class Outcome:
     log: Path | None = None
 
 
-def run(steps: Sequence[Step], folder: Path, total_s: float) -> list[Outcome]:
+def run(steps: Sequence[Step], folder: Path) -> list[Outcome]:
     """Run all steps; each one's output goes to `folder`/<name>.log.
 
-    A step gets its own limit or what is left of `total_s`, the shorter.
+    A step may take its share of the time, and what the steps before it left of theirs.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    started, outcomes = time.monotonic(), []
+    saved_s, outcomes = 0.0, []
     for number, step in enumerate(steps, 1):
-        left_s = total_s - (time.monotonic() - started)
         print(f"[{number}/{len(steps)}] {step.name}: ", end="", flush=True)
-        outcome = _one(step, folder, left_s)
+        outcome = _one(step, folder, step.share_s + saved_s)
+        saved_s += step.share_s - outcome.took_s
         print(
             f"{outcome.state}, {outcome.took_s:.0f} s" + (f": {outcome.reason}" if outcome.reason else ""), flush=True
         )
@@ -65,12 +65,9 @@ def table(outcomes: Sequence[Outcome]) -> Table:
     return shown
 
 
-def _one(step: Step, folder: Path, left_s: float) -> Outcome:
+def _one(step: Step, folder: Path, limit_s: float) -> Outcome:
     if (reason := step.missing()) is not None:
         return Outcome(step, "left out", reason, 0.0)
-    limit_s = min(step.limit_s, left_s)
-    if limit_s <= 0:
-        return Outcome(step, "failed", "no time was left for it", 0.0)
     log, started = folder / f"{step.name.replace(' ', '_')}.log", time.monotonic()
     with log.open("wb") as output:
         # In a session of its own, so that at its limit a step ends with all that it started.

@@ -92,7 +92,8 @@ def steps(sizes: Sizes, device: torch.device) -> dict[str, Callable[[], None]]:
     lengths, labels, label_lengths = (x.to(device) for x in (lengths, labels, label_lengths))
 
     def fused() -> Tensor:
-        return fused_transducer_loss(joiner, encoded, predicted, lengths, labels, label_lengths)
+        counts = [sizes.frames] * sizes.batch, [sizes.labels] * sizes.batch  # else a GPU is waited for
+        return fused_transducer_loss(joiner, encoded, predicted, lengths, labels, label_lengths, *counts)
 
     def reference() -> Tensor:
         return transducer_loss(joiner(encoded, predicted), lengths, labels, label_lengths).sum()

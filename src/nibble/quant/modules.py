@@ -10,7 +10,7 @@ from nibble.errors import UserError
 from nibble.quant.layer import QuantizedLayer, float_island, output_type
 from nibble.quant.numerics import compute_type, dequantize, require_finite_input
 from nibble.quant.products import Geometry, integer_conv2d, integer_linear
-from nibble.quant.recurrence import integer_recurrence, lstm_steps
+from nibble.quant.recurrence import float_recurrence, integer_recurrence, lstm_steps
 from nibble.quant.spec import Range
 
 
@@ -150,6 +150,8 @@ class QuantLSTM(QuantizedLayer, nn.LSTM):
                     lambda hidden: self.input_integers(hidden, (1,), dynamic=True)[1:],
                     (lambda scale: require_finite_input(scale, self.layer_name)) if plain else None,
                 )
+            elif weight.values is not None and torch.is_grad_enabled() and input.is_cuda:
+                out, cell = float_recurrence(from_input, hidden, cell, weight.values.to(inside), self._represented)
             else:
                 steps = lstm_steps(
                     from_input, hidden, cell, lambda x: self.linear(x, weight, None, dims=(1,), dtype=inside)
@@ -157,6 +159,12 @@ class QuantLSTM(QuantizedLayer, nn.LSTM):
                 out, cell = torch.stack([step.hidden for step in steps], 1), steps[-1].cell
         out = out.to(dtype)
         return out, (out[:, -1].unsqueeze(0), cell.to(dtype).unsqueeze(0))
+
+    def _represented(self, hidden: Tensor) -> Tensor:
+        """The values that the codes of a hidden state (B, N) stand for, in its type."""
+        if self.activation_spec is None:
+            return hidden
+        return dequantize(*self.input_integers(hidden, (1,), dynamic=True)[1:]).to(hidden.dtype)
 
 
 QUANTIZED_TYPES: dict[type, type[QuantizedLayer]] = {

@@ -184,14 +184,21 @@ class _IntegerLinear(torch.autograd.Function):
         x_type, weight_type, bias_type = ctx.types
         dx = dw = db = None
         if ctx.needs_input_grad[0]:
-            dx = (gradient @ dequantize(w_codes, w_scale, gradient.dtype)).view(ctx.shape).to(x_type)
+            dx = _product(gradient, dequantize(w_codes, w_scale, gradient.dtype), x_type).view(ctx.shape)
         if ctx.needs_input_grad[1]:
             # On a GPU in one pass: of all layers of conformer_l it moves 5 bytes for each input, some 6 ms a step. A
             # kernel that converted codes in registers would have to be within a third of cuBLAS's speed to gain.
-            dw = (gradient.t() @ dequantize(rows, row_scale, gradient.dtype)).to(weight_type)
+            dw = _product(gradient.t(), dequantize(rows, row_scale, gradient.dtype), weight_type)
         if ctx.needs_input_grad[2]:
             db = gradient.sum(0).to(bias_type)
         return dx, dw, db, None, None, None, None, None, None, None
+
+
+def _product(one: Tensor, other: Tensor, dtype: torch.dtype) -> Tensor:
+    """one (I, J) other (J, L), of type `dtype`: (I, L)."""
+    if one.is_cuda and dtype == torch.float32 != one.dtype:  # its sums are in float32, and need not be rounded twice
+        return torch.mm(one, other, out_dtype=dtype)
+    return (one @ other).to(dtype)
 
 
 class _IntegerConv2d(torch.autograd.Function):

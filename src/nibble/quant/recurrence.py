@@ -73,6 +73,23 @@ def integer_recurrence(
     return states
 
 
+def float_recurrence(
+    from_input: Tensor, hidden: Tensor, cell: Tensor, weight: Tensor, represented: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """As `integer_recurrence`, with values in place of codes: for a weight on a ramp: fewer launches than autograd.
+
+    Args:
+        from_input: as `lstm_steps` takes it.
+        hidden: likewise.
+        cell: likewise.
+        weight: (4N, N); receives the gradient.
+        represented: hidden (B, N) -> the values that its codes stand for (B, N), through which gradients pass as
+            through the identity.
+    """
+    states: tuple[Tensor, Tensor] = _FloatRecurrence.apply(from_input, hidden, cell, weight, represented)
+    return states
+
+
 def _kernels(from_input: Tensor, weight: Integers) -> ModuleType | None:
     """The kernels that take all steps at once; None where there are none for these tensors."""
     one_a_channel = weight.scale.dim() == weight.codes.dim()  # or one for all, but not one a group
@@ -120,39 +137,105 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, by_hidden: Tensor, by_cell: Tensor) -> tuple[Tensor | None, ...]:
         w_codes, w_scale, update, forget, candidate, output, cells, codes, scale = ctx.saved_tensors
-        before, squashed = cells[:-1], cells[1:].tanh()
-        # How each gate's input moves the cell or, the last, the hidden state.
-        slopes = torch.stack(
-            (
-                candidate * update * (1 - update),
-                before * forget * (1 - forget),
-                update * (1 - candidate.square()),
-                squashed * output * (1 - output),
-            ),
-            2,
-        )
-        through = output * (1 - squashed.square())
+        slopes, through = _slopes(update, forget, candidate, output, cells)
         if ctx.kernel is not None:
             by_gates, carried, by_cell = ctx.kernel.backward(
                 slopes, through, forget, by_hidden, by_cell, w_codes, _of_channels(w_scale, w_codes)
             )
         else:
             values = dequantize(w_codes, w_scale).to(by_hidden.dtype)
-            by_gates = torch.empty_like(slopes)  # (U, B, 4, N)
-            carried = torch.zeros_like(before[0])
-            for t in reversed(range(len(slopes))):
-                carried = carried + by_hidden[:, t]
-                by_cell = torch.addcmul(by_cell, carried, through[t])
-                torch.mul(slopes[t, :, :3], by_cell.unsqueeze(1), out=by_gates[t, :, :3])
-                torch.mul(slopes[t, :, 3], carried, out=by_gates[t, :, 3])
-                by_cell = by_cell * forget[t]
-                carried = by_gates[t].flatten(1) @ values
+            by_gates, carried, by_cell = _back(slopes, through, forget, by_hidden, by_cell, values)
         by_gates = by_gates.flatten(2)
         dw = None
         if ctx.needs_input_grad[3]:
             hidden = dequantize(codes, scale).to(by_gates.dtype).flatten(0, 1)
             dw = (by_gates.flatten(0, 1).t() @ hidden).to(ctx.parameter_type)
         return by_gates.transpose(0, 1), carried, by_cell, dw, None, None, None, None, None
+
+
+class _FloatRecurrence(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        from_input: Tensor,
+        hidden: Tensor,
+        cell: Tensor,
+        weight: Tensor,
+        represented: Callable[[Tensor], Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        batch, count, _ = from_input.shape
+        gates = from_input.new_empty((count, batch, 4, cell.shape[1]))
+        cells, states, taken = [cell], [], []
+        with torch.autocast(from_input.device.type, enabled=False):
+            for t, own in enumerate(from_input.unbind(1)):
+                taken.append(represented(hidden))
+                now = torch.addmm(own, taken[-1], weight.t()).view_as(gates[t])
+                update, forget, candidate, output = gates[t].unbind(1)
+                torch.sigmoid(now, out=gates[t])  # the candidate too: launches cost more than it does
+                torch.tanh(now[:, 2], out=candidate)
+                cells.append(torch.addcmul(forget * cells[-1], update, candidate))
+                hidden = output * cells[-1].tanh()
+                states.append(hidden)
+        ctx.save_for_backward(weight, gates, torch.stack(cells), torch.stack(taken))
+        return torch.stack(states, 1), cells[-1].clone()
+
+    @staticmethod
+    def backward(ctx: Any, by_hidden: Tensor, by_cell: Tensor) -> tuple[Tensor | None, ...]:
+        weight, gates, cells, taken = ctx.saved_tensors
+        update, forget, candidate, output = gates.unbind(2)
+        slopes, through = _slopes(update, forget, candidate, output, cells)
+        by_gates, carried, by_cell = _back(slopes, through, forget, by_hidden, by_cell, weight)
+        by_gates = by_gates.flatten(2)
+        dw = by_gates.flatten(0, 1).t() @ taken.flatten(0, 1) if ctx.needs_input_grad[3] else None
+        return by_gates.transpose(0, 1), carried, by_cell, dw, None
+
+
+def _slopes(update: Tensor, forget: Tensor, candidate: Tensor, output: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+    """How each gate's input moves the cell or, the last, the hidden state (U, B, 4, N); how the cell moves that one.
+
+    Args:
+        update: of all steps (U, B, N), as are the next three.
+        forget: likewise.
+        candidate: likewise.
+        output: likewise.
+        cells: from that before the first step on, (U + 1, B, N).
+    """
+    before, squashed = cells[:-1], cells[1:].tanh()
+    slopes = torch.stack(
+        (
+            candidate * update * (1 - update),
+            before * forget * (1 - forget),
+            update * (1 - candidate.square()),
+            squashed * output * (1 - output),
+        ),
+        2,
+    )
+    return slopes, output * (1 - squashed.square())
+
+
+def _back(
+    slopes: Tensor, through: Tensor, forget: Tensor, by_hidden: Tensor, by_cell: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients by what the gates are made from (U, B, 4, N), by the first hidden state and by the first cell (B, N).
+
+    Args:
+        slopes: of `_slopes`, (U, B, 4, N).
+        through: likewise, (U, B, N).
+        forget: (U, B, N).
+        by_hidden: (B, U, N)
+        by_cell: by the last cell, (B, N).
+        weight: (4N, N)
+    """
+    by_gates = torch.empty_like(slopes)
+    carried = torch.zeros_like(through[0])
+    for t in reversed(range(len(slopes))):
+        carried = carried + by_hidden[:, t]
+        by_cell = torch.addcmul(by_cell, carried, through[t])
+        torch.mul(slopes[t, :, :3], by_cell.unsqueeze(1), out=by_gates[t, :, :3])
+        torch.mul(slopes[t, :, 3], carried, out=by_gates[t, :, 3])
+        by_cell = by_cell * forget[t]
+        carried = by_gates[t].flatten(1) @ weight
+    return by_gates, carried, by_cell
 
 
 def _of_channels(scale: Tensor, codes: Tensor) -> Tensor:
