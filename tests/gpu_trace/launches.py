@@ -89,6 +89,7 @@ class Compiled:
     registers: int
     spilled_bytes: int  # of stack, a thread
     shared_bytes: int
+    instructions: list[str]  # of PTX, each once
     ttir: str = field(repr=False)
 
 
@@ -149,4 +150,5 @@ def compiled(launch: Launch, capability: int, folder: Path) -> Compiled:
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     text = subprocess.run([tool, "--dump-resource-usage", cubin], capture_output=True, text=True, check=True).stdout
     registers, stack = (int(re.search(rf"{name}:(\d+)", text)[1]) for name in ("REG", "STACK"))  # type: ignore[index]
-    return Compiled(launch, capability, seconds, registers, stack, made.metadata.shared, made.asm["ttir"])
+    instructions = sorted(set(re.findall(r"^\s*(?:@!?%\w+ )?([a-z]\w*\.[\w.:]+)", made.asm["ptx"], re.MULTILINE)))
+    return Compiled(launch, capability, seconds, registers, stack, made.metadata.shared, instructions, made.asm["ttir"])

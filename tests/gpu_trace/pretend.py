@@ -289,7 +289,9 @@ def registered() -> tuple[dict[str, Callable[..., Any]], tuple[str, ...]]:
     return found, cuda.OPERATORS
 
 
-def _attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor, dropout_p: float, scale: float) -> Tensor:
+def _attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor, dropout_p: float = 0.0, scale: float = 1.0
+) -> Tensor:
     """torch's scaled dot product, as torch picks it on a GPU: the memory-efficient kernel, or step by step."""
     if torch.is_autocast_enabled("cuda"):
         kind = torch.get_autocast_dtype("cuda")

@@ -10,6 +10,7 @@ from torch.optim.optimizer import _default_to_fused_or_foreach
 from nibble import cli
 from nibble.config import Config
 from nibble.data.batch import Batch
+from nibble.export.fused import fuse
 from nibble.model.decoding import greedy
 from nibble.quant.convert import freeze, prepare, set_precision
 from nibble.quant.spec import Precision
@@ -59,13 +60,21 @@ def make_batch(config: Config, trace: Trace) -> Batch:
 class Step:
     """A step of training, as Lightning takes it; the model has so many layers."""
 
-    def __init__(self, config: Config, trace: Trace, layers: int) -> None:
-        config.model.layers = layers
-        self.config, self.trace = config, trace
-        self.module = make_module(config)
+    def __init__(self, model: str, profile: str, trace: Trace, layers: int) -> None:
+        self.model, self.trace = model, trace
+        self.config = config(model, profile)
+        self.config.model.layers = layers
+        self.module = make_module(self.config)
         self.optimizer = self.module.configure_optimizers()["optimizer"]
-        self.batch = make_batch(config, trace)
+        self.take(profile)
         self._step()  # the optimizer makes its state
+
+    def take(self, profile: str) -> None:
+        """Batches of this hardware profile from now on."""
+        hardware = config(self.model, profile).hardware
+        assert hardware.precision == self.config.hardware.precision
+        self.config.hardware = hardware
+        self.batch = make_batch(self.config, self.trace)
 
     def __call__(self, phase: str) -> Found:
         set_precision(self.module.model, *PHASES[phase])
@@ -85,25 +94,13 @@ class Step:
         self.optimizer.step()
 
 
-def training(model: str, profile: str, trace: Trace) -> dict[str, Found]:
-    """Each phase of a whole model's training.
-
-    Layers are alike, so models of one and two are traced.
-    """
-    layers = config(model, profile).model.layers
-    one, two = (Step(config(model, profile), trace, count) for count in (1, 2))
+def whole(one: Step, two: Step, layers: int) -> dict[str, Found]:
+    """Each phase of training a model of so many layers, from models of one and two: layers are alike."""
     return {phase: one(phase).extended(two(phase), layers - 1) for phase in PHASES}
 
 
-def one_layer(model: str, profile: str, trace: Trace) -> dict[str, Found]:
-    """Each phase of a training with one layer: every kernel, once."""
-    step = Step(config(model, profile), trace, 1)
-    return {phase: step(phase) for phase in PHASES}
-
-
-def optimizer_loop(model: str, profile: str) -> str:
-    """How the optimizer of a training goes over its parameters: fused, foreach, or one by one."""
-    optimizer = make_module(config(model, profile)).configure_optimizers()["optimizer"]
+def optimizer_loop(optimizer: torch.optim.Optimizer) -> str:
+    """How it goes over its parameters: fused, foreach, or one by one."""
     group = optimizer.param_groups[0]
     if group["fused"]:
         return "fused"
@@ -111,16 +108,22 @@ def optimizer_loop(model: str, profile: str) -> str:
     return "foreach" if group["foreach"] or (group["foreach"] is None and chosen) else "one by one"
 
 
-def use(model: str, profile: str, trace: Trace) -> dict[str, Found]:
-    """Validation, and a bundle that transcribes: of one layer, for its kernels."""
-    step = Step(config(model, profile), trace, 1)
-    module = step.module
+def use(step: Step) -> dict[str, Found]:
+    """Validation, and a bundle that transcribes: with the CUDA library, and with Triton in its place.
+
+    The model cannot be trained any more.
+    """
+    module, trace = step.module, step.trace
     set_precision(module.model, Precision.rules)
     module.eval()
     with trace.stretch() as validation, torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
         module.validation_step(step.batch.to(GPU), 0)
     freeze(module.model)
-    with trace.stretch() as bundle, torch.inference_mode():
-        batch = step.batch.to(GPU)
-        greedy(module.model, *module.model.encode(batch.features, batch.feature_lengths))
-    return {"validation": validation, "bundle": bundle}
+    fuse(module.model)
+    found = {"validation": validation}
+    for phase, compiled in (("bundle", trace.compiled), ("bundle, Triton", ())):
+        trace.compiled = compiled
+        with trace.stretch() as found[phase], torch.inference_mode():
+            batch = step.batch.to(GPU)
+            greedy(module.model, *module.model.encode(batch.features, batch.feature_lengths))
+    return found

@@ -1,8 +1,8 @@
 """What training and evaluation would do on a GPU, traced without one at the sizes of hardware=gpu and hardware=h200.
 
 `pretend.py` says how, `costs.py` what is counted. The targets are those of one step of conformer_l: native at most 1.1
-times as long as float by the model, on a ramp 1.5 times, at most 1.3 times its launches. Where a limit below is higher,
-the target is not reached; the limit keeps what is.
+times as long as float by the model, on a ramp 1.5 times, at most 1.3 times its launches. They are reached; the limits
+keep what is.
 """
 
 import pytest
@@ -16,11 +16,12 @@ from nibble.errors import UserError
 from nibble.kernels.compiling import cxx
 
 SYNCHRONISATIONS = 5  # a step, target
-SPILLED_BYTES = 64
+SPILLED_BYTES = 0
+SHARED_BYTES = 99 * 1024  # of a block on the smallest, sm_86 and sm_120
 COMPILES_IN_S = 20
 # phase -> (milliseconds, launches), each against float: what is reached, and the target
 TARGETS = {"int8": (1.1, 1.3), "rules": (1.1, 1.3), "ramp": (1.5, 1.3)}
-REACHED = {"int8": (1.2, 1.3), "rules": (1.2, 1.3), "ramp": (1.5, 1.6)}
+REACHED = {"int8": (1.1, 1.0), "rules": (1.1, 1.0), "ramp": (1.15, 1.3)}
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,37 @@ def test_every_triton_kernel_compiles_for_each_gpu(trace):
         for one in kernel["compiled"]:
             what = f"{kernel['name']} {kernel['constants']} for sm_{one['capability']}"
             assert one["spilled_bytes"] <= SPILLED_BYTES, what
+            assert one["shared_bytes"] <= SHARED_BYTES, what
             assert one["seconds"] <= COMPILES_IN_S, what
+
+
+def compiled(trace, name):
+    """The instructions of a kernel, for each of its variants and GPUs."""
+    found = [
+        set(one["instructions"]) for kernel in trace["kernels"] if kernel["name"] == name for one in kernel["compiled"]
+    ]
+    assert found, f"{name} was not launched"
+    return found
+
+
+def test_products_of_codes_run_on_integer_tensor_cores(trace):
+    for name in ("linear._linear_w8a8", "convolution._convolve", "recurrence._forward"):
+        for instructions in compiled(trace, name):
+            assert any("mma" in one and "s8" in one for one in instructions), name
+
+
+def test_divisions_and_scales_are_rounded_as_ieee_754_says(trace):
+    """Flushed to zero, the smallest scales would be those of a row of zeros."""
+    for name in (
+        "rows._quantize_rows",
+        "rows._norm_quantize_rows",
+        "rows._quantize_chunks",
+        "weights._quantize_weights",
+    ):
+        for instructions in compiled(trace, name):
+            assert "div.rn.f32" in instructions, name
+    for instructions in compiled(trace, "weights._quantize_weights"):
+        assert any(one.startswith("cvt.rn.f16") for one in instructions)
 
 
 def test_the_optimizer_updates_all_parameters_at_once(trace):
@@ -71,7 +102,7 @@ def test_a_quantized_step_costs_little_more_than_a_float_one(trace, phase):
         )
         ratios = [row["found"][what] / base[what] for what in ("seconds", "launches")]
         for ratio, reached, target in zip(ratios, REACHED[phase], TARGETS[phase], strict=True):
-            assert ratio <= max(reached, target), f"{row['profile']}: {ratio:.2f}, reached {reached}, target {target}"
+            assert ratio <= reached, f"{row['profile']}: {ratio:.3f}, reached before {reached}, target {target}"
 
 
 def test_no_operator_that_counts_in_32_bits_is_given_more(trace):

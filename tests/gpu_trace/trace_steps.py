@@ -20,6 +20,7 @@ import steps
 from pretend import Found, Trace, gpu
 
 MODELS, PROFILES = ("conformer_s", "conformer_m", "conformer_l"), ("gpu", "h200")
+KERNELS_OF = ("float", "ramp", "rules")  # those of int8 are those of the rules
 MEASURED = "conformer_l"  # whose whole step is counted; of the others a layer is enough to find every kernel
 
 
@@ -33,8 +34,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--where", action="store_true", help="print which operators and lines it is")
     options = parser.parse_args(arguments)
     with gpu() as trace:
-        rows = list(traced(trace, options))
-        loops = {profile: steps.optimizer_loop(MEASURED, profile) for profile in options.profiles}
+        loops: dict[str, str] = {}
+        rows = [row for model in options.models for row in traced(trace, model, options, loops)]
     kernels = [checked(launch, options.folder) for launch in trace.kernels.values()]
     (options.folder / "trace.json").write_text(json.dumps({"steps": rows, "kernels": kernels, "optimizers": loops}))
     print(table(rows))
@@ -44,19 +45,27 @@ def main(arguments: list[str]) -> None:
             print(row["model"], row["profile"], row["phase"], what, {name: round(number, 4) for name, number in most})
 
 
-def traced(trace: Trace, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """A row for each model, profile and phase."""
-    for model in options.models:
-        for profile in options.profiles:
-            started = time.process_time()
-            whole = options.whole or model == MEASURED
-            found = (steps.training if whole else steps.one_layer)(model, profile, trace)
-            if profile == options.profiles[0]:
-                found |= steps.use(model, profile, trace)
-            print(f"{model}, {profile}: traced in {time.process_time() - started:.1f} s", file=sys.stderr, flush=True)
-            for phase, one in found.items():
-                layers = "all" if whole and phase in steps.PHASES else "one"
-                yield {"model": model, "profile": profile, "phase": phase, "layers": layers, "found": as_plain(one)}
+def traced(trace: Trace, model: str, options: argparse.Namespace, loops: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """A row for each profile and phase of a model; `loops` gets how its optimizer works."""
+    started, first = time.process_time(), options.profiles[0]
+    whole = options.whole or model == MEASURED
+    one = steps.Step(model, first, trace, 1)
+    two = steps.Step(model, first, trace, 2) if whole else one
+    loops[model] = steps.optimizer_loop(one.optimizer)
+    layers = steps.config(model, first).model.layers if whole else 1
+
+    def row(profile: str, phase: str, found: Found) -> dict[str, Any]:
+        of = "all" if whole and phase in steps.PHASES else "one"
+        return {"model": model, "profile": profile, "phase": phase, "layers": of, "found": as_plain(found)}
+
+    for profile in options.profiles:
+        one.take(profile)
+        two.take(profile)
+        phases = steps.whole(one, two, layers) if whole else {phase: one(phase) for phase in KERNELS_OF}
+        yield from (row(profile, *found) for found in phases.items())
+    one.take(first)
+    yield from (row(first, *found) for found in steps.use(one).items())
+    print(f"{model}: traced in {time.process_time() - started:.1f} s", file=sys.stderr, flush=True)
 
 
 def as_plain(found: Found) -> dict[str, Any]:
@@ -70,7 +79,7 @@ def checked(launch: launches.Launch, folder: Path) -> dict[str, Any]:
     if made:
         wrong += [f"{launch.name}: {line}" for line in ranges.overflows(made[0].ttir, launch.grid, launch.integers)]
     return {
-        "name": launch.name,
+        "name": f"{launch.room}.{launch.name}",
         "constants": {launch.kernel.arg_names[path[0]]: str(value) for path, value in launch.constants.items()},
         "signature": launch.signature,
         "grid": launch.grid,
@@ -84,6 +93,7 @@ def checked(launch: launches.Launch, folder: Path) -> dict[str, Any]:
                 "registers": one.registers,
                 "spilled_bytes": one.spilled_bytes,
                 "shared_bytes": one.shared_bytes,
+                "instructions": one.instructions,
             }
             for one in made
         ],
