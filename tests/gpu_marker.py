@@ -1,6 +1,7 @@
 """Tests marked `gpu`: skipped where there is no GPU. Where there is one, nothing excuses them from running.
 
-A kernel library that is not built fails them, and so does a skip from inside.
+A kernel library that is not built fails them, and so does a skip from inside. Elsewhere Triton takes the place of a
+CUDA library that is missing, and says so in a line; here that would leave the library untested.
 """
 
 from collections.abc import Generator
@@ -19,7 +20,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(reason)
     for name, missing in (("CUDA", cuda.missing), ("Triton", triton.missing)):
         if (reason := missing()) is not None:
-            pytest.fail(f"there is a GPU, but {name} kernels: {reason}", pytrace=False)
+            pytest.fail(
+                f"on a machine with a GPU all its kernels are tested, but {name} kernels: {reason}", pytrace=False
+            )
 
 
 @pytest.hookimpl(wrapper=True)
