@@ -22,14 +22,13 @@ def main(config: DictConfig) -> None:
     """Compose, evaluate, print."""
 
     def task(composed: DictConfig) -> None:
-        from rich.console import Console
-
         from nibble.config import EvaluateConfig, typed_as
         from nibble.evaluation.evaluate import evaluate_checkpoints  # loads the kernels
         from nibble.evaluation.printing import print_results
+        from nibble.terminal import Console
 
         options = typed_as(EvaluateConfig, composed)
-        print_results(evaluate_checkpoints(options), Console(highlight=False), worst=options.worst)
+        print_results(evaluate_checkpoints(options), Console(), worst=options.worst)
 
     cli.report_errors(task, config)
 

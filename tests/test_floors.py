@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "nibble"
-BASE = {"errors", "config", "writing", "stopping"}
+BASE = {"errors", "config", "writing", "stopping", "terminal"}
 MAY_IMPORT = {
     "errors": set(),
     "schema": {"errors"},
@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "threads": set(),
     "gpu_memory": set(),
     "writing": set(),
+    "terminal": {"errors"},
     "stopping": {"errors", "provenance"},
     # The options of quantization are plain data, defined in their own room.
     "config": {"errors", "schema", "ranges", "quant.spec"},
@@ -24,7 +25,7 @@ MAY_IMPORT = {
     # Kernels of the loss are launched as all others are.
     "model": BASE | {"processes", "steady", "kernels.triton.launching"},
     "kernels": {"errors", "writing", "stopping"},
-    "info": {"errors", "provenance", "kernels", "stopping", "threads"},
+    "info": {"errors", "provenance", "kernels", "stopping", "terminal", "threads"},
     "quant": {"errors", "kernels", "processes", "steady"},
     "data": BASE | {"schema", "features", "model.subsampling"},  # how many frames an utterance becomes
     "export": BASE | {"cli", "schema", "provenance", "features", "model", "kernels", "quant", "data"},

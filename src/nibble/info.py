@@ -7,11 +7,10 @@ import platform
 import sys
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from nibble import provenance, stopping, threads
 from nibble.errors import UserError
+from nibble.terminal import Console, Table
 
 
 def main() -> int:
@@ -25,19 +24,16 @@ def main() -> int:
     console = Console()
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     where = provenance.hardware(torch.device(devices[-1]))
-    console.print(f"torch {torch.__version__}, Python {platform.python_version()}, {where}", highlight=False)
-    console.print(f"threads: {torch.get_num_threads()}, waiting with {threads.waiting()}", highlight=False)
-    states = Table("kernels", "for", "state")
-    states.add_row("reference", "all devices", "plain torch")
+    console.print(f"torch {torch.__version__}, Python {platform.python_version()}, {where}")
+    console.print(f"threads: {torch.get_num_threads()}, waiting with {threads.waiting()}")
+    states = [["reference", "all devices", "plain torch"]]
     for each in IMPLEMENTATIONS:
         reason = each.missing()
         state = f"missing: {reason}" if reason else f"runs: {each.variant()}" if each in wanted() else "not asked for"
-        states.add_row(each.name, each.device, state)
-    console.print(states)
-    used = Table("operator", *(f"on {device}" for device in devices))
-    for operator in ops.SCHEMAS:
-        used.add_row(operator, *(used_by(operator, device) for device in devices))
-    console.print(used)
+        states.append([each.name, each.device, state])
+    console.print(Table(("kernels", "for", "state"), states, left=3))
+    used = [[operator, *(used_by(operator, device) for device in devices)] for operator in ops.SCHEMAS]
+    console.print(Table(("operator", *(f"on {device}" for device in devices)), used, left=1 + len(devices)))
     return 0
 
 

@@ -18,9 +18,6 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from nibble import processes, provenance
 from nibble.config import typed
@@ -28,6 +25,7 @@ from nibble.errors import Interrupted, UserError
 from nibble.evaluation import records, run_file
 from nibble.evaluation.records import Record
 from nibble.schema import build_lines
+from nibble.terminal import Console, Table
 
 FILE = "jobs.jsonl"
 
@@ -126,7 +124,7 @@ def run(main: Callable[[], Any], folder: Path) -> int:
     if code or states != {State.complete}:
         again = provenance.command()
         again = again if "resume=true" in again else f"{again} resume=true"
-        console.print(f"to go on with what is not complete: {again}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"to go on with what is not complete: {again}", soft_wrap=True)
         return code or 1
     return 0
 
@@ -141,11 +139,9 @@ def show(jobs: Sequence[Job], console: Console) -> None:
     """One row a job and, if the jobs differ in precision and seed alone, one a precision."""
     # Loaded here, since Hydra loads this file before it runs a job, where no error would be caught.
     from nibble.evaluation.printing import percent
-    from nibble.report.precisions import summary
+    from nibble.report.precisions import COLUMNS, sections
 
-    table = Table(title="jobs of the sweep", title_justify="left", box=box.SIMPLE)
-    for column in ("", "options", "state", "dev WER", "folder, or what was wrong"):
-        table.add_column(column, overflow="fold")
+    rows: list[list[str]] = []
     found: list[Record] = []
     common = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
     for job in jobs:
@@ -155,10 +151,12 @@ def show(jobs: Sequence[Job], console: Console) -> None:
         state = "killed" if job.state is State.started else job.state.value
         wer = "" if record is None else percent(record.wer)
         own = " ".join(override for override in job.overrides if override not in common)
-        table.add_row(str(job.number), own, state, wer, job.folder or job.problem)
-    console.print(table, markup=False)
+        rows.append([str(job.number), state, wer, own, job.folder or job.problem])
+    header = ("job", "state", "dev WER", "options", "folder, or what was wrong")
+    console.print(Table(header, rows, left=len(header), title="jobs of the sweep"))
     if found and len({_cell(record) for record in found}) == len(found):
-        console.print(summary(found), markup=False, highlight=False, soft_wrap=True)
+        for section in sections(found):
+            console.print(Table(COLUMNS, section.rows, title=section.title))
 
 
 def _record(job: Job) -> Record | None:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
 from nibble.bench import gpu, gpu_step
 from nibble.bench.__main__ import main as bench
 from nibble.bench.checklist import Step, failed, python, run, table
 from nibble.kernels.gpu import missing_gpu
+from nibble.terminal import Console
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -184,6 +184,16 @@ def test_another_platforms_samples_are_warned_of(tmp_path: Path, caplog: pytest.
     assert not caplog.records
 
 
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "{}", '{"hours": 2', "[" * 2_000, '{"hours": "2", "content_sha256": "0", "files_sha256": "0"}', "\xff"],
+)
+def test_a_damaged_description_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "corpus.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError, match=r"corpus.json is missing or damaged. Remove .*, and it is made again"):
+        check(tmp_path)
+
+
 @pytest.mark.parametrize("hours", [0, -1, 0.05, float("nan"), float("inf")])
 def test_hours_out_of_bounds(tmp_path: Path, hours: float) -> None:
     with pytest.raises(UserError, match=r"data.embedded_hours=.* give 0.1 .* to 1000"):

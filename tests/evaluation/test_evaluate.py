@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
 from nibble.config import DataOverrides, EvaluateConfig, HardwareConfig, Search
 from nibble.data.batch import Batch
@@ -18,6 +17,7 @@ from nibble.export.bundle import write_bundle
 from nibble.export.checkpoint import load_checkpoint
 from nibble.model.decoding import Hypothesis
 from nibble.quant.spec import ActivationSpec, QuantConfig, Rule, WeightSpec
+from nibble.terminal import Console
 
 CPU = HardwareConfig(threads=1, workers=0)
 INT4 = QuantConfig("int4", [Rule(weight=WeightSpec(bits=4), activation=ActivationSpec())])

@@ -9,7 +9,6 @@ pytest.importorskip("onnx", reason="onnx is not installed: pip install -e '.[exp
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install -e '.[export]'")
 
 import onnx
-from rich.console import Console
 
 from nibble.config import Encoding
 from nibble.export.checkpoint import load_checkpoint, quantize
@@ -18,6 +17,7 @@ from nibble.export.onnx_export import ExportedGraph, export_graphs
 from nibble.export.onnx_parity import compare_graphs
 from nibble.export.parity import compare_bundle, parity_table
 from nibble.quant.spec import ActivationSpec, LowRank, QuantConfig, Rule, WeightSpec
+from nibble.terminal import Console
 
 BITS = {Encoding.float: set(), Encoding.w8a8: {8}, Encoding.w4a8: {4}, Encoding.w4: {4}}
 

@@ -2,7 +2,7 @@
 
 A kind of input is a `Kind`: cases that write files, and what loads them. To add one, put it into the list `KINDS` of a
 file `kinds_*.py` beside this one. A case must end in a `UserError`, or in what its files say; `load` compares the two.
-Everything else fails: another exception, a crash, more than 20 s, more than 2 GB, or a command that was executed.
+Everything else fails: another exception, a crash, more than 20 s of CPU time or 2 GB, or a command that was executed.
 
 The same seed and number give the same cases, on every machine.
 """
@@ -44,6 +44,7 @@ class Kind:
     # Folder of a case -> anything. Raises UserError for what cannot be read, AssertionError if something else was
     # loaded than the files say.
     load: Callable[[Path], object]
+    count: int = 200  # cases of a test without --fuzz-cases: all kinds together take half a minute
 
 
 @dataclass
@@ -73,7 +74,7 @@ def run(
         folder: for files; inputs that failed stay in `folder/failed`.
         seed: of the cases.
         count: how many.
-        limit_s: for one case.
+        limit_s: for one case, of CPU time; three times as long by the clock.
         limit_bytes: for one case, above what the process had before.
     """
     next(kind.cases(seed, count))  # makes what all cases start from, before processes share it
@@ -110,7 +111,7 @@ def _keep(folder: Path, number: int, name: str, why: str) -> None:
 
 
 def _ending(code: int | None, limit_s: int) -> str:
-    if code == -signal.SIGALRM:
+    if code in (-signal.SIGPROF, -signal.SIGALRM):
         return f"took longer than {limit_s} s"
     return f"ended the process: {signal.Signals(-code).name if code and code < 0 else f'exit code {code}'}"
 
@@ -121,7 +122,8 @@ def _load_all(
     """In a process of its own: load the cases from number `first` on, and send what becomes of each."""
     torch.set_num_threads(1)
     faulthandler.disable()  # the parent says what ended it
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process wherever it is
+    for ends in (signal.SIGPROF, signal.SIGALRM):  # the process, wherever it is
+        signal.signal(ends, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * os.sysconf("SC_PAGE_SIZE") + limit_bytes
@@ -138,8 +140,10 @@ def _load_all(
         write(case)
         name = f"{number}: {wrong}"
         send.send(name)
-        signal.alarm(limit_s)
+        signal.setitimer(signal.ITIMER_PROF, limit_s)  # of CPU time, since the machine may have other work
+        signal.alarm(3 * limit_s)  # for what waits
         outcome, text = attempt(kind.load, case)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
         if outcome == "failed":
             _keep(folder, number, name, text)

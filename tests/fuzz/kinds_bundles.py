@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import torch
 from fuzzing import Kind, Write
 from kinds_records import same
@@ -20,7 +21,7 @@ from small import MEL_BINS, small_model
 from nibble.config import Encoding, plain
 from nibble.export.bundle import export_bundle, read_bundle
 from nibble.export.description import CHECKED
-from nibble.export.sherpa import read_exported, write_sherpa
+from nibble.export.sherpa import GRAPHS, read_exported, write_sherpa
 from nibble.export.tensors import tensors_of
 from nibble.model.decoding import greedy
 
@@ -166,6 +167,8 @@ def export_cases(seed: int, count: int) -> Iterator[tuple[str, Write]]:
             name = draw.choice(sorted(files))
             if name == "nibble.json":
                 wrong, said = hostile(said, draw)
+            elif name.endswith(".onnx") and draw.random() < 0.5:
+                wrong, files[name] = _weight(files[name], draw)
             else:
                 wrong, files[name] = draw.choice([broken, broken, broken, lambda _content, _draw: ("empty", b"")])(
                     files[name], draw
@@ -179,7 +182,21 @@ def export_cases(seed: int, count: int) -> Iterator[tuple[str, Write]]:
         yield wrong, lambda folder, files=files: write(folder, files)
 
 
+def _weight(graph: bytes, draw: Random) -> tuple[str, bytes]:
+    """Another bit in a weight of a graph."""
+    import onnx
+
+    model = onnx.load_from_string(graph)
+    weight = draw.choice([constant for constant in model.graph.initializer if constant.raw_data])
+    place, bit = draw.randrange(len(weight.raw_data)), draw.randrange(8)
+    weight.raw_data = (
+        weight.raw_data[:place] + bytes([weight.raw_data[place] ^ 1 << bit]) + weight.raw_data[place + 1 :]
+    )
+    return f"bit {bit} of byte {place} of {weight.name}", model.SerializeToString()
+
+
 def load_export(folder: Path) -> None:
+    """Loaded, it computes what another reader of its graphs finds in them, and recognises or says why not."""
     from nibble.export.onnx_transducer import OnnxTransducer
 
     exported = read_exported(folder)
@@ -188,9 +205,34 @@ def load_export(folder: Path) -> None:
         {"step": exported.step, "corpus": exported.corpus, "config": plain(exported.config)},
         {name: said[name] for name in ("step", "corpus", "config")},
     )
-    recognise(OnnxTransducer(folder, threads=1), exported.tokenizer, MEL_BINS)
+    model = OnnxTransducer(folder, threads=1)
+    found = computed(model)
+    (folder / "again").mkdir()
+    for name in GRAPHS:
+        (folder / "again" / name).write_bytes(read_again((folder / name).read_bytes()))
+    for one, other in zip(found, computed(OnnxTransducer(folder / "again", threads=1)), strict=True):
+        assert np.array_equal(one, other, equal_nan=True), "what is computed is not what the files say"
+    recognise(model, exported.tokenizer, MEL_BINS)
 
 
-KINDS = [Kind("bundles", bundle_cases, load_bundle)]
+def read_again(graph: bytes) -> bytes:
+    """A graph as the `onnx` package reads it, of which nothing is kept that it does not know."""
+    import onnx
+
+    model = onnx.load_from_string(graph)
+    model.DiscardUnknownFields()
+    return model.SerializeToString()
+
+
+def computed(model: Any) -> tuple[np.ndarray, ...]:
+    """What each graph gives for noise."""
+    torch.manual_seed(0)
+    encoded, lengths = model.encode(torch.randn(1, FRAMES, MEL_BINS), torch.tensor([FRAMES]))
+    predicted, _ = model.predictor.step(torch.tensor([1]), model.predictor.start(1, encoded.device))
+    logits = model.joiner.combine(encoded[:, 0], predicted)
+    return encoded.numpy(), lengths.numpy(), predicted.numpy(), logits.numpy()
+
+
+KINDS = [Kind("bundles", bundle_cases, load_bundle, count=100)]
 if find_spec("onnx") and find_spec("onnxruntime"):
-    KINDS.append(Kind("exports", export_cases, load_export))
+    KINDS.append(Kind("exports", export_cases, load_export, count=50))

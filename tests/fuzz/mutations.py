@@ -111,9 +111,14 @@ def hostile(values: Any, draw: Random) -> tuple[str, Any]:
     for _ in range(draw.choice([1, 1, 1, 2, 3])):
         parent, key, where = _choose(values, draw)
         if parent is None:
-            return f"all of it is {_short(found := draw.choice(HOSTILE))}", found
+            return f"all of it is {_short(found := _strange(draw))}", found
         said.append(_change(parent, key, where, draw))
     return ", ".join(said), values
+
+
+def _strange(draw: Random) -> Any:
+    """One of `HOSTILE`, as a copy: what is changed in it next must not change it for the cases that follow."""
+    return copy.deepcopy(draw.choice(HOSTILE))
 
 
 def _choose(values: Any, draw: Random) -> tuple[Any, Any, str]:
@@ -135,7 +140,7 @@ def _change(parent: Any, key: Any, where: str, draw: Random) -> str:
         return f"{where} is left out"
     if how == 1 and isinstance(parent, dict):
         name = draw.choice([f"{key}x", "", "_target_", "__class__", "self", "\ud800", "[red]"])
-        parent[name] = draw.choice([parent.pop(key), draw.choice(HOSTILE)])
+        parent[name] = draw.choice([parent.pop(key), _strange(draw)])
         return f"{where} is called {_short(name)}"
     if how == 2 and type(value) in (int, float):
         parent[key] = draw.choice(
@@ -146,7 +151,7 @@ def _change(parent: Any, key: Any, where: str, draw: Random) -> str:
     elif how == 4:
         parent[key] = draw.choice([[value], {"": value}, str(value)])
     else:
-        parent[key] = draw.choice(HOSTILE)
+        parent[key] = _strange(draw)
     return f"{where} is {_short(parent[key])}"
 
 

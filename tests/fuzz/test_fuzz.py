@@ -23,7 +23,7 @@ def said(report: Report, folder: Path) -> str:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_broken_files_are_refused_or_equal(kind: Kind, tmp_path: Path, pytestconfig: pytest.Config) -> None:
-    count, seed = pytestconfig.getoption("fuzz_cases"), pytestconfig.getoption("fuzz_seed")
+    count, seed = pytestconfig.getoption("fuzz_cases") or kind.count, pytestconfig.getoption("fuzz_seed")
     report = run(kind, tmp_path, seed, count)
     print(f"{kind.name}: {report}")
     assert not report.failed, said(report, tmp_path)

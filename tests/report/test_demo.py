@@ -3,12 +3,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from nibble.config import HardwareConfig
 from nibble.errors import UserError
 from nibble.evaluation.records import read
 from nibble.report.demo import demo_table, evaluate_demo, main
+from nibble.terminal import Console
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from nibble.report.page.front import apart, pareto_front
 from nibble.report.page.layers import histograms
 from nibble.report.page.media import sound, spectrogram
 from nibble.report.page.utterances import worst
+from nibble.report.page.writing import render
 from nibble.report.runs import find_runs
 
 SPEECH = Speech("speech", "dev-tiny", 20, "")
@@ -157,3 +158,13 @@ def test_without_the_corpus_the_page_says_why_it_is_silent(
     assert "the corpus speech is not on this machine" in contents.silence
     assert contents.runs[0]["heard"] == {}
     assert collect(comparison, 0).silence == "Left out: --utterances 0."
+
+
+def test_names_from_outside_are_no_html(finished_runs: Path) -> None:
+    strange = "<b onclick=alert(1)>[red] & {{7*7}}"
+    measured = match(find_runs([finished_runs / "runs"])[0], read(finished_runs / "runs" / "records.jsonl"))
+    changes = {"experiment": strange, "corpus": strange, "model": strange, "hardware": strange}
+    found = compare([one._replace(record=replace(one.record, **changes)) for one in measured])
+    text = render(found, collect(found, 0), [strange])
+    assert "<b onclick" not in text
+    assert "&lt;b onclick=alert(1)&gt;[red] &amp; {{7*7}}" in text

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from nibble.report.documents import BEGIN, END
 from nibble.report.gains import gains
 from nibble.report.precisions import summary
 from nibble.report.results import render
-from nibble.report.tables import baseline, markdown, percent, points, systems
+from nibble.report.tables import baseline, code, escaped, markdown, percent, points, systems
 
 FLOAT = Record(
     experiment="digits",
@@ -152,6 +153,25 @@ def test_formats() -> None:
     assert points((-0.001, -0.002, 0.001)) == "−0.10 (−0.20 … +0.10)"
     assert points(None) == ""
     assert markdown(["a", "b", "c"], [["1|2", "x\ny", "<b>"]]).splitlines()[2:] == ["| 1\\|2 | x y | &lt;b> |"]
+
+
+def test_names_from_outside_are_no_markdown() -> None:
+    strange = "a|b <script>alert(1)</script>\n## `x` & [red]"
+    record = replace(FLOAT, experiment=strange, corpus=strange, model=strange, backend="a|b <i> greedy")
+    record = replace(record, hardware=strange, command=strange, config_hash=strange, commit=strange)
+    text = render([record])
+    lines = text.splitlines()
+    assert [line for line in lines if line.startswith("## ")] == [
+        f"## {escaped(strange)}: {FLOAT.part} of {escaped(strange)}"
+    ]
+    (row,) = (line for line in lines if line.startswith("| a"))
+    assert len(re.split(r"(?<!\\)\|", row)) == 12, "ten cells"
+    (line,) = (line for line in lines if line.startswith("- a"))
+    _, _, command = line.partition("`` ")
+    assert command == "a|b <script>alert(1)</script> ## `x` & [red] ``"  # in backticks nothing is HTML
+    assert "<script>" not in text.replace(command, "")
+    assert "<script>" not in summary([record])
+    assert code("python train.py") == "`python train.py`"
 
 
 def test_the_tables_of_the_readme_follow_the_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

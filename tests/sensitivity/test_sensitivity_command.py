@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from rich.console import Console
 
 from nibble import cli
 from nibble.config import DamageMethod, HardwareConfig, SensitivityConfig, SensitivityPart, typed
 from nibble.errors import UserError
 from nibble.sensitivity.analysis import analyse
 from nibble.sensitivity.printing import print_analysis
+from nibble.terminal import Console
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -64,7 +64,7 @@ def test_without_a_budget_it_ranks_only(write_run, conf):
     text = shown(found)
     assert "rank correlation" in text
     assert "chosen" not in text
-    order = [line.split()[0] for line in text.splitlines() if line.startswith((" encoder", " joiner", " predictor"))]
+    order = [line.split()[0] for line in text.splitlines() if line.startswith(("encoder", "joiner", "predictor"))]
     assert order == sorted(found.damage, key=lambda layer: -found.damage[layer][2])
 
 

@@ -19,9 +19,6 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from nibble import stopping
 from nibble.bench import (
     encoder,
@@ -40,6 +37,7 @@ from nibble.bench import (
 from nibble.bench.records import Measurement, append, cells
 from nibble.errors import UserError
 from nibble.kernels.gpu import missing_gpu
+from nibble.terminal import Console, Table
 
 BENCHES: dict[str, Callable[[], list[Measurement]]] = {
     "encoder": encoder.measure,
@@ -90,13 +88,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def table(measurements: Sequence[Measurement]) -> Table:
     """One row a measurement."""
-    shown = Table()
     header, *rows = cells(measurements)
-    for number, column in enumerate(header):
-        shown.add_column(column, justify="left" if number < 2 else "right")
-    for row in rows:
-        shown.add_row(*row)
-    return shown
+    return Table(header, rows, left=2)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich.table import Table
+from nibble.terminal import Table
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,8 @@ def failed(outcomes: Sequence[Outcome]) -> list[Outcome]:
 
 def table(outcomes: Sequence[Outcome]) -> Table:
     """One row a step."""
-    shown = Table("step", "state", "seconds", "why")
-    for outcome in outcomes:
-        shown.add_row(outcome.step.name, outcome.state, f"{outcome.took_s:.0f}", outcome.reason)
-    return shown
+    rows = [[each.step.name, each.state, f"{each.took_s:.0f} s", each.reason] for each in outcomes]
+    return Table(("step", "state", "took", "why"), rows, left=4)
 
 
 def _one(step: Step, folder: Path, limit_s: float) -> Outcome:

@@ -13,14 +13,13 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from rich.console import Console
-
 from nibble import stopping
 from nibble.bench import checklist
 from nibble.bench.__main__ import table
 from nibble.bench.checklist import Step, python
 from nibble.bench.records import read
 from nibble.kernels.gpu import missing_gpu
+from nibble.terminal import Console
 
 LSTM_TEST = "tests/kernels/test_triton_recurrence.py"
 CORPUS = Path("data/librispeech-mini")

@@ -5,8 +5,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from nibble.terminal import Console
 
 Item = TypeVar("Item")
 PATIENCE_S = 2.0

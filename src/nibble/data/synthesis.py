@@ -12,9 +12,9 @@ import struct
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import numpy as np
 import soundfile
@@ -36,6 +36,7 @@ from nibble.data.layout import (
 )
 from nibble.data.progress import track
 from nibble.errors import UserError
+from nibble.schema import build, parse
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,19 @@ HOURS = (0.1, 1000.0)  # least and most; training needs about 180 sentences to c
 # What `DEFAULT_HOURS` gave where the figures of the README were measured.
 DEFAULT_HOURS = 2.0
 DEFAULT_SHA256 = "896f0414fd2bc6c49830213a84c87acee2a21e74cd79a990ba8e8a5e6fb08ad1"
+
+
+@dataclass(frozen=True)
+class Made:
+    """What corpus.json says of a made corpus; numbers by part."""
+
+    hours: float  # that were asked for
+    content_sha256: str  # of the samples and transcripts
+    files_sha256: str  # of the files' names and sizes
+    voices: dict[str, int] = field(default_factory=dict)
+    utterances: dict[str, int] = field(default_factory=dict)
+    words: dict[str, int] = field(default_factory=dict)
+    duration_s: dict[str, int] = field(default_factory=dict)
 
 
 def make_embedded(root: Path, hours: float = DEFAULT_HOURS) -> Path:
@@ -75,8 +89,8 @@ def embedded_folder(root: Path, hours: float) -> Path:
     return root / f"embedded-{hours:g}h-{VERSION}"
 
 
-def check(folder: Path, full: bool = False) -> dict[str, Any]:
-    """Compare the files of a made corpus with what was written; returns what corpus.json says.
+def check(folder: Path, full: bool = False) -> None:
+    """Compare the files of a made corpus with what was written.
 
     `full` decodes every file, else names, sizes and transcripts have to do.
 
@@ -85,22 +99,21 @@ def check(folder: Path, full: bool = False) -> dict[str, Any]:
     """
     cure = f"Remove {folder}, and it is made again"
     try:
-        facts: dict[str, Any] = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError) as error:
+        made = build(Made, parse((folder / "corpus.json").read_bytes()))
+    except (OSError, UserError) as error:
         raise UserError(f"{folder / 'corpus.json'} is missing or damaged. {cure}") from error
     try:
-        same = files_hash(folder) == facts["files_sha256"]
-        same = same and (not full or content_hash(folder) == facts["content_sha256"])
+        same = files_hash(folder) == made.files_sha256
+        same = same and (not full or content_hash(folder) == made.content_sha256)
     except soundfile.LibsndfileError:
         same = False
     if not same:
         raise UserError(f"the files in {folder} are not those that were made. {cure}")
-    if facts["hours"] == DEFAULT_HOURS and facts["content_sha256"] != DEFAULT_SHA256:
+    if made.hours == DEFAULT_HOURS and made.content_sha256 != DEFAULT_SHA256:
         logger.warning(
             "the embedded corpus differs in some samples from the one that the README's figures come from "
             "(another platform's arithmetic); your figures may differ a little"
         )
-    return facts
 
 
 def _make(folder: Path, hours: float) -> None:
@@ -127,22 +140,22 @@ def _make(folder: Path, hours: float) -> None:
             torch.set_num_threads(torch_threads)
     speakers.sort(key=lambda speaker: speaker.id)
     write_speakers(folder, speakers)
-    facts = {
-        "hours": hours,
-        "voices": {part: sum(voice.part == part for voice, _ in work) for part in counts},
-        "utterances": counts,
-        "words": {
+    made = Made(
+        hours=hours,
+        content_sha256=content_hash(folder),
+        files_sha256=files_hash(folder),
+        voices={part: sum(voice.part == part for voice, _ in work) for part in counts},
+        utterances=counts,
+        words={
             part: sum(len(text.split()) for voice, texts in work if voice.part == part for text in texts)
             for part in counts
         },
-        "duration_s": {
+        duration_s={
             part: round(sum(speaker.duration_s for speaker in speakers if speaker.part == f"{part}-commands"))
             for part in counts
         },
-        "content_sha256": content_hash(folder),
-        "files_sha256": files_hash(folder),
-    }
-    (folder / "corpus.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    )
+    (folder / "corpus.json").write_text(json.dumps(asdict(made), indent=2) + "\n", encoding="utf-8")
 
 
 def _write_voice(folder: Path, voice: Voice, sentences: list[str]) -> Speaker:

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import kaldialign
 from rich.text import Text
 
+from nibble.errors import printable
+
 _STAR = "*"
 _GAP = " "  # no word contains a space
 
@@ -56,7 +58,7 @@ def aligned(reference: str, hypothesis: str, width: int = 80) -> Text:
     """
     lines: list[Text] = []
     top, bottom = Text("ref "), Text("hyp ")
-    for pair in align(reference, hypothesis):
+    for pair in align(printable(reference), printable(hypothesis)):
         columns = max(map(len, pair))
         if len(top) > len("ref ") and len(top) + columns > width:
             lines += [top, bottom]

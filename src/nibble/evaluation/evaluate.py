@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from rich.console import Console
 
 from nibble import provenance
 from nibble.config import Backend, EvaluateConfig, FeatureStorage, HardwareConfig, Search, plain
@@ -37,6 +36,7 @@ from nibble.kernels.implementations import used_by
 from nibble.model.decoding import beam, greedy
 from nibble.model.transducer import Transducer
 from nibble.quant.spec import Arithmetic, Precision
+from nibble.terminal import Console
 
 
 class Evaluation(NamedTuple):
@@ -179,11 +179,7 @@ def evaluate_run(folder: Path, console: Console | None = None) -> Result:
     written = export_bundle(trained, folder / "bundle")
     if console is not None:  # before the evaluation, which may take long
         size = Size(float_parameters(config, trained.tokenizer.size), written, [])
-        console.print(
-            f"{folder / 'bundle'}: {written:,} bytes in all, {size.ratio:.2f}× smaller than float32",
-            highlight=False,
-            markup=False,
-        )
+        console.print(f"{folder / 'bundle'}: {written:,} bytes in all, {size.ratio:.2f}× smaller than float32")
     options = EvaluateConfig(
         checkpoint=str(folder / "bundle"),
         hardware=config.hardware,

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
+from nibble.errors import printable
 from nibble.evaluation.alignment import aligned
 from nibble.evaluation.records import Record
 from nibble.evaluation.result import Result
 from nibble.evaluation.wer import paired_interval
+from nibble.terminal import Console, Table
 
 
 def print_results(results: Sequence[Result], console: Console, worst: int = 5) -> None:
@@ -21,23 +22,26 @@ def print_results(results: Sequence[Result], console: Console, worst: int = 5) -
 
 def comparison(results: Sequence[Result]) -> Table:
     """One row a model."""
-    table = Table(title=f"{results[0].record.corpus} {results[0].record.part}")
-    for column in ("model", "quant", "WER", "95 %", "difference to the first", "bytes", "ratio", "RTF"):
-        table.add_column(column, justify="left" if column in ("model", "quant") else "right")
     first = results[0].record
-    for result in results:
-        record = result.record
-        table.add_row(
-            f"{record.model} seed {record.seed}",
-            f"{record.quant} ({record.method})",
-            percent(record.wer),
-            f"{percent(record.wer_ci95[0])} … {percent(record.wer_ci95[1])}",
-            "" if record is first else difference(record, first),
-            f"{record.bundle_bytes:,}",
-            f"{record.ratio:.2f}×",
-            f"{record.rtf:.3f}",
-        )
-    return table
+    return Table(
+        ("model", "quant", "WER", "95 %", "difference to the first", "bytes", "ratio", "RTF"),
+        [_row(result.record, first) for result in results],
+        left=2,
+        title=f"{first.corpus} {first.part}",
+    )
+
+
+def _row(record: Record, first: Record) -> list[str]:
+    return [
+        f"{record.model} seed {record.seed}",
+        f"{record.quant} ({record.method})",
+        percent(record.wer),
+        f"{percent(record.wer_ci95[0])} … {percent(record.wer_ci95[1])}",
+        "" if record is first else difference(record, first),
+        f"{record.bundle_bytes:,}",
+        f"{record.ratio:.2f}×",
+        f"{record.rtf:.3f}",
+    ]
 
 
 def difference(record: Record, first: Record) -> str:
@@ -61,37 +65,43 @@ def points(difference: float) -> str:
 
 def _print_result(result: Result, console: Console, worst: int) -> None:
     record = result.record
-    console.rule(f"{record.model} {record.quant} ({record.method}), {record.corpus} {record.part}")
+    console.print(f"{record.model} {record.quant} ({record.method}), {record.corpus} {record.part}", style="bold green")
     low, high = record.wer_ci95
-    console.print(
-        f"[bold]WER {percent(record.wer)}[/] (95 %: {percent(low)} … {percent(high)}): "
+    _print_figure(
+        f"WER {percent(record.wer)}",
+        f" (95 %: {percent(low)} … {percent(high)}): "
         f"{record.substitutions} substitutions, {record.deletions} deletions, {record.insertions} insertions "
-        f"in {record.reference_words:,} words of {len(record.utterance_errors):,} utterances"
+        f"in {record.reference_words:,} words of {len(record.utterance_errors):,} utterances",
+        console,
     )
     _print_worst(result, console, worst)
     _print_size(result, console)
-    console.print(
-        f"[bold]RTF {record.rtf:.4f}[/] (encoder and search; CPU threads: {record.threads}; {record.hardware})"
-        + _budget(record.rtf, result.hardware.max_rtf)
+    _print_figure(
+        f"RTF {record.rtf:.4f}",
+        f" (encoder and search; CPU threads: {record.threads}; {record.hardware})",
+        console,
+        _budget(record.rtf, result.hardware.max_rtf),
     )
     assert record.peak_bytes is not None  # it was measured just now
     peak_mib = record.peak_bytes / 2**20
-    console.print(f"[bold]{peak_mib:.0f} MiB[/] of memory at the most, in the whole process; {record.backend}")
+    _print_figure(f"{peak_mib:.0f} MiB", f" of memory at the most, in the whole process; {record.backend}", console)
 
 
 def _print_worst(result: Result, console: Console, worst: int) -> None:
     for (id_, reference, hypothesis), errors, words in result.worst(worst):
-        console.print(f"{id_}: {errors} errors in {words} words", style="dim", markup=False)
+        console.print(f"{id_}: {errors} errors in {words} words", style="dim")
         console.print(aligned(reference, hypothesis, console.width))
 
 
 def _print_size(result: Result, console: Console) -> None:
     record, groups = result.record, result.size.sixteen_bit
     where = "all files" if groups is None else "the bundle"
-    console.print(
-        f"[bold]{record.bundle_bytes:,} bytes[/] in {where}, {record.ratio:.2f}× smaller than "
-        f"{record.parameters:,} parameters in float32 ({record.float32_bytes:,} bytes)"
-        + _budget(record.bundle_bytes, result.hardware.max_bundle_bytes)
+    _print_figure(
+        f"{record.bundle_bytes:,} bytes",
+        f" in {where}, {record.ratio:.2f}× smaller than "
+        f"{record.parameters:,} parameters in float32 ({record.float32_bytes:,} bytes)",
+        console,
+        _budget(record.bundle_bytes, result.hardware.max_bundle_bytes),
     )
     if groups is None:
         return
@@ -103,10 +113,15 @@ def _print_size(result: Result, console: Console) -> None:
         console.print(f"integers: {100 * result.size.quantized_share:.2f} % of the parameters")
     console.print(f"in 16 bits: {values:,} values in {tensors} tensors")
     for group in groups:
-        console.print(f"  {group.values:>9,}  {group.name} ({group.tensors})", highlight=False)
+        console.print(f"  {group.values:>9,}  {group.name} ({group.tensors})")
 
 
-def _budget(measured: float, allowed: float | None) -> str:
+def _print_figure(figure: str, rest: str, console: Console, budget: Text | None = None) -> None:
+    console.print(Text.assemble((figure, "bold"), printable(rest), budget or ""))
+
+
+def _budget(measured: float, allowed: float | None) -> Text | None:
     if allowed is None:
-        return ""
-    return f"; budget {allowed:,}: " + ("[green]kept[/]" if measured <= allowed else "[bold red]exceeded[/]")
+        return None
+    kept = ("kept", "green") if measured <= allowed else ("exceeded", "bold red")
+    return Text.assemble(f"; budget {allowed:,}: ", kept)

@@ -5,7 +5,6 @@ python -m nibble.export checkpoint=runs/float_run quant=int4 parity=true
 python -m nibble.export checkpoint=runs/int4_run target=bundle output=bundle
 """
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:  # imports torch: not before it is needed
     from nibble.export.parity import LayerParity
 
 CONF = cli.conf_dir()
-_FILE_WIDTH = 140  # of a table that goes to no terminal
 
 
 def export(options: ExportConfig) -> Path:
@@ -85,13 +83,10 @@ def _export_sherpa(options: ExportConfig, loaded: "Loaded") -> Path:
 
 
 def _print_parity(rows: "list[LayerParity]", folder: Path) -> None:
-    from rich.console import Console
-
     from nibble.export.parity import parity_table
+    from nibble.terminal import Console
 
-    width = None if sys.stdout.isatty() else _FILE_WIDTH
-    title = f"{folder.name}: each layer with the input of torch's, against torch"
-    Console(highlight=False, width=width).print(parity_table(rows, title))
+    Console().print(parity_table(rows, f"{folder.name}: each layer with the input of torch's, against torch"))
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="export")

@@ -41,7 +41,14 @@ class OnnxTransducer:
 
     def encode(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """features (B, T, F), lengths (B,) -> projected (B, T', J), (B,)."""
-        return self._encode(features, lengths)
+        encoded, encoded_lengths = self._encode(features, lengths)
+        whole = encoded.dim() == 3 and len(encoded) == len(features) and encoded_lengths.shape == lengths.shape
+        if not whole or ((encoded_lengths < 0) | (encoded_lengths > encoded.size(1))).any():
+            raise UserError(
+                f"encoder.onnx gives {tuple(encoded.shape)} with lengths {encoded_lengths.tolist()} for features "
+                f"{tuple(features.shape)}; {_AGAIN}"
+            )
+        return encoded, encoded_lengths
 
 
 class _Encoder:
@@ -117,7 +124,8 @@ def session(model: Path | bytes, threads: int) -> onnxruntime.InferenceSession:
     options.log_severity_level = 3  # errors
     given = model if isinstance(model, bytes) else str(model)
     try:
-        return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+        # Without fallback, it does not print about a second attempt.
+        return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # its own kinds, of which it has a dozen
         name = model if isinstance(model, Path) else "a graph"
         raise UserError(f"ONNX Runtime cannot load {name}: {_first_line(error)}; {_AGAIN}") from error

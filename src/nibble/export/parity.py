@@ -11,13 +11,14 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 import torch
-from rich.table import Table
+from rich.text import Text
 from torch import Tensor, nn
 
 from nibble.export.frozen import LAYERS, frozen_copy
 from nibble.export.loaded import Loaded
 from nibble.export.sherpa_graphs import REPLAYED
 from nibble.quant.layer import QuantizedLayer
+from nibble.terminal import Cell, Table
 
 _FRAMES = 300
 
@@ -113,24 +114,24 @@ def _equal(first: nn.Module, second: nn.Module) -> list[bool]:
 
 def parity_table(rows: Sequence[LayerParity], title: str) -> Table:
     """One row a layer, and one of all."""
-    table = Table(title=title)
-    for column in ("layer", "bits", "integers", "largest difference", "mean difference", "mean output"):
-        table.add_column(column, justify="left" if column == "layer" else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(
+    words: dict[bool | None, Cell] = {True: "equal", False: Text("differ", "bold red"), None: ""}
+    shown: list[list[Cell]] = [
+        [
             row.layer,
             "float" if row.bits is None else str(row.bits),
-            {True: "equal", False: "[bold red]differ[/]", None: ""}[row.equal],
+            words[row.equal],
             *(f"{value:.2e}" for value in (row.largest_difference, row.mean_difference, row.mean_output)),
-        )
+        ]
+        for row in rows
+    ]
     compared = [row.equal for row in rows if row.equal is not None]
-    table.add_section()
-    table.add_row(
+    whole: list[Cell] = [
         f"all {len(rows)}",
         "",
         f"{sum(compared)} of {len(compared)} equal",
         f"{max(row.largest_difference for row in rows):.2e}",
         f"{mean(row.mean_difference for row in rows):.2e}",
         f"{mean(row.mean_output for row in rows):.2e}",
-    )
-    return table
+    ]
+    header = ("layer", "bits", "integers", "largest difference", "mean difference", "mean output")
+    return Table(header, [*shown, whole], title=title)

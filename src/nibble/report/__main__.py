@@ -1,4 +1,6 @@
-"""With runs: write one HTML file that compares them and shows each, without a network; or their table with --format.
+"""With runs: print their table, and write one HTML file that compares them and shows each, without a network.
+
+With --format: the table alone, as Markdown, CSV, JSON or LaTeX.
 
 With `publish` before them: copy their records, and benchmarks, from runs/ to results/.
 Without runs: write RESULTS.md, and the tables of README.md, from what is published in results/.
@@ -17,11 +19,12 @@ from pathlib import Path
 from nibble import stopping
 from nibble.errors import UserError
 from nibble.report.documents import write_documents
-from nibble.report.formats import Format, written
+from nibble.report.formats import Format, table, written
 from nibble.report.gathering import gather
 from nibble.report.page.contents import collect
 from nibble.report.page.writing import render
 from nibble.report.publishing import BENCHMARKS, RECORDS, RESULTS, publish
+from nibble.terminal import Console
 from nibble.writing import write_text
 
 
@@ -68,6 +71,7 @@ def report(options: argparse.Namespace, records: Path) -> None:
             return
     else:
         text = render(comparison, collect(comparison, options.utterances), notes)
+        Console().print(table(comparison))
     output: Path = options.output or _common(options.runs) / "report.html"
     write_text(output, text)
     print(f"{output}: {output.stat().st_size:,} bytes")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from nibble.bench.records import Measurement, cells
-from nibble.report.tables import markdown
+from nibble.report.tables import code, escaped, markdown, short_commit
 
 _EXPLAINED = {
     "encoder": (
@@ -70,11 +70,11 @@ def render(measurements: Sequence[Measurement]) -> str:
 def _section(bench: str, measurements: Sequence[Measurement]) -> str:
     last = {(found.case, found.contender, found.baseline): found for found in measurements}
     origins = dict.fromkeys(
-        f"- {found.hardware}, CPU threads: {found.threads}{_rounds(found)}; commit {found.commit[:12]}"
-        f"{'+dirty' if found.commit.endswith('+dirty') else ''}; `{found.command}`"
+        f"- {escaped(found.hardware)}, CPU threads: {found.threads}{_rounds(found)}; "
+        f"commit {short_commit(found.commit)}; {code(found.command)}"
         for found in last.values()
     )
-    parts = [f"## Benchmark: {bench}\n", *([f"{_EXPLAINED[bench]}\n"] if bench in _EXPLAINED else [])]
+    parts = [f"## Benchmark: {escaped(bench)}\n", *([f"{_EXPLAINED[bench]}\n"] if bench in _EXPLAINED else [])]
     if bench in _FOR_A_GPU_TOO and not any(case.endswith("GPU") for case, *_ in last):
         parts.append("On a GPU: not measured.\n")
     header, *rows = cells(list(last.values()))

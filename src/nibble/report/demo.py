@@ -9,10 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from nibble import stopping, transcribe
 from nibble.config import EvaluateConfig, HardwareConfig
 from nibble.data.audio import source
@@ -25,6 +21,7 @@ from nibble.export.checkpoint import latest_run, load_checkpoint
 from nibble.quant.spec import ActivationSpec, QuantConfig, Rule, WeightSpec
 from nibble.report.precisions import precisions
 from nibble.report.tables import percent
+from nibble.terminal import Console, Table
 
 _UNTRAINED_BITS = (8, 4, 2)
 
@@ -35,27 +32,26 @@ def demo_table(records: Sequence[Record]) -> Table:
     Args:
         records: of one run, on the same utterances.
     """
-    table = Table(
-        title="What low precision costs and what training at it buys: WER in %, 95 %",
-        caption="Trained rows are the ends of the phases of one run, float first: each row\n"
-        "below has trained longer. Not trained: the weights of the float row, rounded.",
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE,
-    )
-    for number, column in enumerate(("weights", "trained", "not trained", "bytes", "smaller", "RTF")):
-        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    rows = []
     for precision in precisions(records):
         shown = precision.shown.last
-        table.add_row(
-            precision.quant,
-            percent(precision.trained.wer, 1) if precision.trained else "",
-            percent(precision.untrained.wer, 1) if precision.untrained else "",
-            f"{shown.bundle_bytes:,}",
-            f"{shown.ratio:.2f}×",
-            f"{precision.shown.rtf:.3f}",
+        rows.append(
+            [
+                precision.quant,
+                percent(precision.trained.wer, 1) if precision.trained else "",
+                percent(precision.untrained.wer, 1) if precision.untrained else "",
+                f"{shown.bundle_bytes:,}",
+                f"{shown.ratio:.2f}×",
+                f"{precision.shown.rtf:.3f}",
+            ]
         )
-    return table
+    return Table(
+        ("weights", "trained", "not trained", "bytes", "smaller", "RTF"),
+        rows,
+        title="What low precision costs and what training at it buys: WER in %, 95 %",
+        note="Trained rows are the ends of the phases of one run, float first: each row below has trained longer. "
+        "Not trained: the weights of the float row, rounded.",
+    )
 
 
 def evaluate_demo(run: Path, records: str | None, hardware: HardwareConfig) -> list[Record]:

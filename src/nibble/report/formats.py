@@ -7,7 +7,8 @@ from enum import StrEnum
 from typing import Any
 
 from nibble.report.comparison import Comparison, Row
-from nibble.report.tables import markdown, percent, points
+from nibble.report.tables import escaped, markdown, percent, points
+from nibble.terminal import Table
 
 
 class Format(StrEnum):
@@ -20,7 +21,7 @@ class Format(StrEnum):
     latex = "latex"  # needs booktabs
 
 
-_HEADER = ("weights", "how", "seeds", "WER %, 95 %", "minus float, points, 95 %", "bytes", "smaller", "RTF")
+HEADER = ("weights", "how", "seeds", "WER %, 95 %", "minus float, points, 95 %", "bytes", "smaller", "RTF")
 _SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -37,7 +38,9 @@ def written(comparison: Comparison, format_: Format) -> str:
     Markdown and LaTeX are for people; CSV and JSON have every number in full, rates in percent.
     """
     if format_ is Format.md:
-        return f"{comparison.speech}:\n\n" + markdown(_HEADER, (cells(comparison, row) for row in comparison.rows))
+        return f"{escaped(str(comparison.speech))}:\n\n" + markdown(
+            HEADER, (cells(comparison, row) for row in comparison.rows)
+        )
     if format_ is Format.latex:
         return _latex(comparison)
     rows = [values(row) for row in comparison.rows]
@@ -49,6 +52,12 @@ def written(comparison: Comparison, format_: Format) -> str:
     writer.writeheader()
     writer.writerows({**row, "seeds": " ".join(map(str, row["seeds"]))} for row in rows)
     return text.getvalue()
+
+
+def table(comparison: Comparison) -> Table:
+    """For a terminal."""
+    rows = [cells(comparison, row) for row in comparison.rows]
+    return Table(HEADER, rows, left=2, title=str(comparison.speech))
 
 
 def cells(comparison: Comparison, row: Row) -> list[str]:
@@ -97,9 +106,9 @@ def values(row: Row) -> dict[str, Any]:
 def _latex(comparison: Comparison) -> str:
     lines = [
         f"% {comparison.speech}; needs \\usepackage{{booktabs}}",
-        f"\\begin{{tabular}}{{ll{'r' * (len(_HEADER) - 2)}}}",
+        f"\\begin{{tabular}}{{ll{'r' * (len(HEADER) - 2)}}}",
         r"\toprule",
-        " & ".join(map(_escaped, _HEADER)) + r" \\",
+        " & ".join(map(_escaped, HEADER)) + r" \\",
         r"\midrule",
         *(" & ".join(map(_escaped, cells(comparison, row))) + r" \\" for row in comparison.rows),
         r"\bottomrule",

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import NamedTuple
 
 from nibble.evaluation.records import Record
-from nibble.report.tables import System, engine, markdown, percent, points, systems
+from nibble.report.tables import System, engine, escaped, markdown, percent, points, systems
 
-_COLUMNS = ("weights", "WER % trained", "WER % not trained", "trained minus float, points", "bytes", "smaller", "RTF")
+COLUMNS = ("weights", "WER % trained", "WER % not trained", "trained minus float, points", "bytes", "smaller", "RTF")
 # Methods in the order of their rows, and what a cell says of each.
 _TRAINED = {"float": "", "qat": "", "distilled": " distilled", "shared": " shared"}
 _UNTRAINED = {"ptq": "", "gptq": " GPTQ"}
@@ -44,23 +45,35 @@ def precisions(records: Sequence[Record]) -> list[Precision]:
     ]
 
 
+class Section(NamedTuple):
+    """A table of one experiment, part and model."""
+
+    title: str
+    rows: list[list[str]]  # in the order of `COLUMNS`
+
+
 def summary(records: Sequence[Record]) -> str:
-    """A Markdown table for each experiment, part and model, for the README; exports stand in RESULTS.md alone."""
+    """The sections in Markdown, for the README."""
+    return "\n".join(f"{escaped(section.title)}\n\n{markdown(COLUMNS, section.rows)}" for section in sections(records))
+
+
+def sections(records: Sequence[Record]) -> list[Section]:
+    """One for each experiment, part and model; exports stand in RESULTS.md alone."""
     groups: dict[tuple[str, str, str, str], list[Record]] = {}
     for record in (record for record in records if engine(record) == "torch"):
         groups.setdefault((record.experiment, record.corpus, record.part, record.model), []).append(record)
-    return "\n".join(_section(*key, groups[key]) for key in sorted(groups))
+    return [_section(*key, groups[key]) for key in sorted(groups)]
 
 
-def _section(experiment: str, corpus: str, part: str, model: str, records: Sequence[Record]) -> str:
+def _section(experiment: str, corpus: str, part: str, model: str, records: Sequence[Record]) -> Section:
     seeds = len({record.seed for record in records})
     found = precisions(records)
     reference = next((precision.trained for precision in found if precision.quant == "float"), None)
     title = (
         f"`experiment={experiment}`: {model} ({records[-1].parameters / 1e6:.2f} million parameters) on {part} of "
-        f"{corpus}, {records[-1].reference_words:,} words, {seeds} seed{'s' if seeds > 1 else ''}:\n"
+        f"{corpus}, {records[-1].reference_words:,} words, {seeds} seed{'s' if seeds > 1 else ''}:"
     )
-    return f"{title}\n{markdown(_COLUMNS, (_row(precision, reference) for precision in found))}"
+    return Section(title, [_row(precision, reference) for precision in found])
 
 
 def _row(precision: Precision, reference: System | None) -> list[str]:

@@ -4,7 +4,18 @@ from collections.abc import Iterable, Sequence
 
 from nibble.evaluation.records import Record
 from nibble.report.gains import gains
-from nibble.report.tables import METHODS, System, baseline, markdown, percent, points, systems
+from nibble.report.tables import (
+    METHODS,
+    System,
+    baseline,
+    code,
+    escaped,
+    markdown,
+    percent,
+    points,
+    short_commit,
+    systems,
+)
 
 _HEADER = (
     "model",
@@ -52,7 +63,7 @@ def _section(experiment: str, corpus: str, part: str, words: int, records: Seque
     utterances = len(rows[0].last.utterance_errors)
     return "\n".join(
         [
-            f"## {experiment}: {part} of {corpus}\n",
+            f"## {escaped(f'{experiment}: {part} of {corpus}')}\n",
             f"{words:,} words in {utterances:,} utterances.\n",
             markdown(_HEADER, (_row(system, rows) for system in rows)),
             *([f"WER of one minus WER of the other, points:\n\n{found}"] if (found := gains(rows)) else []),
@@ -82,11 +93,10 @@ def _row(system: System, among: Sequence[System]) -> list[str]:
 
 def _origins(rows: Iterable[System]) -> list[str]:
     return [
-        f"- {record.model} {_precision(record)} ({record.backend}), seed {record.seed}: "
+        f"- {escaped(f'{record.model} {_precision(record)} ({record.backend})')}, seed {record.seed}: "
         f"{100 * record.wer:.2f} % (substitutions {record.substitutions}, deletions {record.deletions}, "
-        f"insertions {record.insertions}); {_memory(record)}{record.hardware}; commit {record.commit[:12]}"
-        f"{'+dirty' if record.commit.endswith('+dirty') else ''}; configuration {record.config_hash}; "
-        f"`{record.command}`"
+        f"insertions {record.insertions}); {_memory(record)}{escaped(record.hardware)}; "
+        f"commit {short_commit(record.commit)}; configuration {escaped(record.config_hash)}; {code(record.command)}"
         for system in rows
         for record in system.records
     ]

@@ -1,5 +1,6 @@
 """Records -> the rows of a table: the runs of one system, one per seed, taken together."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -113,12 +114,24 @@ def points(rates: tuple[float, float, float] | None) -> str:
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table, first two columns to the left, the others to the right."""
     lines = [header, ["---", "---", *["---:"] * (len(header) - 2)], *rows]
-    return "".join("| " + " | ".join(map(_cell, line)) + " |\n" for line in lines)
+    return "".join("| " + " | ".join(escaped(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
-def _cell(text: str) -> str:
-    """Text that stays in its cell and is no HTML."""
-    return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").splitlines())
+def escaped(text: str) -> str:
+    """Text for Markdown that is one line and no HTML."""
+    return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").splitlines())
+
+
+def code(text: str) -> str:
+    """Text for Markdown as it is, in one line, between more backticks than it has."""
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence, space = "`" * (longest + 1), " " if longest else ""
+    return f"{fence}{space}{' '.join(text.splitlines())}{space}{fence}"
+
+
+def short_commit(commit: str) -> str:
+    """The first twelve digits, and whether files were changed since."""
+    return escaped(commit[:12]) + ("+dirty" if commit.endswith("+dirty") else "")
 
 
 def order(system: System) -> tuple[str, int, str, str]:

@@ -16,14 +16,13 @@ CONF = cli.conf_dir()
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="sensitivity")
 def main(config: DictConfig) -> None:
     """Compose, analyse, print."""
-    from rich.console import Console
-
     from nibble.config import SensitivityConfig, typed_as
     from nibble.sensitivity.analysis import analyse
     from nibble.sensitivity.printing import print_analysis
+    from nibble.terminal import Console
 
     def task(composed: DictConfig) -> None:
-        print_analysis(analyse(typed_as(SensitivityConfig, composed), CONF), Console(highlight=False))
+        print_analysis(analyse(typed_as(SensitivityConfig, composed), CONF), Console())
 
     cli.report_errors(task, config)
 

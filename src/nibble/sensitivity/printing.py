@@ -1,10 +1,7 @@
 """What `python -m nibble.sensitivity` shows."""
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from nibble.sensitivity.analysis import Analysis
+from nibble.terminal import Console, Table
 
 
 def print_analysis(found: Analysis, console: Console) -> None:
@@ -22,16 +19,15 @@ def print_analysis(found: Analysis, console: Console) -> None:
 def ranking(found: Analysis) -> Table:
     """A row a layer, in the order of the damage at the fewest bits, in thousandths of a nat a label."""
     bits = widths(found)
-    table = Table(
-        title="damage of a layer alone at so many bits, in 0.001 nats a label", box=box.SIMPLE, padding=(0, 1, 0, 0)
-    )
-    table.add_column("layer", overflow="fold")
-    for header in ("weights", *map(str, bits), *([] if found.assignment is None else ["chosen"])):
-        table.add_column(header, justify="right", no_wrap=True)
+    header, rows = ["layer", "weights", *(f"{width} bits" for width in bits)], []
     for layer in sorted(found.damage, key=lambda layer: -found.damage[layer][bits[0]]):
-        row = [layer, f"{found.weights[layer]:,}", *(f"{1000 * found.damage[layer][width]:.2f}" for width in bits)]
-        table.add_row(*row, *([] if found.assignment is None else [str(found.assignment[layer])]))
-    return table
+        damage = [f"{1000 * found.damage[layer][width]:.2f}" for width in bits]
+        rows.append([layer, f"{found.weights[layer]:,}", *damage])
+        if found.assignment is not None:
+            rows[-1].append(str(found.assignment[layer]))
+    if found.assignment is not None:
+        header.append("chosen")
+    return Table(header, rows, title="damage of a layer alone at these bits, in 0.001 nats a label")
 
 
 def widths(found: Analysis) -> list[int]:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,6 +18,7 @@ from rich.progress import (
 
 from nibble.quant.callback import QuantizationCallback
 from nibble.quant.spec import Precision
+from nibble.terminal import Console
 
 LINE_EVERY_S = 30.0  # where there is no terminal, a plain line now and then
 TEXT_EVERY_S = 1.0  # beside the bar: to read the loss, the CPU waits for the GPU
@@ -64,7 +64,7 @@ class TrainingProgress(pl.Callback):
         """The dev WER is worth a line of its own."""
         if trainer.is_global_zero and "val_wer" in trainer.callback_metrics:
             wer = float(trainer.callback_metrics["val_wer"])
-            self.console.print(f"step {trainer.global_step}: dev WER {wer:.2%}  {describe(trainer)}", highlight=False)
+            self.console.print(f"step {trainer.global_step}: dev WER {wer:.2%}  {describe(trainer)}")
 
     def _show(self, trainer: pl.Trainer, text: Callable[[], str]) -> None:
         if not trainer.is_global_zero:

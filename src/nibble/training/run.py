@@ -10,7 +10,6 @@ import pytorch_lightning as pl
 import torch
 from filelock import FileLock
 from pytorch_lightning.loggers import Logger
-from rich.console import Console
 
 from nibble import processes, stopping, writing
 from nibble.config import Config
@@ -26,6 +25,7 @@ from nibble.quant.low_rank import factorize
 from nibble.quant.pruning import PruningCallback
 from nibble.quant.rules import assign
 from nibble.quant.spec import ActivationGranularity, Rule, ScheduleConfig
+from nibble.terminal import Console
 from nibble.training import launch
 from nibble.training.checkpoint_files import CheckpointFiles
 from nibble.training.checkpoints import Checkpoints
@@ -76,7 +76,7 @@ def train(config: Config) -> dict[str, Any] | None:
             writing.clear(place)
         record = run_file.record(folder)
         if record is not None and not from_file:
-            console.print(f"{folder} is complete: dev WER {record.wer:.2%}", highlight=False, markup=False)
+            console.print(f"{folder} is complete: dev WER {record.wer:.2%}")
         else:
             run_file.begin(folder, config)
             wanted = launch.count(config.hardware)
@@ -138,9 +138,7 @@ def fit(config: Config) -> None:
     console.quiet = rank > 0
     console.print(
         f"{config.model.name}: {parameters / 1e6:.2f} million parameters, {data.tokenizer.size} tokens; "
-        f"{data.corpus_name}: {batches} batches an epoch{many}; {max_steps} steps at {config.quant.name} -> {folder}",
-        highlight=False,
-        markup=False,
+        f"{data.corpus_name}: {batches} batches an epoch{many}; {max_steps} steps at {config.quant.name} -> {folder}"
     )
     loggers = build_loggers(config, folder) if rank == 0 else []
     try:

@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import wandb
-from rich.console import Console
 
 from nibble.evaluation.alignment import aligned
 from nibble.evaluation.listening import listen
@@ -13,6 +12,7 @@ from nibble.evaluation.records import Record
 from nibble.evaluation.result import Result
 from nibble.export.checkpoint import load_checkpoint
 from nibble.features import SAMPLE_RATE
+from nibble.terminal import Console
 
 WORST = 20  # utterances in the table
 
