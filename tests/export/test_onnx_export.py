@@ -1,6 +1,8 @@
 """The three graphs of a whole model."""
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,7 +29,7 @@ from nibble.quant.spec import ActivationSpec, QuantConfig, Rule, WeightSpec
 def test_the_network_computes_what_torch_computes(exported, predictor: str, encoding: Encoding) -> None:
     """Within float rounding; where activations are integers, a few per cent on average: flips of codes add up."""
     loaded, _, folder = exported(predictor, encoding)
-    model, exported_model = frozen_copy(loaded.model), OnnxTransducer(folder, 1)
+    model, exported_model = frozen_copy(loaded.model), OnnxTransducer(folder, 1, loaded.tokenizer.size)
     if encoding is Encoding.w4:  # in torch too the weights alone are integers
         quant = QuantConfig("int4w", [Rule(weight=WeightSpec(4))])
         model = frozen_copy(quantize(load_checkpoint(loaded.path), quant).model)
@@ -67,13 +69,41 @@ def test_the_network_computes_what_torch_computes(exported, predictor: str, enco
 
 @pytest.mark.parametrize("encoding", list(Encoding))
 def test_padding_of_a_batch_changes_nothing(exported, encoding: Encoding) -> None:
-    _, _, folder = exported("stateless", encoding)
-    model = OnnxTransducer(folder, 1)
+    loaded, _, folder = exported("stateless", encoding)
+    model = OnnxTransducer(folder, 1, loaded.tokenizer.size)
     features = torch.randn(2, 90, 80, generator=torch.Generator().manual_seed(0))
     features[0] *= 100  # a neighbour that an utterance must not depend on
     together, lengths = model.encode(features, torch.tensor([90, 50]))
     alone, _ = model.encode(features[1:, :50], torch.tensor([50]))
     assert torch.allclose(together[1:, : lengths[1]], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("wrong", ["lengths", "metadata", "labels"])
+def test_a_graph_that_does_not_give_what_a_search_needs(exported, tmp_path: Path, wrong: str) -> None:
+    loaded, graphs, whole = exported("stateless", Encoding.w4a8)
+    folder, labels = Path(shutil.copytree(whole, tmp_path / "folder")), loaded.tokenizer.size
+    if wrong == "lengths":
+        model = onnx.ModelProto()
+        model.CopyFrom(graphs["encoder"].model)
+        name = model.graph.output[1].name
+        for node in model.graph.node:
+            node.output[:] = ["before" if output == name else output for output in node.output]
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(1_000), "many"))
+        model.graph.node.append(onnx.helper.make_node("Add", ["before", "many"], [name]))
+        (folder / "encoder.onnx").write_bytes(model.SerializeToString())
+    elif wrong == "metadata":
+        content = (folder / "decoder.onnx").read_bytes()
+        (folder / "decoder.onnx").write_bytes(content.replace(b"context_size", b"\xff\xfentext_size"))
+    message = {"lengths": "encoder.onnx gives .* with lengths", "metadata": "is no text", "labels": "joiner.onnx gives"}
+    with pytest.raises(UserError, match=f"(?s){message[wrong]}.*export it again"):
+        one_step(folder, labels + (wrong == "labels"))
+
+
+def one_step(folder: Path, labels: int) -> None:
+    model = OnnxTransducer(folder, 1, labels)
+    encoded, _ = model.encode(torch.randn(1, 90, 80), torch.tensor([90]))
+    predicted, _ = model.predictor.step(torch.tensor([0]), model.predictor.start(1, encoded.device))
+    model.joiner.combine(encoded[:, 0], predicted)
 
 
 def test_scores_by_distance_are_a_product(exported) -> None:

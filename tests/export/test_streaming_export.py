@@ -100,7 +100,7 @@ def test_onnx_runtime_streams_what_torch_computes(exported, encoding: Encoding) 
     with torch.no_grad():
         encoded, lengths = model.encode(features, sizes)
         expected = model.joiner.project_encoder(encoded)
-    found, found_lengths = OnnxTransducer(folder, 1).encode(features, sizes)
+    found, found_lengths = OnnxTransducer(folder, 1, loaded.tokenizer.size).encode(features, sizes)
     assert found_lengths.tolist() == [2 * length for length in lengths.tolist()]  # each frame twice
     assert torch.equal(found[:, ::2], found[:, 1::2])
     for row, length in enumerate(lengths.tolist()):

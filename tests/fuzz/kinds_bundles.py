@@ -205,12 +205,13 @@ def load_export(folder: Path) -> None:
         {"step": exported.step, "corpus": exported.corpus, "config": plain(exported.config)},
         {name: said[name] for name in ("step", "corpus", "config")},
     )
-    model = OnnxTransducer(folder, threads=1)
+    labels = exported.tokenizer.size
+    model = OnnxTransducer(folder, 1, labels)
     found = computed(model)
     (folder / "again").mkdir()
     for name in GRAPHS:
         (folder / "again" / name).write_bytes(read_again((folder / name).read_bytes()))
-    for one, other in zip(found, computed(OnnxTransducer(folder / "again", threads=1)), strict=True):
+    for one, other in zip(found, computed(OnnxTransducer(folder / "again", 1, labels)), strict=True):
         assert np.array_equal(one, other, equal_nan=True), "what is computed is not what the files say"
     recognise(model, exported.tokenizer, MEL_BINS)
 

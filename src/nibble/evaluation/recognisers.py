@@ -59,7 +59,7 @@ def onnx_network(folder: Path, tokenizer: Tokenizer, decoder: Decoder, threads: 
     need("onnxruntime", "backend=onnx")
     from nibble.export.onnx_transducer import OnnxTransducer
 
-    return Network(cast(Transducer, OnnxTransducer(folder, threads)), tokenizer, decoder)
+    return Network(cast(Transducer, OnnxTransducer(folder, threads, tokenizer.size)), tokenizer, decoder)
 
 
 class Sherpa:

@@ -27,17 +27,18 @@ class OnnxTransducer:
     Args:
         folder: of `nibble.export.sherpa`.
         threads: of each product.
+        labels: V, of the tokenizer.
 
     Raises:
         UserError: a file is not what `python -m nibble.export` writes.
     """
 
-    def __init__(self, folder: Path, threads: int) -> None:
+    def __init__(self, folder: Path, threads: int, labels: int) -> None:
         encoder = session(folder / "encoder.onnx", threads)
         streams = "decode_chunk_len" in _metadata(encoder)
         self._encode = (_StreamingEncoder if streams else _Encoder)(encoder)
         self.predictor = _Predictor(session(folder / "decoder.onnx", threads))
-        self.joiner = _Joiner(session(folder / "joiner.onnx", threads))
+        self.joiner = _Joiner(session(folder / "joiner.onnx", threads), labels)
 
     def encode(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """features (B, T, F), lengths (B,) -> projected (B, T', J), (B,)."""
@@ -101,8 +102,9 @@ class _Predictor:
 
 
 class _Joiner:
-    def __init__(self, joiner: onnxruntime.InferenceSession) -> None:
+    def __init__(self, joiner: onnxruntime.InferenceSession, labels: int) -> None:
         self._joiner = joiner
+        self._labels = labels
 
     def project_encoder(self, encoded: Tensor) -> Tensor:
         return encoded
@@ -111,8 +113,12 @@ class _Joiner:
         return predicted
 
     def combine(self, encoded: Tensor, predicted: Tensor) -> Tensor:
+        if predicted.dim() != 2 or predicted.size(-1) != encoded.size(-1):
+            raise UserError(f"decoder.onnx gives {tuple(predicted.shape)} beside {tuple(encoded.shape)}; {_AGAIN}")
         encoded, predicted = torch.broadcast_tensors(encoded, predicted)
         (logit,) = _run(self._joiner, {"encoder_out": encoded.numpy(), "decoder_out": predicted.numpy()})
+        if logit.shape != (*encoded.shape[:-1], self._labels):
+            raise UserError(f"joiner.onnx gives {logit.shape} for {self._labels} labels of the tokenizer; {_AGAIN}")
         return torch.from_numpy(logit)
 
 
