@@ -155,9 +155,10 @@ def test_a_run_for_several_precisions_has_rounded_weights_of_its_own(write_run) 
         ({"quant": QuantConfig()}, r"quant=float has no rules.*quant=int4"),
         ({"calibration_utterances": 0}, r"calibration_utterances=0, but rounding=gptq needs speech"),
         (
-            {"calibration_utterances": -1, "quant": STATIC, "rounding": Rounding.nearest},
-            r"calibration_utterances=-1, but static activation scales need speech",
+            {"calibration_utterances": 0, "quant": STATIC, "rounding": Rounding.nearest},
+            r"calibration_utterances=0, but static activation scales need speech",
         ),
+        ({"calibration_utterances": -1}, r"calibration_utterances=-1; give at least 0"),
     ],
 )
 def test_options_that_make_no_sense(values: dict[str, object], message: str) -> None:
