@@ -13,6 +13,8 @@ from nibble.kernels import ops
 from nibble.kernels.cpu import library
 from nibble.kernels.triton import library as triton_library
 
+CALLS = 200  # of each operator and path, unless --fuzz-cases says otherwise
+
 
 def implementations(operator: str) -> dict[str, Any]:
     """Those that run on this machine; the compiled ones for GPUs have their turn in test_cuda_kernels.py."""
@@ -166,7 +168,7 @@ def outcome(function: Any, arguments: list[Any]) -> str | tuple[Tensor, ...]:
 @pytest.mark.parametrize("path", library.paths())
 @pytest.mark.parametrize("operator", library.OPERATORS)
 def test_random_calls(operator, path, pytestconfig):
-    count, refused = pytestconfig.getoption("fuzz_cases"), 0
+    count, refused = pytestconfig.getoption("fuzz_cases") or CALLS, 0
     with library.forced(path):
         for seed in range(count):
             arguments = call(operator, seed)
