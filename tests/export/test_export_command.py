@@ -66,7 +66,8 @@ def test_float_weights_are_rounded_only_when_asked(write_run) -> None:
     assert not (checkpoint / "sherpa_w4a8").exists()
 
 
-def test_a_bundle(write_run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bundle(write_run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "140")  # a row in a line
     checkpoint = write_run("int4", "rules")
     folder = export(ExportConfig(str(checkpoint), target=Target.bundle, parity=True))
     assert folder == checkpoint / "bundle"
