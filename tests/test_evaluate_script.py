@@ -17,8 +17,8 @@ def test_evaluates_and_leaves_only_its_record(write_run, tmp_path: Path) -> None
     done = run(tmp_path, f"checkpoint={write_run()}", "quant=int4", "hardware.threads=1", "part=[dev,test-tiny]")
     assert done.returncode == 0, done.stderr
     assert "int4 (ptq)" in done.stdout
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["data", "results"]
-    assert "evaluate.py checkpoint=" in (tmp_path / "results" / "records.jsonl").read_text()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["data", "runs"]
+    assert "evaluate.py checkpoint=" in (tmp_path / "runs" / "records.jsonl").read_text()
 
 
 def test_slips_end_in_one_line_and_exit_code_1(write_run, tmp_path: Path) -> None:
