@@ -13,11 +13,11 @@ import triton.language as tl
 from torch import Tensor
 
 from nibble.kernels.triton.launching import launch
+from nibble.kernels.triton.steps import rounded
 
 _ROWS = 16  # sequences of a program: the least that tl.dot takes
 _SIZES = {"ROWS": _ROWS, "BLOCK": 64, "TERMS": 64, "num_warps": 8, "num_stages": 3}
 _BACKWARD_SIZES = {**_SIZES, "TERMS": 32}  # with 64, registers of an Ampere don't hold slopes in two parts
-_ROUNDER = tl.constexpr(1.5 * 2**23)  # as in `rows`
 # Three products of bfloat16 in place of one of float32, in half the time of TF32. The interpreter does not know them.
 _PRECISION = tl.constexpr("ieee" if triton.knobs.runtime.interpret else "bf16x3")
 
@@ -143,7 +143,7 @@ def _forward(
             held = after[:, None] & (unit < UNITS)[None, :]
             state = tl.load(hidden + (row * steps + step)[:, None] * UNITS + unit[None, :], held, 0.0)
             code = tl.minimum(tl.maximum(tl.div_rn(state, next_scale[:, None]), -127.0), 127.0)
-            code = (code + _ROUNDER) - _ROUNDER
+            code = rounded(code)
             tl.store(codes + (batch + now)[:, None] * UNITS + unit[None, :], code.to(tl.int8), held)
         tl.debug_barrier()
         step += 1

@@ -60,4 +60,10 @@ def codes_of(values: tl.tensor, step: tl.tensor):
     """int8 codes of float32 values in steps of `step`, rounded half to even."""
     code = tl.div_rn(values, step)
     code = tl.minimum(tl.maximum(code, -127.0), 127.0)
-    return ((code + _ROUNDER) - _ROUNDER).to(tl.int8)
+    return rounded(code).to(tl.int8)
+
+
+@triton.jit
+def rounded(values: tl.tensor):
+    """float32 values below 2^22 rounded half to even."""
+    return (values + _ROUNDER) - _ROUNDER

@@ -14,11 +14,10 @@ from torch import Tensor
 
 from nibble.kernels.reference_weights import check_quantize_weights
 from nibble.kernels.triton.launching import launch
+from nibble.kernels.triton.steps import rounded
 
 BLOCK = 512  # values of a slice that a program reads at once
 ALIGNMENT = 256  # bytes, of each weight's codes: products read them in vectors
-
-_ROUNDER = tl.constexpr(1.5 * 2**23)  # as in `rows`
 
 
 def quantize_weights(
@@ -112,6 +111,6 @@ def _quantize_weights(
         value = tl.load(values + first + column, mask=first + column < terms, other=0.0).to(tl.float32)
         code = tl.div_rn(value, step)
         code = tl.minimum(tl.maximum(code, -highest), highest)
-        code = (code + _ROUNDER) - _ROUNDER
+        code = rounded(code)
         tl.store(codes + first + column, code.to(tl.int8), mask=first + column < terms)
         first += BLOCK
