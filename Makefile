@@ -27,7 +27,7 @@ setup: kernels
 
 demo: kernels
 	$(BIN)/python train.py experiment=demo
-	$(BIN)/python -m nibble.report.demo
+	$(BIN)/python -m nibble.commands.demo
 	$(BIN)/python -m nibble.report runs/demo --part test-commands
 
 ablation: kernels

@@ -12,7 +12,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from nibble import cli
+from nibble.commands import hydra_command
 
 CONF = Path(__file__).resolve().parent / "conf"
 
@@ -22,16 +22,17 @@ def main(config: DictConfig) -> None:
     """Compose, evaluate, print."""
 
     def task(composed: DictConfig) -> None:
-        from nibble.config import EvaluateConfig, typed_as
+        from nibble.composition import typed_as
         from nibble.evaluation.evaluate import evaluate_checkpoints  # loads the kernels
+        from nibble.evaluation.options import EvaluateConfig
         from nibble.evaluation.printing import print_results
         from nibble.terminal import Console
 
         options = typed_as(EvaluateConfig, composed)
         print_results(evaluate_checkpoints(options), Console(), worst=options.worst)
 
-    cli.report_errors(task, config)
+    hydra_command.report_errors(task, config)
 
 
 if __name__ == "__main__":
-    cli.run(CONF, "evaluate", main)
+    hydra_command.run(CONF, "evaluate", main)

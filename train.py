@@ -11,7 +11,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from nibble import cli
+from nibble.commands import hydra_command
 
 CONF = Path(__file__).resolve().parent / "conf"
 
@@ -21,15 +21,15 @@ def main(config: DictConfig) -> float | None:
     """Compose, train, and return the WER for a sweeper to minimise; None in a process that only helps another."""
 
     def task(composed: DictConfig) -> float | None:
-        from nibble.config import typed
+        from nibble.composition import typed
         from nibble.training.run import train  # loads the kernels
 
         record = train(typed(composed))
         return None if record is None else float(record["wer"])
 
-    found: float | None = cli.report_errors(task, config)
+    found: float | None = hydra_command.report_errors(task, config)
     return found
 
 
 if __name__ == "__main__":
-    cli.run(CONF, "train", main)
+    hydra_command.run(CONF, "train", main)

@@ -22,9 +22,10 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 
+from exports import exported, fitted  # noqa: F401 - fixtures
 from gpu_marker import pytest_runtest_makereport, pytest_runtest_setup  # noqa: F401 - hooks of pytest
 
-from nibble import cli
+from nibble import composition
 from nibble.config import Config, plain
 from nibble.data.datamodule import SpeechDataModule
 from nibble.data.tokenizer import Tokenizer, train_tokenizer
@@ -189,7 +190,7 @@ def compose_tiny():
 
 def tiny_config(folder: Path, corpus: Path, *overrides: str) -> Config:
     """The configuration of a run in `folder` on `corpus`, as `train.py` composes it."""
-    return cli.training_config([*TINY_RUN, f"run_dir={folder}", f"data.corpus_dir={corpus}", *overrides])
+    return composition.training_config([*TINY_RUN, f"run_dir={folder}", f"data.corpus_dir={corpus}", *overrides])
 
 
 def write_checkpoint(

@@ -10,20 +10,18 @@ from typing import get_args, get_origin, get_type_hints
 import pytest
 from hydra import compose, initialize_config_dir
 
-from nibble import cli
-from nibble.config import (
-    EvaluateConfig,
-    ExportConfig,
-    HardwareConfig,
-    QuantizeConfig,
-    SensitivityConfig,
-    from_plain,
-    plain,
-    typed,
-)
+from nibble import composition
+from nibble.commands import hydra_command
+from nibble.composition import typed
+from nibble.config import from_plain, plain
 from nibble.errors import UserError
-from nibble.evaluation.records import read
+from nibble.evaluation.options import EvaluateConfig
+from nibble.export.options import ExportConfig
+from nibble.hardware import HardwareConfig
+from nibble.post_training.options import QuantizeConfig
 from nibble.quant.spec import ActivationSpec, LowRank, QuantConfig, Rule, Sparsity, WeightSpec
+from nibble.runs.records import read
+from nibble.sensitivity.options import SensitivityConfig
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
@@ -35,7 +33,7 @@ CHOICES = sorted(f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.ya
 
 
 def composed(*overrides: str):
-    cli.register_schemas()
+    composition.register_schemas()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("train", overrides=[*overrides, "run_dir=unused"])
 
@@ -46,14 +44,14 @@ def test_every_choice_composes_and_survives_a_round_trip(choice):
     assert from_plain(plain(config)) == config
 
 
-@pytest.mark.parametrize("command", cli.SCHEMAS)
+@pytest.mark.parametrize("command", composition.SCHEMAS)
 def test_every_command_composes(command):
-    cli.register_schemas()
-    cli.check_command_line(CONF, command, [])
+    composition.register_schemas()
+    composition.check_command_line(CONF, command, [])
 
 
 def test_every_file_at_the_top_is_of_a_command():
-    assert sorted(cli.SCHEMAS) == sorted(path.stem for path in CONF.glob("*.yaml"))
+    assert sorted(composition.SCHEMAS) == sorted(path.stem for path in CONF.glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("experiment/*.yaml")), ids=lambda path: path.stem)
@@ -87,9 +85,9 @@ def test_groups_stand_in_the_order_data_flows():
     ],
 )
 def test_a_slip_names_what_was_meant(override, expected):
-    cli.register_schemas()
+    composition.register_schemas()
     with pytest.raises(UserError, match=expected):
-        cli.check_command_line(CONF, "train", [override])
+        composition.check_command_line(CONF, "train", [override])
 
 
 @pytest.mark.parametrize(
@@ -108,22 +106,22 @@ def test_a_slip_names_what_was_meant(override, expected):
 )
 def test_a_word_that_hydra_cannot_read(words, expected):
     with pytest.raises(UserError, match=expected):
-        cli.check_words(words, multirun=False)
+        composition.check_words(words, multirun=False)
 
 
 def test_a_path_with_a_comma_in_a_sweep(tmp_path):
     (tmp_path / "a,b").mkdir()
-    cli.check_words(["seed=1,2", f"data.corpus_dir={tmp_path}/a,c"])
+    composition.check_words(["seed=1,2", f"data.corpus_dir={tmp_path}/a,c"])
     with pytest.raises(UserError, match=r"would be several runs, but .*a,b is there; for that one path"):
-        cli.check_words([f"data.corpus_dir={tmp_path}/a,b"])
-    cli.check_words([f"data.corpus_dir='{tmp_path}/a,b'"])
+        composition.check_words([f"data.corpus_dir={tmp_path}/a,b"])
+    composition.check_words([f"data.corpus_dir='{tmp_path}/a,b'"])
 
 
 def test_a_run_folder_that_cannot_be(tmp_path):
     (tmp_path / "file").write_text("in the way")
     for option in ("hydra.run.dir", "hydra.sweep.dir"):
         with pytest.raises(UserError, match=rf"cannot create .*: Not a directory. Choose another with {option}=DIR"):
-            cli.new_folder(f"{tmp_path}/file/run", option, [f"{option}={tmp_path}/file/run"])
+            hydra_command.new_folder(f"{tmp_path}/file/run", option, [f"{option}={tmp_path}/file/run"])
 
 
 def test_a_slip_ends_the_command_without_a_traceback():
@@ -230,7 +228,7 @@ def test_a_plus_before_an_option_of_the_default_run_is_accepted():
 
 
 def test_a_notebook_composes_what_the_command_line_does():
-    config = cli.training_config(["quant=int4", "trainer.max_steps=7", "run_dir=here"])
+    config = composition.training_config(["quant=int4", "trainer.max_steps=7", "run_dir=here"])
     assert (config.quant.name, config.trainer.max_steps, config.run_dir) == ("int4", 7, "here")
     with pytest.raises(UserError, match=r"nearest: trainer\.max_steps"):
-        cli.training_config(["trainer.max_stepz=7", "run_dir=here"])
+        composition.training_config(["trainer.max_stepz=7", "run_dir=here"])

@@ -10,7 +10,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from nibble import cli
+from nibble import composition
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -28,13 +28,13 @@ def test_the_readme_has_commands():
 
 @pytest.mark.parametrize("command", TRAIN)
 def test_training_commands_compose(command):
-    cli.register_schemas()
+    composition.register_schemas()
     words = shlex.split(command)[2:]
     if "--help" in words:
         return
     # A sweep is composed job by job: the first value of each option stands for it.
     overrides = [re.sub(r"=([^\[{,]+),.*", r"=\1", word) for word in words if word != "-m"]
-    cli.check_command_line(ROOT / "conf", "train", overrides)
+    composition.check_command_line(ROOT / "conf", "train", overrides)
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("make ")])

@@ -13,20 +13,20 @@ import pytest
 import torch
 from rich.cells import cell_len
 
-from nibble import info, sweep
 from nibble.bench import checklist
 from nibble.bench.__main__ import table as bench_table
 from nibble.bench.records import read as read_bench
-from nibble.config import ModelConfig
+from nibble.commands import info, sweep
+from nibble.commands.demo import demo_table
 from nibble.evaluation.printing import comparison, print_results
-from nibble.evaluation.records import Record, read
 from nibble.export.parity import LayerParity, parity_table
+from nibble.model.options import ModelConfig
 from nibble.model.transducer import Transducer
 from nibble.report import formats
 from nibble.report.comparison import Comparison, Row, Speech
-from nibble.report.demo import demo_table
 from nibble.report.precisions import COLUMNS, sections
 from nibble.report.tables import System, baseline, systems
+from nibble.runs.records import Record, read
 from nibble.sensitivity.analysis import Analysis
 from nibble.sensitivity.printing import print_analysis, ranking
 from nibble.terminal import Console, Table

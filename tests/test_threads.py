@@ -29,7 +29,14 @@ else:
     runpy.run_module(entry)
 import torch
 """
-ENTRIES = ["train.py", "evaluate.py", "nibble.info", "nibble.transcribe", "nibble.quantize", "nibble.bench"]
+ENTRIES = [
+    "train.py",
+    "evaluate.py",
+    "nibble.info",
+    "nibble.transcribe",
+    "nibble.quantize",
+    "nibble.bench",
+]
 
 
 def when_torch_is_imported(entry: str, **environment: str) -> str:
@@ -48,7 +55,7 @@ def test_every_command_says_it_before_torch_is_imported(entry):
 
 @pytest.mark.parametrize("chosen", [{"OMP_WAIT_POLICY": "PASSIVE"}, {VARIABLE: "7"}])
 def test_a_user_who_has_chosen_is_left_alone(chosen):
-    assert when_torch_is_imported("nibble.info", **chosen) == str(chosen)
+    assert when_torch_is_imported("nibble.commands.info", **chosen) == str(chosen)
 
 
 def test_the_tests_wait_as_the_commands_do():

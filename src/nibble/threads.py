@@ -27,5 +27,5 @@ def spin_briefly() -> None:
 
 
 def waiting() -> str:
-    """What OpenMP is told about waiting, for `nibble.info`."""
+    """What OpenMP is told about waiting, for `nibble.commands.info`."""
     return ", ".join(f"{name}={os.environ[name]}" for name in CHOICES if name in os.environ)

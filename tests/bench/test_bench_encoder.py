@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from nibble import packages
 from nibble.bench import encoder
 from nibble.bench.records import Measurement, read
 from nibble.errors import UserError
-from nibble.export import packages
 
 COMMITTED = Path(__file__).parents[2] / "results" / "bench.jsonl"
 

@@ -5,10 +5,10 @@ import torch
 
 pytest.importorskip("onnx", reason="onnx is not installed: pip install -e '.[export]'")
 
+from nibble import packages
 from nibble.bench import streaming
-from nibble.config import Encoding
 from nibble.errors import UserError
-from nibble.export import packages
+from nibble.export.options import Encoding
 
 
 def test_a_small_model() -> None:

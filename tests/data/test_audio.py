@@ -8,7 +8,7 @@ import pytest
 
 from nibble.data import audio
 from nibble.data.audio import Waveforms, decode, source
-from nibble.data.manifest import read_part
+from nibble.data.sources.cache import read_part
 from nibble.errors import UserError
 
 

@@ -4,8 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nibble.config import SpecAugmentConfig
 from nibble.data.augmentation import spec_augment
+from nibble.data.options import SpecAugmentConfig
 
 
 def masked(features: torch.Tensor, config: SpecAugmentConfig, seed: int) -> torch.Tensor:

@@ -10,23 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from nibble.config import (
-    Corpus,
-    DataConfig,
-    FeatureConfig,
-    FeatureStorage,
-    HardwareConfig,
-    NoiseConfig,
-    NoiseKind,
-    SpecAugmentConfig,
-    Tokens,
-)
 from nibble.data.audio import decode, source
 from nibble.data.batch import Batch
 from nibble.data.datamodule import SpeechDataModule
 from nibble.data.noise import power
+from nibble.data.options import Corpus, DataConfig, NoiseConfig, NoiseKind, SpecAugmentConfig, Tokens
 from nibble.errors import UserError
-from nibble.features import log_mel
+from nibble.features.kaldi import log_mel
+from nibble.features.options import FeatureConfig, FeatureStorage
+from nibble.hardware import HardwareConfig
+from nibble.model.subsampling import output_length
 
 HARDWARE = HardwareConfig(workers=0, batch_duration_s=8.0, max_batch_utterances=3, buckets=2)
 MASKS = SpecAugmentConfig(time_masks=1, frequency_masks=1, probability=0.5)
@@ -39,7 +32,7 @@ def root(tmp_path: Path) -> Path:
 
 def make(corpus: Path, root: Path, workers: int = 0, seed: int = 1, **data) -> SpeechDataModule:
     options = DataConfig(**{"corpus": Corpus.librispeech, "corpus_dir": str(corpus), "spec_augment": MASKS, **data})
-    return SpeechDataModule(options, FeatureConfig(), replace(HARDWARE, workers=workers), seed, root)
+    return SpeechDataModule(options, FeatureConfig(), replace(HARDWARE, workers=workers), seed, root, output_length)
 
 
 def disturbed(corpus: Path, root: Path, workers: int = 0, seed: int = 1) -> SpeechDataModule:
@@ -254,7 +247,7 @@ def test_utterance_shorter_than_its_labels(spoilt: Path, root: Path, caplog: pyt
 def test_the_transducer_alone_needs_one_frame(spoilt: Path, root: Path, caplog: pytest.LogCaptureFixture) -> None:
     rewrite(spoilt, "train-tiny", "1-1-0003", "STOP " * 50)
     options = DataConfig(corpus=Corpus.librispeech, corpus_dir=str(spoilt), spec_augment=MASKS)
-    module = SpeechDataModule(options, FeatureConfig(), HARDWARE, 1, root, ctc=False)
+    module = SpeechDataModule(options, FeatureConfig(), HARDWARE, 1, root)
     with caplog.at_level(logging.WARNING):
         module.prepare_data()
     assert not caplog.messages

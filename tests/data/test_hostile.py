@@ -18,14 +18,17 @@ import pytest
 import soundfile
 import torch
 
-from nibble.config import Corpus, DataConfig, FeatureConfig, FeatureStorage, HardwareConfig, NoiseConfig, NoiseKind
-from nibble.data import audio, shar
+from nibble.data import audio
 from nibble.data.audio import convert, decode, source
 from nibble.data.datamodule import SpeechDataModule
-from nibble.data.manifest import read_part
 from nibble.data.noise import FolderNoise
+from nibble.data.options import Corpus, DataConfig, NoiseConfig, NoiseKind
+from nibble.data.sources import shar
+from nibble.data.sources.cache import read_part
 from nibble.errors import UserError
-from nibble.features import SAMPLE_RATE
+from nibble.features.kaldi import SAMPLE_RATE
+from nibble.features.options import FeatureConfig, FeatureStorage
+from nibble.hardware import HardwareConfig
 
 Cut = dict[str, Any]
 HARDWARE = HardwareConfig(workers=0, batch_duration_s=8.0, max_batch_utterances=3, buckets=2)
@@ -404,7 +407,7 @@ def test_a_pipe_is_not_waited_for(read, corpus: Path, tmp_path: Path, monkeypatc
     "name", [b"dev-[red]", b"dev-caf\xe9", b"dev-\x1b[31m", b"dev-pipe:touch executed", b"dev-50%"]
 )
 def test_a_part_may_have_any_name(name: bytes, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nibble.data.progress.PATIENCE_S", -1.0)
+    monkeypatch.setattr("nibble.progress.PATIENCE_S", -1.0)
     monkeypatch.chdir(corpus / "LibriSpeech")
     (corpus / "LibriSpeech/dev-tiny").rename(os.fsdecode(name))
     assert len(read_all(module(Path(), tmp_path / "data"))) == 4

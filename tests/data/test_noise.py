@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nibble.data.audio import Waveforms
-from nibble.data.manifest import read_part
 from nibble.data.noise import Babble, FolderNoise, fixed_random, mix, power
+from nibble.data.sources.cache import read_part
 from nibble.errors import UserError
-from nibble.features import SAMPLE_RATE
+from nibble.features.kaldi import SAMPLE_RATE
 
 
 @settings(max_examples=50, deadline=None)

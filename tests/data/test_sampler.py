@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from lhotse import CutSet
 
-from nibble.config import HardwareConfig
-from nibble.data.manifest import read_part
 from nibble.data.sampler import TrainSampler, evaluation_batches
+from nibble.data.sources.cache import read_part
 from nibble.errors import UserError
+from nibble.hardware import HardwareConfig
 
 HARDWARE = HardwareConfig(batch_duration_s=8.0, max_batch_utterances=3, buckets=2)
 

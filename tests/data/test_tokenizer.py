@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nibble.config import Tokens
+from nibble.data.options import Tokens
 from nibble.data.tokenizer import Tokenizer, train_tokenizer
 from nibble.errors import UserError
 

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from nibble.config import Backend, EvaluateConfig, HardwareConfig, Search
 from nibble.errors import UserError
 from nibble.evaluation.evaluate import evaluate_checkpoints
-from nibble.evaluation.records import read
-from nibble.export.bundle import export_bundle
-from nibble.export.checkpoint import load_checkpoint, quantize
+from nibble.evaluation.options import Backend, EvaluateConfig, Search
+from nibble.hardware import HardwareConfig
 from nibble.quant.spec import ActivationSpec, QuantConfig, Rule, WeightSpec
+from nibble.runs.bundle import export_bundle
+from nibble.runs.checkpoint import load_checkpoint, quantize
+from nibble.runs.records import read
 
 CPU = HardwareConfig(threads=1, workers=0)
 INT4 = QuantConfig("int4", [Rule(weight=WeightSpec(bits=4), activation=ActivationSpec())])
@@ -25,8 +26,8 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def exported_run(fitted_run, tmp_path_factory: pytest.TempPathFactory):
     pytest.importorskip("onnx", reason="onnx is not installed: pip install -e '.[export]'")
-    from nibble.config import ExportConfig
-    from nibble.export.__main__ import export
+    from nibble.commands.export import export
+    from nibble.export.options import ExportConfig
 
     @cache
     def make(chunk: int | None = None) -> Path:

@@ -5,18 +5,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from nibble.config import DataOverrides, EvaluateConfig, HardwareConfig, Search
 from nibble.data.batch import Batch
-from nibble.data.home import remember
+from nibble.data.options import DataOverrides
 from nibble.errors import UserError
 from nibble.evaluation.evaluate import choose_device, evaluate, evaluate_checkpoints, evaluate_loaded, evaluate_run
+from nibble.evaluation.options import EvaluateConfig, Search
 from nibble.evaluation.printing import comparison, print_results
-from nibble.evaluation.records import read
 from nibble.evaluation.size import measure_size
-from nibble.export.bundle import write_bundle
-from nibble.export.checkpoint import load_checkpoint
+from nibble.hardware import HardwareConfig
 from nibble.model.decoding import Hypothesis
 from nibble.quant.spec import ActivationSpec, QuantConfig, Rule, WeightSpec
+from nibble.runs.bundle import write_bundle
+from nibble.runs.checkpoint import load_checkpoint
+from nibble.runs.records import read
+from nibble.runs.speech import remember
 from nibble.terminal import Console
 
 CPU = HardwareConfig(threads=1, workers=0)

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nibble import cli
-from nibble.config import Predictor
-from nibble.export.bundle import export_bundle, read_bundle
-from nibble.export.checkpoint import load_checkpoint, quantize
-from nibble.export.loaded import float_model
+from nibble import composition
 from nibble.kernels import ops, reference
 from nibble.kernels.nibbles import unpack_rows
+from nibble.model.options import Predictor
 from nibble.quant.convert import quantized_modules
+from nibble.runs.bundle import export_bundle, read_bundle
+from nibble.runs.checkpoint import load_checkpoint, quantize
+from nibble.runs.loaded import float_model
 
 
 def sums(layer: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
@@ -66,7 +66,7 @@ CASES = [(quant, Predictor.stateless) for quant in ("int8", "int4", "int4_24", "
 
 @pytest.mark.parametrize(("quant", "predictor"), [*CASES, ("int4_24", Predictor.lstm)])
 def test_of_each_layer(write_run, tmp_path: Path, quant: str, predictor: Predictor) -> None:
-    rules = cli.training_config([f"quant={quant}", "run_dir=unused"]).quant
+    rules = composition.training_config([f"quant={quant}", "run_dir=unused"]).quant
     loaded = load_checkpoint(write_run())
     if predictor is not loaded.config.model.predictor:
         config = replace(loaded.config, model=replace(loaded.config.model, predictor=predictor))

@@ -10,13 +10,13 @@ pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip ins
 
 import onnx
 
-from nibble.config import Encoding
-from nibble.export.checkpoint import load_checkpoint, quantize
-from nibble.export.frozen import frozen_copy
-from nibble.export.onnx_export import ExportedGraph, export_graphs
-from nibble.export.onnx_parity import compare_graphs
+from nibble.export.onnx.graphs import ExportedGraph, export_graphs
+from nibble.export.onnx.parity import compare_graphs
+from nibble.export.options import Encoding
 from nibble.export.parity import compare_bundle, parity_table
 from nibble.quant.spec import ActivationSpec, LowRank, QuantConfig, Rule, WeightSpec
+from nibble.runs.checkpoint import load_checkpoint, quantize
+from nibble.runs.frozen import frozen_copy
 from nibble.terminal import Console
 
 BITS = {Encoding.float: set(), Encoding.w8a8: {8}, Encoding.w4a8: {4}, Encoding.w4: {4}}

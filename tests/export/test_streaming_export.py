@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from nibble.config import Encoding, HardwareConfig, portable
+from nibble.config import portable
 from nibble.data.datamodule import SpeechDataModule
 from nibble.evaluation.recognisers import with_silence
-from nibble.export.bundle import export_bundle, read_bundle
-from nibble.export.frozen import frozen_copy
+from nibble.export.options import Encoding
 from nibble.export.parity import compare_bundle
-from nibble.features import SAMPLE_RATE
+from nibble.features.kaldi import SAMPLE_RATE
+from nibble.hardware import HardwareConfig
 from nibble.model.chunks import as_rows, feature_frames, whole_chunks
 from nibble.model.decoding import greedy
-from nibble.model.stream import Stream
+from nibble.model.streaming_search import Stream
 from nibble.quant.convert import prepare, set_precision
 from nibble.quant.rules import coverage
 from nibble.quant.spec import (
@@ -26,6 +26,8 @@ from nibble.quant.spec import (
     Rule,
     WeightSpec,
 )
+from nibble.runs.bundle import export_bundle, read_bundle
+from nibble.runs.frozen import frozen_copy
 
 CHUNK, LEFT = 8, 16  # frames of the fitted model
 FIRST_CHUNK_SAMPLES = 5_880  # as nibble.bench.streaming counts them
@@ -91,8 +93,8 @@ def test_its_bundle_streams_the_same(fitted, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("needs_onnx")
 @pytest.mark.parametrize("encoding", list(Encoding))
 def test_onnx_runtime_streams_what_torch_computes(exported, encoding: Encoding) -> None:
-    from nibble.export.onnx_parity import compare_graphs
-    from nibble.export.onnx_transducer import OnnxTransducer
+    from nibble.export.onnx.parity import compare_graphs
+    from nibble.inference.onnx_transducer import OnnxTransducer
 
     loaded, graphs, folder = exported("stateless", encoding, CHUNK)
     model = frozen_copy(loaded.model)
@@ -114,7 +116,7 @@ def test_onnx_runtime_streams_what_torch_computes(exported, encoding: Encoding) 
 
 @pytest.mark.usefixtures("needs_onnx")
 def test_the_encoder_says_what_sherpa_onnx_feeds_it(exported) -> None:
-    from nibble.export.onnx_transducer import session
+    from nibble.inference.onnx_transducer import session
 
     loaded, _, folder = exported("stateless", Encoding.w4a8, CHUNK)
     encoder = session(folder / "encoder.onnx", 1)

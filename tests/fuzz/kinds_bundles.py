@@ -18,12 +18,13 @@ from mutations import RAW, as_json, broken, hostile
 from safetensors.torch import load, load_file, save
 from small import MEL_BINS, small_model
 
-from nibble.config import Encoding, plain
-from nibble.export.bundle import export_bundle, read_bundle
-from nibble.export.description import CHECKED
-from nibble.export.sherpa import GRAPHS, read_exported, write_sherpa
-from nibble.export.tensors import tensors_of
+from nibble.config import plain
+from nibble.export.options import Encoding
 from nibble.model.decoding import greedy
+from nibble.runs.bundle import export_bundle, read_bundle
+from nibble.runs.description import CHECKED
+from nibble.runs.exported import GRAPHS, read_exported, write_sherpa
+from nibble.runs.tensors import tensors_of
 
 Files = dict[str, bytes]
 FRAMES = 40
@@ -148,7 +149,7 @@ def recognise(model: Any, tokenizer: Any, mel_bins: int) -> None:
 @cache
 def whole_export() -> Files:
     """The files of an export."""
-    from nibble.export.onnx_export import export_graphs
+    from nibble.export.onnx.graphs import export_graphs
 
     with tempfile.TemporaryDirectory() as place:
         loaded = small_model(Path(place), "int4")
@@ -197,7 +198,7 @@ def _weight(graph: bytes, draw: Random) -> tuple[str, bytes]:
 
 def load_export(folder: Path) -> None:
     """Loaded, it computes what another reader of its graphs finds in them, and recognises or says why not."""
-    from nibble.export.onnx_transducer import OnnxTransducer
+    from nibble.inference.onnx_transducer import OnnxTransducer
 
     exported = read_exported(folder)
     said = json.loads((folder / "nibble.json").read_bytes())

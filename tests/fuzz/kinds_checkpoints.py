@@ -17,8 +17,8 @@ from small import small_config
 
 from nibble.config import plain
 from nibble.data.tokenizer import train_tokenizer
-from nibble.export.checkpoint import load_checkpoint
 from nibble.model.transducer import Transducer
+from nibble.runs.checkpoint import load_checkpoint
 
 NAME = "last.ckpt"
 INTACT = "intact.ckpt"  # beside it, what it was made from

@@ -17,14 +17,14 @@ from fuzzing import COMMAND, Kind, Write
 from mutations import RAW, as_json, broken, hostile
 from small import small_config
 
-from nibble.data import shar
 from nibble.data.audio import Waveforms, decode, source
-from nibble.data.manifest import read_part
 from nibble.data.noise import FolderNoise
 from nibble.data.samples import MAX_LEVEL
+from nibble.data.sources import shar
+from nibble.data.sources.cache import read_part
 from nibble.errors import UserError
-from nibble.features import SAMPLE_RATE, log_mel
-from nibble.transcribe import read_audio
+from nibble.features.kaldi import SAMPLE_RATE, log_mel
+from nibble.inference.transcription import read_audio
 
 TEXTS = {"1-1-0000": "UP DOWN", "1-1-0001": "LEFT"}
 PART = "dev-x"

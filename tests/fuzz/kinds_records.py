@@ -12,15 +12,15 @@ from fuzzing import Kind, Write
 from mutations import RAW, as_json, broken, hostile
 from small import small_config
 
-from nibble import sweep
 from nibble.bench import records as bench
+from nibble.commands import sweep
 from nibble.config import from_plain, plain
-from nibble.evaluation import records, run_file
 from nibble.evaluation.printing import difference, percent
+from nibble.plain import parse
 from nibble.report import benchmarks, published
 from nibble.report.precisions import summary
 from nibble.report.results import render
-from nibble.schema import parse
+from nibble.runs import records, run_file
 
 Plain = dict[str, Any]
 

@@ -7,10 +7,10 @@ import torch
 
 from nibble.config import Config, from_plain
 from nibble.data.tokenizer import Tokenizer, train_tokenizer
-from nibble.export.loaded import Loaded, float_model
-from nibble.export.method import Method
 from nibble.quant.convert import prepare, set_precision
 from nibble.quant.spec import Precision
+from nibble.runs.loaded import Loaded, float_model
+from nibble.runs.method import Method
 
 MEL_BINS = 16
 

@@ -7,10 +7,10 @@ import torch
 from pretend import GPU, Found, Trace
 from torch.optim.optimizer import _default_to_fused_or_foreach
 
-from nibble import cli
+from nibble import composition
 from nibble.config import Config
 from nibble.data.batch import Batch
-from nibble.export.fused import fuse
+from nibble.inference.fused import fuse
 from nibble.model.decoding import greedy
 from nibble.quant.convert import freeze, prepare, set_precision
 from nibble.quant.spec import Precision
@@ -27,7 +27,7 @@ PHASES = {
 
 def config(model: str, profile: str) -> Config:
     words = [f"model={model}", f"hardware={profile}", "quant=int4", "data=librispeech", "optimizer=adamw_noam"]
-    return cli.training_config([*words, "run_dir=."])
+    return composition.training_config([*words, "run_dir=."])
 
 
 def make_module(config: Config) -> TransducerModule:

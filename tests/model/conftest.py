@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_transducer import MEL_BINS, tiny_config
 
-from nibble.config import Predictor
+from nibble.model.options import Predictor
 from nibble.model.transducer import Transducer
 
 

@@ -37,8 +37,8 @@ def test_what_is_missing_of_a_chunk_is_silence(frames: int, other: int, chunk: i
 
 
 def test_silence_is_what_the_features_of_silence_are() -> None:
-    from nibble.config import FeatureConfig
-    from nibble.features import log_mel
+    from nibble.features.kaldi import log_mel
+    from nibble.features.options import FeatureConfig
 
     torch.testing.assert_close(log_mel(torch.zeros(1600), FeatureConfig()), torch.full((10, 80), SILENCE))
 

@@ -6,8 +6,8 @@ import torch
 from omegaconf import OmegaConf
 from tiny_transducer import MEL_BINS, tiny_config
 
-from nibble.config import ModelConfig
 from nibble.model.loss import transducer_loss
+from nibble.model.options import ModelConfig
 from nibble.model.subsampling import output_length
 from nibble.model.transducer import Transducer, make_encoder
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nibble.config import ModelConfig, Predictor
+from nibble.model.options import ModelConfig, Predictor
 
 MEL_BINS = 20
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from nibble import provenance
-from nibble.config import EvaluateConfig, HardwareConfig
+from nibble.commands.report import main
 from nibble.evaluation.evaluate import evaluate_checkpoints
+from nibble.evaluation.options import EvaluateConfig
+from nibble.hardware import HardwareConfig
 from nibble.quant.spec import ActivationSpec, QuantConfig, Rule, WeightSpec
-from nibble.report.__main__ import main
 from nibble.sensitivity.table import DamageTable, write_table
 from nibble.training.run import train
 

@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 
 from nibble.bench.records import Measurement, append
-from nibble.evaluation import records
-from nibble.evaluation.records import Record
-from nibble.report.__main__ import main
+from nibble.commands.report import main
 from nibble.report.benchmarks import render
+from nibble.runs import records
+from nibble.runs.records import Record
 
 INT4 = Measurement("size", "conformer_l", "int4", "float32", 7.875, None, 2, "a CPU", "0" * 40, "python -m b", 60)
 RECORD = Record(

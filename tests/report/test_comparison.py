@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from nibble.config import NoiseConfig, NoiseKind, plain
+from nibble.config import plain
+from nibble.data.options import NoiseConfig, NoiseKind
 from nibble.errors import UserError
-from nibble.evaluation.records import Record, read
 from nibble.report.comparison import compare
 from nibble.report.matching import Measurement, match
 from nibble.report.runs import Run, find_runs
+from nibble.runs.records import Record, read
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from nibble.evaluation.records import read
 from nibble.report.comparison import Comparison, compare
 from nibble.report.formats import Format, written
 from nibble.report.matching import Measurement, match
 from nibble.report.runs import find_runs
+from nibble.runs.records import read
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nibble.evaluation.records import read
+from nibble.runs.records import read
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -e .[test]")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -14,8 +14,6 @@ from PIL import Image
 
 from nibble.errors import UserError
 from nibble.evaluation.listening import listen
-from nibble.evaluation.records import read
-from nibble.export.checkpoint import load_checkpoint
 from nibble.quant.spec import Phase, Precision, ScheduleConfig
 from nibble.report.comparison import Speech, compare
 from nibble.report.matching import match
@@ -27,6 +25,8 @@ from nibble.report.page.media import sound, spectrogram
 from nibble.report.page.utterances import worst
 from nibble.report.page.writing import render
 from nibble.report.runs import find_runs
+from nibble.runs.checkpoint import load_checkpoint
+from nibble.runs.records import read
 
 SPEECH = Speech("speech", "dev-tiny", 20, "")
 

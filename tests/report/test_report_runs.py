@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from nibble.errors import UserError
-from nibble.evaluation import run_file
 from nibble.report.runs import find_runs
+from nibble.runs import run_file
 
 
 def test_runs_are_found_below_a_folder_and_named_apart(finished_runs: Path) -> None:

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from nibble.evaluation.records import Record, append
-from nibble.report.__main__ import main
+from nibble.commands.report import main
 from nibble.report.documents import BEGIN, END
 from nibble.report.gains import gains
 from nibble.report.precisions import summary
 from nibble.report.results import render
 from nibble.report.tables import baseline, code, escaped, markdown, percent, points, systems
+from nibble.runs.records import Record, append
 
 FLOAT = Record(
     experiment="digits",

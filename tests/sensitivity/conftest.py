@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from nibble.data.batch import Batch
-from nibble.export.checkpoint import load_checkpoint
-from nibble.export.loaded import Loaded
+from nibble.runs.checkpoint import load_checkpoint
+from nibble.runs.loaded import Loaded
 
 
 @pytest.fixture

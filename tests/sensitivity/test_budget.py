@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import pytest
 
-from nibble.config import HardwareConfig, SensitivityConfig
 from nibble.errors import UserError
-from nibble.export.bundle import write_bundle
-from nibble.export.checkpoint import quantize
+from nibble.hardware import HardwareConfig
+from nibble.runs.bundle import write_bundle
+from nibble.runs.checkpoint import quantize
 from nibble.sensitivity.assignment import total
 from nibble.sensitivity.budget import (
     assign_within,
@@ -16,6 +16,7 @@ from nibble.sensitivity.budget import (
     mixed,
     weight_counts,
 )
+from nibble.sensitivity.options import SensitivityConfig
 
 RULES_BYTES = 700  # what the configuration in a bundle takes for one rule more, at most
 

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from nibble.export.checkpoint import quantize
 from nibble.quant.convert import prepare, quantized_modules, set_precision
 from nibble.quant.spec import ActivationSpec, Precision, QuantConfig, Rule, WeightSpec
+from nibble.runs.checkpoint import quantize
 from nibble.sensitivity.damage import lowered, measured_damage
 from nibble.sensitivity.fisher import estimated_damage, squared_gradients, squared_moves
 from nibble.sensitivity.losses import batch_loss, label_count, loss_per_label, one_by_one

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nibble import cli
+from nibble import composition
 from nibble.model.transducer import Transducer
 from nibble.quant.convert import prepare
 from nibble.quant.rules import coverage, quantized_share
@@ -13,7 +13,7 @@ CONF = Path(__file__).parents[2] / "conf"
 
 @pytest.mark.parametrize("model", [path.stem for path in (CONF / "model").glob("*.yaml")])
 def test_few_weights_of_any_model_have_eight_bits_and_none_sixteen(model):
-    config = cli.training_config(["quant=mixed48", f"model={model}", "run_dir=x"])
+    config = composition.training_config(["quant=mixed48", f"model={model}", "run_dir=x"])
     with torch.device("meta"):
         network = Transducer(config.model, config.features.mel_bins, vocabulary_size=64)
     prepare(network, config.quant)

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from nibble.config import ModelConfig, Predictor
+from nibble.model.options import ModelConfig, Predictor
 from nibble.model.transducer import Transducer
 from nibble.quant.rules import assign
 from nibble.quant.spec import LowRank, QuantConfig, Rule

@@ -73,8 +73,8 @@ def serve() -> dict | None:
     import lhotse  # noqa: F401
     import pytorch_lightning  # noqa: F401
 
-    import nibble.cli
-    import nibble.quantize
+    import nibble.commands.hydra_command
+    import nibble.commands.quantize
     import nibble.training.run  # noqa: F401
 
     for line in sys.stdin:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from commands import Commands
 
-from nibble import cli
+from nibble import composition
 from nibble.config import Config
 from nibble.errors import Interrupted
 from nibble.training.interruption import Interruption
@@ -50,7 +50,7 @@ def make_config(tiny_overrides, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def make(*overrides: str) -> Config:
-        return cli.training_config([*tiny_overrides, "run_dir=runs/tiny", *overrides])
+        return composition.training_config([*tiny_overrides, "run_dir=runs/tiny", *overrides])
 
     return make
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from commands import Commands
 
-from nibble.export.card import CARD
+from nibble.runs.card import CARD
 
 TINY = [
     "model=conformer_xs",
@@ -94,7 +94,7 @@ MOMENTS = {
         "nibble.training.module:TransducerModule", "validation_step", f"{_STEP} == {BEST_STEP + 6}"
     ),
     "after the decision to stop": killed_in("nibble.training.checkpoints:Checkpoints", "on_train_end", "True"),
-    "while the bundle is written": killed_in("nibble.export.bundle", "write_description", "True"),
+    "while the bundle is written": killed_in("nibble.runs.bundle", "write_description", "True"),
     "before the record": killed_in("nibble.training.run", "evaluate_run", "True", after=True),
 }
 

@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from nibble import cli
-from nibble.export.loaded import float_model
+from nibble import composition
 from nibble.quant.convert import prepare, quantized_modules, set_precision
 from nibble.quant.spec import Precision
+from nibble.runs.loaded import float_model
 from nibble.training.compiled import compile_blocks
 
 
 @pytest.fixture
 def model(tiny_overrides, monkeypatch):
-    config = cli.training_config([*tiny_overrides, "quant=int4", "model.dropout=0", "run_dir=."])
+    config = composition.training_config([*tiny_overrides, "quant=int4", "model.dropout=0", "run_dir=."])
     torch.manual_seed(0)
     model = float_model(config, 20)
     prepare(model, config.quant)

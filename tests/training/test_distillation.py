@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from nibble.config import Config, DistillConfig
+from nibble.config import Config
 from nibble.data.batch import Batch
 from nibble.errors import UserError
-from nibble.evaluation.records import read
-from nibble.export.bundle import read_bundle
-from nibble.export.checkpoint import load_checkpoint
 from nibble.quant.convert import prepare, set_precision
 from nibble.quant.spec import Precision
+from nibble.runs.bundle import read_bundle
+from nibble.runs.checkpoint import load_checkpoint
+from nibble.runs.records import read
 from nibble.training.distillation import (
     Teacher,
     collapse,
@@ -25,6 +25,7 @@ from nibble.training.distillation import (
     posterior_divergence,
 )
 from nibble.training.module import TransducerModule
+from nibble.training.options import DistillConfig
 from nibble.training.run import train
 
 PHASES = (

@@ -99,7 +99,7 @@ def test_a_signal_at_any_time_ends_with_the_command_that_goes_on(commands, overr
 
 def test_a_command_that_does_not_train_says_itself(commands):
     words = ["-m", "nibble.quantize", "checkpoint=none", "quant=int4"]
-    done = commands(*words, patch=signalled(15, "nibble.export.checkpoint", "load_checkpoint"))
+    done = commands(*words, patch=signalled(15, "nibble.runs.checkpoint", "load_checkpoint"))
     assert done.code == 143, done.said
     assert "To go on: python" in done.said
     assert "Traceback" not in done.said

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nibble.errors import Interrupted, UserError
-from nibble.export.bundle import read_bundle
+from nibble.runs.bundle import read_bundle
 from nibble.training.checkpoints import Checkpoints
 from nibble.training.run import check_rules, train
 

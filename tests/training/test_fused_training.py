@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nibble import cli
+from nibble import composition
 from nibble.config import Config
 from nibble.errors import UserError
 from nibble.model import fused_loss, loss
@@ -24,7 +24,7 @@ from nibble.quant.numerics import Integers, quantize_activation, quantize_weight
 from nibble.quant.spec import ActivationSpec, Precision, WeightSpec
 from nibble.training.run import check_rules, train
 
-LOSSES = [file.stem for file in (cli.conf_dir() / "loss").glob("*.yaml")]
+LOSSES = [file.stem for file in (composition.conf_dir() / "loss").glob("*.yaml")]
 QUANTS = ["int8", "int4", "int4w", "int4a4", "int2", "int4_asymmetric", "int4_learned", "int4_24"]
 
 
@@ -162,7 +162,7 @@ def test_a_run_has_the_same_losses(make_config, monkeypatch) -> None:
 
 
 def test_which_loss_a_choice_is() -> None:
-    composed = {name: cli.training_config([f"loss={name}", "run_dir=."]).loss for name in LOSSES}
+    composed = {name: composition.training_config([f"loss={name}", "run_dir=."]).loss for name in LOSSES}
     assert {name: loss.fused for name, loss in composed.items()} == {
         "rnnt": True,
         "rnnt_ctc": True,

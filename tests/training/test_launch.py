@@ -9,7 +9,7 @@ import pytest
 
 from nibble import provenance
 from nibble.errors import Interrupted, UserError
-from nibble.evaluation import records
+from nibble.runs import records
 from nibble.training import launch
 from nibble.training.run import train
 

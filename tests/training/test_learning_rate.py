@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from nibble.config import LearningRateSchedule as Schedule
 from nibble.training.learning_rate import learning_rate_factor
+from nibble.training.options import LearningRateSchedule as Schedule
 
 
 @pytest.mark.parametrize("schedule", list(Schedule))

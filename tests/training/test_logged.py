@@ -10,7 +10,7 @@ import pytest
 import wandb
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from nibble import cli
+from nibble import composition
 from nibble.training import run as training
 from nibble.training.loggers import _wandb_id
 from nibble.training.run import train
@@ -62,7 +62,7 @@ def logged(tiny_overrides, tmp_path_factory) -> Logged:
         patch.setattr(training, "finish_loggers", finish)
         patch.setattr(wandb.Run, "log_artifact", lambda _self, artifact: found.artifacts.append(artifact))
         words = [*tiny_overrides, f"run_dir={found.folder}", *EVERYTHING]
-        found.record = training.train(cli.training_config(words))
+        found.record = training.train(composition.training_config(words))
         found.folder = folder / found.folder
     return found
 

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from nibble import cli
+from nibble import composition
 from nibble.errors import UserError
-from nibble.export.bundle import read_bundle, write_bundle
-from nibble.export.checkpoint import load_checkpoint, quantize
-from nibble.export.loaded import Loaded, float_parameters
 from nibble.quant.convert import quantized_modules
 from nibble.quant.low_rank import low_rank_modules
 from nibble.quant.spec import Precision
+from nibble.runs.bundle import read_bundle, write_bundle
+from nibble.runs.checkpoint import load_checkpoint, quantize
+from nibble.runs.loaded import Loaded, float_parameters
 from nibble.training.run import check_rules, train
 
 SHORT = ["trainer.max_steps=3", "trainer.validate_every_steps=100"]
@@ -101,7 +101,7 @@ def test_after_training(make_config, float_run, tmp_path):
 @pytest.mark.parametrize("model", ["xxs", "xs", "s", "m", "l"])
 @pytest.mark.parametrize("quant", ["int4_lowrank", "float_lowrank"])
 def test_the_examples_suit_every_model(model, quant):
-    check_rules(cli.training_config([f"model=conformer_{model}", f"quant={quant}", "run_dir=x"]))
+    check_rules(composition.training_config([f"model=conformer_{model}", f"quant={quant}", "run_dir=x"]))
 
 
 def test_wrong_rules_stop_before_data_is_touched(make_config):

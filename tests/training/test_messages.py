@@ -6,7 +6,7 @@ import warnings
 import pytest
 import torch
 
-from nibble import cli
+from nibble.commands import hydra_command
 from nibble.errors import UserError
 from nibble.training.module import MAX_SKIPPED_STEPS, TransducerModule
 from nibble.training.run import check_hardware, check_rules, train
@@ -104,7 +104,7 @@ def test_a_full_disk_keeps_the_older_checkpoint(make_config, monkeypatch, tmp_pa
 
 def test_an_error_in_a_loader_process_is_one_paragraph():
     trace = "Caught UserError in DataLoader worker process 0.\nOriginal Traceback:\n  ...\n"
-    assert cli.message(UserError(f"{trace}nibble.errors.UserError: a.flac is damaged")) == "a.flac is damaged"
+    assert hydra_command.message(UserError(f"{trace}nibble.errors.UserError: a.flac is damaged")) == "a.flac is damaged"
 
 
 class Diverged(TransducerModule):

@@ -2,8 +2,9 @@
 
 import pytest
 
-from nibble.config import EvaluateConfig, HardwareConfig, Search
 from nibble.evaluation.evaluate import evaluate_checkpoints
+from nibble.evaluation.options import EvaluateConfig, Search
+from nibble.hardware import HardwareConfig
 from nibble.training.run import train
 
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from nibble.config import ModelConfig
 from nibble.errors import UserError
-from nibble.export.bundle import read_bundle
-from nibble.export.checkpoint import load_checkpoint
+from nibble.model.options import ModelConfig
 from nibble.model.transducer import Transducer
 from nibble.quant.convert import freeze, prepare, quantized_modules
 from nibble.quant.rules import coverage, quantized_share
+from nibble.runs.bundle import read_bundle
+from nibble.runs.checkpoint import load_checkpoint
 from nibble.training.run import check_rules, train
 
 CONF = Path(__file__).parents[2] / "conf"

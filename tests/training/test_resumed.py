@@ -9,7 +9,7 @@ import pytest
 from filelock import FileLock
 
 from nibble.errors import UserError
-from nibble.evaluation import records, run_file
+from nibble.runs import records, run_file
 from nibble.training.resume import resumed, run_folder
 from nibble.training.run import train
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from nibble.errors import UserError
-from nibble.evaluation.records import read
-from nibble.export.bundle import read_bundle
-from nibble.export.checkpoint import load_checkpoint
 from nibble.quant.spec import Precision
+from nibble.runs.bundle import read_bundle
+from nibble.runs.checkpoint import load_checkpoint
+from nibble.runs.records import read
 from nibble.training.run import train
 
 OPTIONS = {

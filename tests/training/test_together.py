@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from nibble.errors import UserError
-from nibble.evaluation.records import read
-from nibble.export.bundle import read_bundle
-from nibble.export.checkpoint import load_checkpoint, quantize
 from nibble.quant.schedule import drawn_at, state_at
 from nibble.quant.spec import Phase, Precision, QuantConfig, ScheduleConfig
+from nibble.runs.bundle import read_bundle
+from nibble.runs.checkpoint import load_checkpoint, quantize
+from nibble.runs.records import read
 from nibble.training.distillation import FloatBranch, find_teacher
 from nibble.training.run import train
 

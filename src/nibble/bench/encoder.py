@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from nibble.bench.fresh import fresh_config, fresh_model, fresh_tokenizer
 from nibble.bench.records import Measurement
 from nibble.bench.timing import in_turns, measurements, torch_threads
-from nibble.config import Encoding
-from nibble.data.progress import track
 from nibble.data.tokenizer import Tokenizer
-from nibble.export.fused import fused_copy
-from nibble.export.packages import need
-from nibble.export.sherpa_graphs import EncoderGraph
+from nibble.export.options import Encoding
+from nibble.export.sherpa.graphs import EncoderGraph
+from nibble.inference.fused import fused_copy
 from nibble.model.convolution import DepthwiseConv
+from nibble.packages import need
+from nibble.progress import track
 
 MODEL = "conformer_l"
 DURATION_S = 10
@@ -99,7 +99,7 @@ def _files(model: str, tokenizer: Tokenizer, folder: Path) -> dict[str, Path]:
 
 
 def _exported(model: str, quant: str, encoding: Encoding, tokenizer: Tokenizer, folder: Path) -> Path:
-    from nibble.export.onnx_export import export_graphs
+    from nibble.export.onnx.graphs import export_graphs
 
     file = folder / f"{encoding.value}.onnx"
     graph = export_graphs(fresh_model(model, quant, tokenizer), encoding)["encoder"].model
@@ -108,7 +108,7 @@ def _exported(model: str, quant: str, encoding: Encoding, tokenizer: Tokenizer, 
 
 
 def _in_onnxruntime(file: Path, features: Tensor, lengths: Tensor) -> Callable[[], object]:
-    from nibble.export.onnx_transducer import session
+    from nibble.inference.onnx_transducer import session
 
     run = session(file, threads=1).run
     return partial(run, None, {"x": features.numpy(), "x_lens": lengths.numpy()})

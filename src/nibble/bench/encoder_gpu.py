@@ -11,8 +11,8 @@ from nibble.bench.fresh import fresh_config, fresh_model, fresh_tokenizer
 from nibble.bench.gpu_counts import counts, finished
 from nibble.bench.records import Measurement
 from nibble.bench.timing import in_turns, measurements
-from nibble.export.frozen import frozen_copy
 from nibble.model.transducer import Transducer
+from nibble.runs.frozen import frozen_copy
 
 MODEL = "conformer_l"
 BATCHES = ((1, 10), (20, 15))  # utterances, seconds of each

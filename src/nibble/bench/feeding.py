@@ -22,14 +22,14 @@ from pathlib import Path
 from lhotse import CutSet
 from lhotse.dataset import DynamicBucketingSampler
 
-from nibble import cli, provenance
+from nibble import composition, provenance
 from nibble.bench.records import Measurement
 from nibble.bench.timing import Times, in_turns, torch_threads
 from nibble.data.batch import Batch
 from nibble.data.datamodule import SpeechDataModule
-from nibble.data.progress import track
 from nibble.data.sampler import TrainSampler
 from nibble.errors import UserError
+from nibble.progress import track
 
 MODEL = "conformer_xxs"
 _ROUNDS = 3
@@ -134,7 +134,7 @@ def waiting(metrics: Path) -> tuple[float, float, int]:
 
 
 def _speech(words: list[str], root: Path) -> SpeechDataModule:
-    config = cli.training_config([*words, "hardware.workers=0", "run_dir=."])
+    config = composition.training_config([*words, "hardware.workers=0", "run_dir=."])
     return SpeechDataModule(config.data, config.features, config.hardware, config.seed, root)
 
 
@@ -148,7 +148,7 @@ def _train(words: list[str], run: Path, steps: int) -> None:
     """Some steps of `train.py`, which knows what it waits for."""
     options = [f"hydra.run.dir={run}", "records=null", "logger=csv", "trainer.max_validation_utterances=4"]
     lengths = [f"trainer.max_steps={steps}", f"trainer.log_every_steps={_WINDOW}"]
-    script = cli.conf_dir().parent / "train.py"
+    script = composition.conf_dir().parent / "train.py"
     done = subprocess.run([sys.executable, script, *words, *options, *lengths], capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"{script.name} {' '.join(words)} failed: {done.stderr.strip()}")

@@ -10,13 +10,13 @@ from random import Random
 
 import torch
 
-from nibble import cli
+from nibble import composition
 from nibble.config import Config
 from nibble.data.tokenizer import Tokenizer, train_tokenizer
-from nibble.export.checkpoint import quantize
-from nibble.export.loaded import Loaded, float_model
-from nibble.export.method import Method
 from nibble.quant.spec import Precision
+from nibble.runs.checkpoint import quantize
+from nibble.runs.loaded import Loaded, float_model
+from nibble.runs.method import Method
 
 _WORDS = 5_000  # different ones in the generated text
 _LINES = 5_000
@@ -25,7 +25,7 @@ _CONSONANTS, _VOWELS = "BCDFGHKLMNPRSTVW", "AEIOU"
 
 def fresh_config(model: str, quant: str) -> Config:
     """The configuration of a run on LibriSpeech."""
-    return cli.training_config(
+    return composition.training_config(
         [f"model={model}", f"quant={quant}", "data=librispeech", f"run_dir=runs/{model}_{quant}"]
     )
 

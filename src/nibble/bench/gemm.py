@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from nibble.bench.records import Measurement
 from nibble.bench.timing import Times, in_turns, measurements, torch_threads
 from nibble.errors import UserError
-from nibble.export.packages import need
 from nibble.kernels import implementations, ops
 from nibble.kernels.nibbles import pack_rows
+from nibble.packages import need
 from nibble.quant.numerics import quantize_weight
 from nibble.quant.spec import WeightSpec
 

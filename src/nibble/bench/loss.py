@@ -14,11 +14,11 @@ from nibble.bench.fresh import fresh_config
 from nibble.bench.gpu_counts import counts
 from nibble.bench.records import Measurement
 from nibble.bench.timing import in_turns, measurements, torch_threads
-from nibble.data.progress import track
 from nibble.errors import UserError
 from nibble.model.fused_loss import fused_transducer_loss
 from nibble.model.joiner import Joiner
 from nibble.model.loss import transducer_loss
+from nibble.progress import track
 
 MODEL = "conformer_l"  # whose joiner it is
 FUSED, REFERENCE = "fused", "joiner + torchaudio"

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from nibble.evaluation.records import append_line
-from nibble.schema import build_lines
+from nibble.plain import build_lines
+from nibble.runs.records import append_line
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import torch
 from nibble import provenance
 from nibble.bench.fresh import fresh_model, fresh_tokenizer
 from nibble.bench.records import Measurement
-from nibble.data.progress import track
 from nibble.data.tokenizer import Tokenizer
-from nibble.export.bundle import export_bundle
-from nibble.export.loaded import float_parameters
+from nibble.progress import track
+from nibble.runs.bundle import export_bundle
+from nibble.runs.loaded import float_parameters
 
 MODELS = ("conformer_xs", "conformer_s", "conformer_m", "conformer_l")
 PRECISIONS = ("int4", "int4_24")

@@ -19,18 +19,18 @@ from torch import Tensor
 from nibble.bench.fresh import fresh_model, fresh_tokenizer
 from nibble.bench.records import Measurement
 from nibble.bench.timing import Times, in_turns, measurements, torch_threads
-from nibble.config import Encoding
-from nibble.data.progress import track
 from nibble.data.tokenizer import Tokenizer
-from nibble.export.fused import fused_copy
-from nibble.export.loaded import Loaded
-from nibble.export.packages import need
-from nibble.export.sherpa import Exported, write_sherpa
-from nibble.features import SAMPLE_RATE, SHIFT_SAMPLES, WINDOW_SAMPLES, log_mel
+from nibble.export.options import Encoding
+from nibble.features.kaldi import SAMPLE_RATE, SHIFT_SAMPLES, WINDOW_SAMPLES, log_mel
+from nibble.inference.fused import fused_copy
 from nibble.model.chunks import feature_frames
 from nibble.model.decoding import FRAME_S
-from nibble.model.stream import Stream
+from nibble.model.streaming_search import Stream
 from nibble.model.transducer import BLANK
+from nibble.packages import need
+from nibble.progress import track
+from nibble.runs.exported import Exported, write_sherpa
+from nibble.runs.loaded import Loaded
 
 MODELS = ("conformer_stream_s", "conformer_stream_l")
 QUANTS = {  # float first: the others are compared with it
@@ -106,7 +106,7 @@ def _loaded(model: str, quant: str, tokenizer: Tokenizer) -> Loaded:
 
 
 def _write(folder: Path, model: str, encoding: Encoding, tokenizer: Tokenizer) -> Exported:
-    from nibble.export.onnx_export import default_labels_per_frame, export_graphs
+    from nibble.export.onnx.graphs import default_labels_per_frame, export_graphs
 
     loaded = _loaded(model, QUANTS[encoding], tokenizer)
     graphs = export_graphs(loaded, encoding, default_labels_per_frame(loaded.config))

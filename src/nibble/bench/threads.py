@@ -20,7 +20,7 @@ from nibble import provenance
 from nibble.bench.records import Measurement
 from nibble.bench.timing import paired_ratio
 from nibble.bench.train_step import step_config, training_step
-from nibble.data.progress import track
+from nibble.progress import track
 from nibble.threads import CHOICES, SPINS, VARIABLE
 
 MODEL = "conformer_xxs"

@@ -17,7 +17,7 @@ import torch
 from nibble import provenance
 from nibble.bench.gpu_counts import Counts
 from nibble.bench.records import Measurement
-from nibble.data.progress import track
+from nibble.progress import track
 
 _WARM_UP_CALLS = 3
 _LONG_S = 1.0  # a call that takes longer warms up alone

@@ -11,15 +11,15 @@ from typing import NamedTuple
 
 import torch
 
-from nibble import cli, provenance
+from nibble import composition, provenance
 from nibble.bench.records import Measurement
 from nibble.config import Config
-from nibble.data.progress import track
-from nibble.export.loaded import float_model
 from nibble.model.loss import summed_loss
+from nibble.progress import track
 from nibble.quant.convert import prepare, set_precision
 from nibble.quant.schedule import drawn_at
 from nibble.quant.spec import Phase, Precision, ScheduleConfig
+from nibble.runs.loaded import float_model
 
 SEPARATE = ("float", "int8", "int4", "int2")
 STEPS, STEPS_TOGETHER = 900, 1200
@@ -60,7 +60,7 @@ def measure() -> list[Measurement]:
 
 
 def _config(*overrides: str) -> Config:
-    return cli.training_config(["experiment=digits", "run_dir=.", *overrides])
+    return composition.training_config(["experiment=digits", "run_dir=.", *overrides])
 
 
 def _steps(config: Config, steps: int) -> Counter[State]:

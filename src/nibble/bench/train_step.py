@@ -7,15 +7,15 @@ from collections.abc import Callable
 
 import torch
 
-from nibble import cli
+from nibble import composition
 from nibble.bench.records import Measurement
 from nibble.bench.timing import in_turns, measurements, torch_threads
 from nibble.config import Config
-from nibble.export.loaded import float_model
 from nibble.kernels import implementations
 from nibble.model.loss import summed_loss
 from nibble.quant.convert import prepare, set_precision
 from nibble.quant.spec import Precision
+from nibble.runs.loaded import float_model
 
 MODELS = ("conformer_s", "conformer_m")
 UTTERANCES, FRAMES, LABELS, VOCABULARY = 4, 1000, 40, 1024
@@ -50,7 +50,7 @@ def measure(models: tuple[str, ...] = MODELS, rounds: int = _ROUNDS) -> list[Mea
 def step_config(model: str, loss: str, quant: str, arithmetic: str) -> Config:
     """The configuration of a run whose steps are timed."""
     words = [f"model={model}", f"loss={loss}", f"quant={quant}", f"quant.arithmetic={arithmetic}", "run_dir=."]
-    return cli.training_config(words)
+    return composition.training_config(words)
 
 
 def training_step(config: Config) -> Callable[[], None]:

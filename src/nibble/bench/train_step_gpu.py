@@ -9,16 +9,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from nibble import cli
+from nibble import composition
 from nibble.bench.gpu_counts import counts, finished
 from nibble.bench.records import Measurement
 from nibble.bench.timing import in_turns, measurements
-from nibble.export.loaded import float_model
 from nibble.kernels import implementations
 from nibble.model.loss import summed_loss
 from nibble.quant.convert import prepare, set_precision
 from nibble.quant.spec import Precision
 from nibble.quant.step import quantized_step
+from nibble.runs.loaded import float_model
 
 MODEL = "conformer_l"
 SPEECH_S = (300, 1200)
@@ -35,7 +35,7 @@ class GpuStep:
         self, model: str, quant: str, arithmetic: str = "native", blend: float = 1.0, speech_s: int = SPEECH_S[0]
     ) -> None:
         words = [f"model={model}", f"quant={quant}", f"quant.arithmetic={arithmetic}", "model.dropout=0", "run_dir=."]
-        self.config = cli.training_config(words)
+        self.config = composition.training_config(words)
         torch.manual_seed(self.config.seed)
         self.model = float_model(self.config, VOCABULARY)
         prepare(self.model, self.config.quant)

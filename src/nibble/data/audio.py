@@ -15,10 +15,10 @@ import soundfile
 from lhotse import CutSet, MonoCut
 from numpy.typing import NDArray
 
-from nibble.data.progress import track
 from nibble.data.samples import FLOATS, Samples, at_16_khz, opened, read
 from nibble.errors import UserError
-from nibble.features import SAMPLE_RATE
+from nibble.features.kaldi import SAMPLE_RATE
+from nibble.progress import track
 from nibble.writing import whole_file
 
 AUDIO_SUFFIXES = (".flac", ".opus", ".ogg", ".wav")

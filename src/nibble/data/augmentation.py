@@ -5,7 +5,7 @@ from lhotse import CutSet
 from torch import Tensor
 from torchaudio.functional import mask_along_axis
 
-from nibble.config import SpecAugmentConfig
+from nibble.data.options import SpecAugmentConfig
 
 SPEEDS = (0.9, 1.1)
 

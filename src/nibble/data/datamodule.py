@@ -1,7 +1,7 @@
 """Corpora, tokenizer, samplers and loaders of one run."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -12,23 +12,24 @@ import torch
 from lhotse import CutSet
 from torch.utils.data import DataLoader
 
-from nibble.config import DataConfig, FeatureConfig, FeatureStorage, HardwareConfig, NoiseConfig, NoiseKind
 from nibble.data import loader_processes
 from nibble.data.audio import Waveforms
 from nibble.data.augmentation import with_speeds
 from nibble.data.batch import Batch
-from nibble.data.corpora import locate, parts_folder, select_parts
+from nibble.data.corpora.locate import ROOT, locate, parts_folder, select_parts
 from nibble.data.dataset import Disturbance, SpeechDataset
-from nibble.data.home import ROOT
-from nibble.data.manifest import read_part
 from nibble.data.noise import Babble, FolderNoise, Noise
-from nibble.data.progress import track
+from nibble.data.options import DataConfig, NoiseConfig, NoiseKind
 from nibble.data.sampler import Item, TrainSampler, evaluation_batches
 from nibble.data.screening import report_unknown, trainable
-from nibble.data.shar import is_shar, read_shar
+from nibble.data.sources.cache import read_part
+from nibble.data.sources.shar import is_shar, read_shar
 from nibble.data.stored import with_stored_features
 from nibble.data.tokenizer import Tokenizer, train_tokenizer
 from nibble.errors import UserError
+from nibble.features.options import FeatureConfig, FeatureStorage
+from nibble.hardware import HardwareConfig
+from nibble.progress import track
 
 # How loader processes begin. It is said because joblib's launcher makes its own way the default, by which torch's fail.
 _START = "fork" if sys.platform == "linux" else "spawn"
@@ -46,7 +47,8 @@ class SpeechDataModule(pl.LightningDataModule):
         hardware: how large a batch is and how many processes load it.
         seed: of order and disturbances.
         root: where corpora that nibble makes or downloads lie, and its caches.
-        ctc: whether the loss has a CTC term, which cannot learn from an utterance with fewer frames than labels.
+        encoded_frames: feature frames -> frames that the encoder makes of them; given if the loss has a CTC term, which
+            cannot learn from an utterance with fewer of them than labels.
 
     Attributes:
         position: the (epoch, batch index) at which `train_dataloader()` starts; a part of a checkpoint.
@@ -62,7 +64,7 @@ class SpeechDataModule(pl.LightningDataModule):
         hardware: HardwareConfig,
         seed: int,
         root: Path = ROOT,
-        ctc: bool = True,
+        encoded_frames: Callable[[int], int] | None = None,
     ) -> None:
         super().__init__()
         if features.storage == FeatureStorage.stored and (data.speed_perturbation or data.noise.kind != NoiseKind.none):
@@ -75,7 +77,7 @@ class SpeechDataModule(pl.LightningDataModule):
         self.hardware = hardware
         self.seed = seed
         self.root = root
-        self.ctc = ctc
+        self.encoded_frames = encoded_frames
         self.position: tuple[int, int] = (0, 0)
         self.processes: tuple[int, int] = (0, 1)
         self.max_validation_utterances: int | None = None
@@ -243,7 +245,7 @@ class SpeechDataModule(pl.LightningDataModule):
             cuts = self.cuts(self._some_parts("train"))
             if self.data.speed_perturbation:
                 cuts = with_speeds(cuts)
-            self._kept = trainable(cuts, self.tokenizer, self.data, self.ctc)
+            self._kept = trainable(cuts, self.tokenizer, self.data, self.encoded_frames)
         return self._kept
 
     def _train_sampler(self, start: tuple[int, int]) -> TrainSampler:

@@ -12,16 +12,17 @@ from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
-from nibble.config import FeatureConfig, NoiseConfig, SpecAugmentConfig
 from nibble.data.audio import Waveforms, source
 from nibble.data.augmentation import spec_augment
 from nibble.data.batch import Batch
 from nibble.data.noise import Noise, fixed_random, mix
+from nibble.data.options import NoiseConfig, SpecAugmentConfig
 from nibble.data.sampler import Item
 from nibble.data.samples import Samples
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
-from nibble.features import SAMPLE_RATE, log_mel
+from nibble.features.kaldi import SAMPLE_RATE, log_mel
+from nibble.features.options import FeatureConfig
 
 
 @dataclass

@@ -15,10 +15,10 @@ from lhotse import CutSet
 
 from nibble.data.audio import AUDIO_SUFFIXES, Waveforms, check, source
 from nibble.data.files import files
-from nibble.data.progress import track
 from nibble.data.samples import Samples, at_16_khz, opened, read
 from nibble.errors import UserError
-from nibble.features import SAMPLE_RATE
+from nibble.features.kaldi import SAMPLE_RATE
+from nibble.progress import track
 
 
 class Noise(Protocol):

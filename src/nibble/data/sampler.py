@@ -8,8 +8,8 @@ from lhotse.dataset import DynamicBucketingSampler, DynamicCutSampler
 from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
 from torch.utils.data import Sampler
 
-from nibble.config import HardwareConfig
 from nibble.errors import UserError
+from nibble.hardware import HardwareConfig
 
 Item = tuple[int, int, CutSet]  # epoch, index of the batch in the epoch, its utterances
 

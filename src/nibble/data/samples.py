@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.signal import firwin, resample_poly
 
 from nibble.errors import UserError
-from nibble.features import SAMPLE_RATE
+from nibble.features.kaldi import SAMPLE_RATE
 
 MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 400_000  # the fastest recorders have 384 kHz
 MAX_SAMPLES = 2**27  # of one channel, before and after resampling: 140 minutes at 16 kHz, 51 at 44.1 kHz

@@ -1,22 +1,24 @@
 """Utterances that can't be trained on, and characters that can't be written."""
 
 import logging
+from collections.abc import Callable
 from itertools import pairwise
 
 from lhotse import CutSet
 
-from nibble.config import DataConfig
+from nibble.data.options import DataConfig
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
-from nibble.features import frame_count
-from nibble.model.subsampling import output_length
+from nibble.features.kaldi import frame_count
 
 SHOWN = 5
 
 log = logging.getLogger(__name__)
 
 
-def trainable(cuts: CutSet, tokenizer: Tokenizer, data: DataConfig, ctc: bool) -> CutSet:
+def trainable(
+    cuts: CutSet, tokenizer: Tokenizer, data: DataConfig, encoded_frames: Callable[[int], int] | None
+) -> CutSet:
     """`cuts` without those of a forbidden duration or with fewer encoder frames than their labels need.
 
     Connectionist temporal classification (Graves et al., 2006) needs a frame per label and one more between equal
@@ -26,7 +28,7 @@ def trainable(cuts: CutSet, tokenizer: Tokenizer, data: DataConfig, ctc: bool) -
         cuts: of the training parts.
         tokenizer: makes the labels.
         data: has the durations.
-        ctc: whether the loss has a CTC term.
+        encoded_frames: of a loss with a CTC term, feature frames -> frames that the encoder makes of them.
 
     Raises:
         UserError: nothing is left.
@@ -36,12 +38,13 @@ def trainable(cuts: CutSet, tokenizer: Tokenizer, data: DataConfig, ctc: bool) -
         if not data.min_duration_s <= cut.duration <= data.max_duration_s:
             durations.append(f"{cut.id} ({cut.duration:.2f} s)")
             continue
-        frames = output_length(frame_count(cut.num_samples))
-        needed = max(1, _ctc_frames(tokenizer.encode(cut.supervisions[0].text)) if ctc else 1)
-        if frames < needed:
-            crowded.append(f"{cut.id} ({frames} frames, {needed} needed)")
-        else:
-            kept.append(cut)
+        if encoded_frames is not None:
+            frames = encoded_frames(frame_count(cut.num_samples))
+            needed = _ctc_frames(tokenizer.encode(cut.supervisions[0].text))
+            if frames < needed:
+                crowded.append(f"{cut.id} ({frames} frames, {needed} needed)")
+                continue
+        kept.append(cut)
     reasons = []
     if durations:
         limits = f"data.min_duration_s={data.min_duration_s:g} and data.max_duration_s={data.max_duration_s:g}"

@@ -8,11 +8,11 @@ import torch
 from lhotse import CutSet, Features, MonoCut
 from lhotse.utils import fastcopy
 
-from nibble.config import FeatureConfig
 from nibble.data.audio import decode, fingerprint, source
-from nibble.data.layout import make_whole
-from nibble.data.progress import track
-from nibble.features import FRAME_SHIFT_S, SAMPLE_RATE, fbank, frame_count, log_mel
+from nibble.data.corpora.layout import make_whole
+from nibble.features.kaldi import FRAME_SHIFT_S, SAMPLE_RATE, fbank, frame_count, log_mel
+from nibble.features.options import FeatureConfig
+from nibble.progress import track
 
 
 def with_stored_features(cuts: CutSet, config: FeatureConfig, folder: Path) -> CutSet:

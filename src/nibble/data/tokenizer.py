@@ -12,7 +12,7 @@ from pathlib import Path
 
 import sentencepiece
 
-from nibble.config import Tokens
+from nibble.data.options import Tokens
 from nibble.errors import UserError
 from nibble.writing import whole_file
 

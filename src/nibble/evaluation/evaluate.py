@@ -10,32 +10,35 @@ from typing import Any, NamedTuple
 import torch
 
 from nibble import provenance
-from nibble.config import Backend, EvaluateConfig, FeatureStorage, HardwareConfig, Search, plain
+from nibble.config import plain
 from nibble.data.batch import Batch
 from nibble.data.datamodule import SpeechDataModule
-from nibble.data.home import speech
-from nibble.data.progress import track
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
-from nibble.evaluation import records
-from nibble.evaluation.memory import peak_bytes
+from nibble.evaluation.options import Backend, EvaluateConfig, Search
 from nibble.evaluation.printing import print_results
 from nibble.evaluation.recognisers import Decoder, Network, Recogniser, Sherpa, onnx_network
-from nibble.evaluation.records import Record
 from nibble.evaluation.result import Result, Transcript
 from nibble.evaluation.size import Size, measure_size
 from nibble.evaluation.wer import Score, score
-from nibble.export.bundle import bundle_bytes, export_bundle
-from nibble.export.card import Measured, write_card
-from nibble.export.checkpoint import bundle_of, latest_run, load_checkpoint, quantize, run_folder
-from nibble.export.fused import fuse
-from nibble.export.loaded import Loaded, float_parameters
-from nibble.export.sherpa import Exported, read_exported
+from nibble.features.options import FeatureStorage
+from nibble.hardware import HardwareConfig
+from nibble.inference.fused import fuse
 from nibble.kernels.gpu import missing_gpu
 from nibble.kernels.implementations import used_by
+from nibble.memory import peak_bytes
 from nibble.model.decoding import beam, greedy
 from nibble.model.transducer import Transducer
+from nibble.progress import track
 from nibble.quant.spec import Arithmetic, Precision
+from nibble.runs import records
+from nibble.runs.bundle import bundle_bytes, export_bundle
+from nibble.runs.card import Measured, write_card
+from nibble.runs.checkpoint import bundle_of, latest_run, load_checkpoint, quantize, run_folder
+from nibble.runs.exported import Exported, read_exported
+from nibble.runs.loaded import Loaded, float_parameters
+from nibble.runs.records import Record
+from nibble.runs.speech import speech
 from nibble.terminal import Console
 
 

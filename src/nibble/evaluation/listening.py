@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from nibble.config import FeatureConfig, FeatureStorage, HardwareConfig
 from nibble.data.batch import Batch
-from nibble.data.corpora import find_made
+from nibble.data.corpora.locate import find_made
 from nibble.data.datamodule import SpeechDataModule
-from nibble.data.home import speech
 from nibble.errors import UserError
-from nibble.export.checkpoint import run_folder
-from nibble.export.loaded import Loaded
+from nibble.features.options import FeatureConfig, FeatureStorage
+from nibble.hardware import HardwareConfig
+from nibble.runs.checkpoint import run_folder
+from nibble.runs.loaded import Loaded
+from nibble.runs.speech import speech
 
 
 def listen(loaded: Loaded, part: str, ids: Sequence[str]) -> list[Batch]:

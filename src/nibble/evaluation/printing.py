@@ -6,9 +6,9 @@ from rich.text import Text
 
 from nibble.errors import printable
 from nibble.evaluation.alignment import aligned
-from nibble.evaluation.records import Record
 from nibble.evaluation.result import Result
 from nibble.evaluation.wer import paired_interval
+from nibble.runs.records import Record
 from nibble.terminal import Console, Table
 
 

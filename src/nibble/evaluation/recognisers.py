@@ -10,13 +10,13 @@ from torch import Tensor
 
 from nibble.data.batch import Batch
 from nibble.data.tokenizer import WORD_START, Tokenizer
-from nibble.export.packages import need
-from nibble.export.sherpa import Exported
-from nibble.features import SAMPLE_RATE, SHIFT_SAMPLES, frame_count
+from nibble.features.kaldi import SAMPLE_RATE, SHIFT_SAMPLES, frame_count
 from nibble.model.chunks import chunk_count, feature_frames
 from nibble.model.decoding import Hypothesis, greedy
 from nibble.model.transducer import Transducer
+from nibble.packages import need
 from nibble.quant.finite import checked_at_end
+from nibble.runs.exported import Exported
 
 Decoder = Callable[[Transducer, Tensor, Tensor], list[Hypothesis]]
 
@@ -57,7 +57,7 @@ def onnx_network(folder: Path, tokenizer: Tokenizer, decoder: Decoder, threads: 
         UserError: ONNX Runtime is not installed.
     """
     need("onnxruntime", "backend=onnx")
-    from nibble.export.onnx_transducer import OnnxTransducer
+    from nibble.inference.onnx_transducer import OnnxTransducer
 
     return Network(cast(Transducer, OnnxTransducer(folder, threads, tokenizer.size)), tokenizer, decoder)
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nibble.config import HardwareConfig
-from nibble.evaluation.records import Record
 from nibble.evaluation.size import Size
+from nibble.hardware import HardwareConfig
+from nibble.runs.records import Record
 
 
 class Transcript(NamedTuple):

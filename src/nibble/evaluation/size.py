@@ -4,12 +4,12 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from nibble.export.bundle import bundle_bytes, export_bundle
-from nibble.export.loaded import Loaded, float_parameters
-from nibble.export.sixteen_bit import Group, sixteen_bit
-from nibble.export.tensors import stored
 from nibble.quant.rules import coverage, quantized_share
 from nibble.quant.spec import Precision
+from nibble.runs.bundle import bundle_bytes, export_bundle
+from nibble.runs.loaded import Loaded, float_parameters
+from nibble.runs.sixteen_bit import Group, sixteen_bit
+from nibble.runs.tensors import stored
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ import torch
 from rich.text import Text
 from torch import Tensor, nn
 
-from nibble.export.frozen import LAYERS, frozen_copy
-from nibble.export.loaded import Loaded
-from nibble.export.sherpa_graphs import REPLAYED
+from nibble.export.sherpa.graphs import REPLAYED
 from nibble.quant.layer import QuantizedLayer
+from nibble.runs.frozen import LAYERS, frozen_copy
+from nibble.runs.loaded import Loaded
 from nibble.terminal import Cell, Table
 
 _FRAMES = 300

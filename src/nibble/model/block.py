@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from nibble.config import ModelConfig
 from nibble.model.attention import RelativeAttention
 from nibble.model.chunks import Past
 from nibble.model.convolution import ConvolutionModule
 from nibble.model.feed_forward import FeedForward
+from nibble.model.options import ModelConfig
 
 
 class ConformerBlock(nn.Module):

@@ -2,10 +2,10 @@
 
 from torch import Tensor, nn
 
-from nibble.config import ModelConfig
 from nibble.model.attention import relative_positions
 from nibble.model.block import ConformerBlock
 from nibble.model.dropout import Dropout
+from nibble.model.options import ModelConfig
 from nibble.model.padding import MaskedBatchNorm, valid_frames
 from nibble.model.subsampling import Count, Subsampling, output_length
 

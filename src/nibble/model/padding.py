@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from nibble.processes import total
+from nibble.distributed import total
 
 
 def valid_frames(lengths: Tensor, frames: int) -> Tensor:

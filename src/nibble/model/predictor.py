@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nibble.config import ModelConfig, Predictor
+from nibble.model.options import ModelConfig, Predictor
 
 State = tuple[Tensor, ...]
 

@@ -3,11 +3,11 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nibble.config import ModelConfig
 from nibble.model.encoder import ConformerEncoder
 from nibble.model.joiner import Joiner
+from nibble.model.options import ModelConfig
 from nibble.model.predictor import make_predictor
-from nibble.model.streaming import StreamingEncoder
+from nibble.model.streaming_encoder import StreamingEncoder
 
 BLANK = 0
 

@@ -9,8 +9,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import nn
 
+from nibble.distributed import whole
 from nibble.errors import UserError
-from nibble.processes import whole
 from nibble.quant.convert import prepare, quantized_modules, set_precision
 from nibble.quant.freezing import check_freezing, drop_scale_gradients, freeze_norms, freeze_scales
 from nibble.quant.norm_statistics import separate

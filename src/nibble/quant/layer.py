@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from nibble import processes
+from nibble import distributed
 from nibble.errors import UserError
 from nibble.kernels import ops
 from nibble.kernels.nibbles import pack_rows
+from nibble.parameter_cache import made_once
 from nibble.quant.finite import require_finite
 from nibble.quant.last_codes import codes_of
 from nibble.quant.noise import with_noise
@@ -31,7 +32,6 @@ from nibble.quant.numerics import (
 from nibble.quant.products import integer_linear
 from nibble.quant.sparsity import n_m_mask
 from nibble.quant.spec import ActivationSpec, Arithmetic, Precision, Range, Rule, WeightSpec
-from nibble.steady import made_once
 
 STATIC_MOMENTUM = 0.05  # of the moving average of max|x|
 
@@ -202,7 +202,7 @@ class QuantizedLayer(nn.Module):
         return made_once(self._of(name), lambda: quantize_weight(self._pruned(name), spec, what, self._log_scale(name)))
 
     def keep(self, name: str, integers: Integers) -> None:
-        """Take a weight's integers at the present precision, till `nibble.steady.steady_parameters` ends."""
+        """Take a weight's integers at the present precision, till `nibble.parameter_cache.steady_parameters` ends."""
         made_once(self._of(name), lambda: integers)
 
     def _of(self, name: str) -> Hashable:
@@ -319,7 +319,7 @@ class QuantizedLayer(nn.Module):
     @staticmethod
     def _follow(largest: Tensor, x: Tensor) -> None:
         """Move the average of max|x| over all processes; the first batch sets it."""
-        now = processes.largest(x.abs().amax().to(largest.dtype))
+        now = distributed.largest(x.abs().amax().to(largest.dtype))
         largest.copy_(torch.where(largest == 0, now, largest.lerp(now, STATIC_MOMENTUM)))
 
     def linear(

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from nibble.processes import whole
+from nibble.distributed import whole
 from nibble.quant.callback import total_steps
 from nibble.quant.convert import prune
 from nibble.quant.spec import PruneSchedule

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from nibble.parameter_cache import steady_parameters
 from nibble.quant.finite import checked_at_end
 from nibble.quant.weights_at_once import quantize_at_once
-from nibble.steady import steady_parameters
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def quantize_at_once(network: nn.Module) -> None:
     Weights with zero points, masks, learned or searched scales, of one bit or per tensor are left to their layers.
 
     Args:
-        network: prepared, within `nibble.steady.steady_parameters`.
+        network: prepared, within `nibble.parameter_cache.steady_parameters`.
 
     Raises:
         UserError: a weight has NaN, infinity or a magnitude that no float16 scale covers; at the end of a step within

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from nibble.config import NoiseKind
+from nibble.data.options import NoiseKind
 from nibble.errors import UserError
-from nibble.evaluation.records import Record
 from nibble.report.matching import Measurement
 from nibble.report.options import Options, described, differing, options_of
 from nibble.report.runs import Run
 from nibble.report.tables import METHODS, System, baseline, order
+from nibble.runs.records import Record
 
 
 class Speech(NamedTuple):

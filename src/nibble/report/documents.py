@@ -5,10 +5,10 @@ from pathlib import Path
 
 from nibble.bench.records import read as read_benchmarks
 from nibble.errors import UserError
-from nibble.evaluation.records import Record, read
 from nibble.report import benchmarks, published
 from nibble.report.precisions import summary
 from nibble.report.results import render
+from nibble.runs.records import Record, read
 from nibble.writing import write_text
 
 BEGIN, END = "<!-- results: written by make results -->", "<!-- end of results -->"

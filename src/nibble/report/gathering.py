@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nibble.errors import UserError
-from nibble.evaluation.records import read
 from nibble.report.comparison import Comparison, compare
 from nibble.report.matching import match
 from nibble.report.runs import find_runs
+from nibble.runs.records import read
 
 
 def gather(paths: Sequence[Path], records_file: Path, part: str | None) -> tuple[Comparison, list[str]]:

@@ -4,11 +4,12 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from nibble.config import Search, plain
-from nibble.evaluation.records import Record
+from nibble.config import plain
+from nibble.evaluation.options import Search
 from nibble.provenance import config_hash
 from nibble.report.runs import Run
 from nibble.report.tables import search
+from nibble.runs.records import Record
 
 
 class Measurement(NamedTuple):

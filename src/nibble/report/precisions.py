@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import NamedTuple
 
-from nibble.evaluation.records import Record
 from nibble.report.tables import System, engine, escaped, markdown, percent, points, systems
+from nibble.runs.records import Record
 
 COLUMNS = ("weights", "WER % trained", "WER % not trained", "trained minus float, points", "bytes", "smaller", "RTF")
 # Methods in the order of their rows, and what a cell says of each.

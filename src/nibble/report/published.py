@@ -3,8 +3,8 @@
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
+from nibble.plain import build_lines
 from nibble.report.tables import markdown
-from nibble.schema import build_lines
 
 _TITLE = """\
 ## Published by others, not measured here

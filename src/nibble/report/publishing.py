@@ -5,9 +5,9 @@ from pathlib import Path
 
 from nibble.bench import records as bench
 from nibble.errors import UserError
-from nibble.evaluation import records
 from nibble.report.matching import match
 from nibble.report.runs import find_runs
+from nibble.runs import records
 
 RESULTS = Path("results")
 RECORDS, BENCHMARKS = "records.jsonl", "bench.jsonl"  # below runs/, and below results/

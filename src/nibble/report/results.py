@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 
-from nibble.evaluation.records import Record
 from nibble.report.gains import gains
 from nibble.report.tables import (
     METHODS,
@@ -16,6 +15,7 @@ from nibble.report.tables import (
     short_commit,
     systems,
 )
+from nibble.runs.records import Record
 
 _HEADER = (
     "model",

@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 
 from nibble.config import Config, from_plain
 from nibble.errors import UserError, nearest
-from nibble.evaluation import run_file
-from nibble.schema import parse
+from nibble.plain import parse
+from nibble.runs import run_file
 
 
 @dataclass(frozen=True)

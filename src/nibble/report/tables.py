@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from nibble.evaluation.records import Record
 from nibble.evaluation.wer import interval, paired_interval
-from nibble.export.method import Method
+from nibble.runs.method import Method
+from nibble.runs.records import Record
 
 METHODS = {  # of records, in words
     Method.float: "",

@@ -7,16 +7,16 @@ import torch
 from scipy.stats import spearmanr
 
 from nibble import provenance
-from nibble.config import DamageMethod, SensitivityConfig
-from nibble.data import home
 from nibble.errors import UserError
 from nibble.evaluation.evaluate import choose_device
-from nibble.export.checkpoint import load_checkpoint, run_folder
-from nibble.export.loaded import Loaded
+from nibble.runs import speech
+from nibble.runs.checkpoint import load_checkpoint, run_folder
+from nibble.runs.loaded import Loaded
 from nibble.sensitivity.assignment import monotone, total
 from nibble.sensitivity.budget import assign_within, assigned_bytes, average_bits, check_budget, mixed, weight_counts
 from nibble.sensitivity.damage import Damage, measured_damage
 from nibble.sensitivity.fisher import estimated_damage
+from nibble.sensitivity.options import DamageMethod, SensitivityConfig
 from nibble.sensitivity.picture import draw
 from nibble.sensitivity.rules import as_yaml
 from nibble.sensitivity.speech import read_batches
@@ -60,9 +60,9 @@ def analyse(options: SensitivityConfig, conf: Path) -> Analysis:
     device = choose_device(options.hardware)
     if options.hardware.threads:
         torch.set_num_threads(options.hardware.threads)
-    config, root = home.speech(loaded.config, run_folder(loaded.path), options.data)
-    speech = read_batches(config, root, loaded.tokenizer, options.hardware, options.part, options.max_utterances)
-    batches = [batch.to(device) for batch in speech]
+    config, root = speech.speech(loaded.config, run_folder(loaded.path), options.data)
+    part = read_batches(config, root, loaded.tokenizer, options.hardware, options.part, options.max_utterances)
+    batches = [batch.to(device) for batch in part]
     loaded.model.to(device)
     estimate = estimated_damage(loaded, options.bits, batches)
     damage = measured_damage(loaded, options.bits, batches) if options.method is DamageMethod.loss else estimate

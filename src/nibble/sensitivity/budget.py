@@ -4,15 +4,15 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nibble.config import SensitivityConfig
 from nibble.errors import UserError
-from nibble.export.bundle import stored_tensors, write_bundle
-from nibble.export.checkpoint import quantize
-from nibble.export.loaded import Loaded
 from nibble.quant.convert import quantized_modules
 from nibble.quant.spec import QuantConfig
+from nibble.runs.bundle import stored_tensors, write_bundle
+from nibble.runs.checkpoint import quantize
+from nibble.runs.loaded import Loaded
 from nibble.sensitivity.assignment import best_assignment, total
 from nibble.sensitivity.damage import Damage, lowered
+from nibble.sensitivity.options import SensitivityConfig
 from nibble.sensitivity.rules import rules_of
 
 _TRIES = 8  # to fit the layers and their rules into a bundle: 1/128 of the way from the least is given away

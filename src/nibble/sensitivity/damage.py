@@ -5,13 +5,13 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from nibble.data.batch import Batch
-from nibble.data.progress import track
-from nibble.export.checkpoint import quantize
-from nibble.export.loaded import Loaded
 from nibble.model.transducer import Transducer
+from nibble.progress import track
 from nibble.quant.convert import quantized_modules, set_precision
 from nibble.quant.rules import assign
 from nibble.quant.spec import ActivationSpec, Precision, QuantConfig, Rule, WeightSpec
+from nibble.runs.checkpoint import quantize
+from nibble.runs.loaded import Loaded
 from nibble.sensitivity.losses import loss_per_label
 
 Damage = dict[str, dict[int, float]]  # layer -> bits -> nats per label

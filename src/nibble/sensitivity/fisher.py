@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from nibble.data.batch import Batch
-from nibble.data.progress import track
-from nibble.export.loaded import Loaded
+from nibble.progress import track
 from nibble.quant.convert import quantized_modules
+from nibble.runs.loaded import Loaded
 from nibble.sensitivity.damage import Damage, lowered
 from nibble.sensitivity.losses import batch_loss, label_count, one_by_one
 

@@ -3,11 +3,13 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from nibble.config import Config, HardwareConfig, SensitivityPart
+from nibble.config import Config
 from nibble.data.batch import Batch
-from nibble.data.progress import track
 from nibble.data.tokenizer import Tokenizer
-from nibble.data.undisturbed import first_utterances, undisturbed
+from nibble.hardware import HardwareConfig
+from nibble.progress import track
+from nibble.runs.unaugmented import first_utterances, undisturbed
+from nibble.sensitivity.options import SensitivityPart
 
 
 def read_batches(

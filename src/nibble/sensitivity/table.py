@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nibble.errors import UserError
-from nibble.schema import build, parse
+from nibble.plain import build, parse
 from nibble.sensitivity.damage import Damage
 from nibble.writing import write_text
 

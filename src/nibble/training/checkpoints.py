@@ -5,9 +5,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from nibble.config import ScheduleConfig
 from nibble.errors import Interrupted, UserError
 from nibble.quant.schedule import state_at
+from nibble.quant.spec import ScheduleConfig
 
 
 class Checkpoints(pl.Callback):

@@ -15,18 +15,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nibble import processes
+from nibble import distributed
 from nibble.config import Config
 from nibble.data.batch import Batch
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
-from nibble.export.checkpoint import load_checkpoint
-from nibble.export.loaded import Loaded
 from nibble.model.lattice import transducer_lattice
 from nibble.model.padding import valid_frames
 from nibble.model.transducer import BLANK, Transducer
 from nibble.quant.convert import evaluated_at, set_precision
 from nibble.quant.spec import Precision
+from nibble.runs.checkpoint import load_checkpoint
+from nibble.runs.loaded import Loaded
 
 TAUGHT_BELOW_BITS = 4  # distill.teacher=auto: weights of fewer bits lose without a teacher
 ABSENT = -1e30  # a logit without probability; finite, since 0 x infinity is NaN
@@ -235,9 +235,9 @@ def posterior_divergence(student: Tensor, teacher: Tensor, lengths: Tensor, labe
     divergence = (teacher.exp() * (teacher - student)).sum(3)
     _, edges = transducer_lattice(teacher[..., :2], lengths, label_lengths)  # a path leaves a node by one of two
     weight = edges.sum(3).to(divergence.dtype)
-    return processes.total((weight * divergence).sum()) / processes.total(label_lengths.sum()).clamp(min=1)
+    return distributed.total((weight * divergence).sum()) / distributed.total(label_lengths.sum()).clamp(min=1)
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     """The mean of x where mask, of the same shape, is True; over all processes that train together."""
-    return processes.total(torch.where(mask, x, 0.0).sum()) / processes.total(mask.sum())
+    return distributed.total(torch.where(mask, x, 0.0).sum()) / distributed.total(mask.sum())

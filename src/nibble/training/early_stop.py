@@ -3,7 +3,7 @@
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping
 
-from nibble.config import ScheduleConfig
+from nibble.quant.spec import ScheduleConfig
 from nibble.training.checkpoints import is_final
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from torch import nn
 
 from nibble.errors import UserError
-from nibble.export.checkpoint import load_checkpoint
 from nibble.quant.low_rank import factorize
 from nibble.quant.spec import LowRank
+from nibble.runs.checkpoint import load_checkpoint
 
 
 def load_weights(model: nn.Module, path: Path, low_rank: list[LowRank]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from nibble import processes
+from nibble import distributed
 from nibble.errors import Interrupted
 from nibble.stopping import SIGNALS, end_at_the_next
 from nibble.training.checkpoints import is_between_steps, validation_follows
@@ -48,13 +48,13 @@ class Interruption(pl.Callback):
 
     def _stop(self, module: pl.LightningModule) -> None:
         """Stop if a signal came to whichever process."""
-        if number := processes.highest(self.signal or 0, module.device):
+        if number := distributed.highest(self.signal or 0, module.device):
             raise Interrupted(number)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.signal = number
         end_at_the_next()
-        if processes.started()[0] == 0:
+        if distributed.started()[0] == 0:
             print(
                 f"\n{signal.Signals(number).name}: training stops after this step, or this validation, and is saved; "
                 "once more ends it at once",

@@ -1,7 +1,7 @@
 """The processes of a run on several devices: how many, who starts them, and with which of Lightning's strategies.
 
-On one machine `train` starts them itself, `python -m nibble.rank RUN_DIR` each. On several machines, Slurm (srun, or
-hydra/launcher=slurm) or torchrun has started them before.
+On one machine `train` starts them itself, each as `python -m nibble.commands.training_process RUN_DIR`. On several
+machines, Slurm (srun, or hydra/launcher=slurm) or torchrun has started them before.
 """
 
 import os
@@ -19,9 +19,10 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
 
-from nibble import processes, provenance
-from nibble.config import Config, HardwareConfig, Strategy
+from nibble import distributed, provenance
+from nibble.config import Config
 from nibble.errors import Interrupted, UserError
+from nibble.hardware import HardwareConfig, Strategy
 
 _PATIENCE_S = 10.0  # with the other processes, once one has failed
 _POLL_S = 0.05
@@ -35,7 +36,7 @@ def count(hardware: HardwareConfig) -> int:
 
 def check(options: Config) -> None:
     """Raise `UserError` unless the processes that the run is to have are there, or can be started here."""
-    hardware, wanted, started = options.hardware, count(options.hardware), processes.started()[1]
+    hardware, wanted, started = options.hardware, count(options.hardware), distributed.started()[1]
     if wanted < 1:
         raise UserError("hardware.devices=-1 is all GPUs, and there is none here; give hardware.devices=1")
     if started > 1 and started != wanted:
@@ -106,7 +107,7 @@ def run(folder: Path, number: int) -> None:
 
 def command(folder: Path) -> list[str]:
     """What starts one of the processes."""
-    return [sys.executable, "-m", "nibble.rank", str(folder)]
+    return [sys.executable, "-m", "nibble.commands.training_process", str(folder)]
 
 
 def error_file(folder: Path, rank: int) -> Path:

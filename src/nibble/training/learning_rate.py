@@ -2,7 +2,7 @@
 
 import math
 
-from nibble.config import LearningRateSchedule
+from nibble.training.options import LearningRateSchedule
 
 
 def learning_rate_factor(schedule: LearningRateSchedule, step: int, warmup_steps: int, max_steps: int) -> float:

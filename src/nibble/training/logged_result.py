@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pytorch_lightning.loggers import Logger, WandbLogger
 
-from nibble.evaluation.records import Record
 from nibble.evaluation.result import Result
+from nibble.runs.records import Record
 
 
 def log_result(loggers: Sequence[Logger], bundle: Path, result: Result, step: int) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from torch import Tensor
 
-from nibble.config import Config, LoggerConfig, WandbMode, plain
+from nibble.config import Config, plain
 from nibble.errors import UserError
-from nibble.export.checkpoint_file import read_checkpoint
+from nibble.runs.checkpoint_file import read_checkpoint
+from nibble.training.options import LoggerConfig, WandbMode
 from nibble.wandb_key import check_wandb_key
 from nibble.writing import write_text
 

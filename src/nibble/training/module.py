@@ -10,7 +10,7 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
-from nibble import processes
+from nibble import distributed
 from nibble.config import Config, plain
 from nibble.data.batch import Batch
 from nibble.data.tokenizer import Tokenizer
@@ -78,7 +78,7 @@ class TransducerModule(pl.LightningModule):
         Raises:
             UserError: processes that were started one by one write to different folders.
         """
-        if len(folders := set(processes.gathered(str(Path(self.config.run_dir).resolve())))) > 1:
+        if len(folders := set(distributed.gathered(str(Path(self.config.run_dir).resolve())))) > 1:
             raise UserError(
                 f"the processes of this run have different folders, {', '.join(sorted(folders))}; "
                 "give all of them the same hydra.run.dir=DIR"
@@ -99,12 +99,12 @@ class TransducerModule(pl.LightningModule):
         with quantized_step(self.model):
             loss = self.loss(batch)
         finite = bool(torch.isfinite(loss))
-        if processes.highest(not finite, self.device):
+        if distributed.highest(not finite, self.device):
             self._statistics.restore()  # at once: what is NaN there would spoil the other batches of this step
             self._skip([] if finite else batch.ids)
             return loss
         self.skipped_in_a_row = 0
-        self.log("train_loss", loss, batch_size=len(batch.ids), sync_dist=processes.count() > 1)
+        self.log("train_loss", loss, batch_size=len(batch.ids), sync_dist=distributed.count() > 1)
         weight = self.config.loss.norm_decay
         return loss + weight * norm_decay(self.model) if weight else loss
 
@@ -131,7 +131,7 @@ class TransducerModule(pl.LightningModule):
         )
         labels = batch.label_lengths.sum()
         if self.training:
-            labels = processes.total(labels) / processes.count()
+            labels = distributed.total(labels) / distributed.count()
         labels = labels.clamp(min=1)
         loss = total / labels
         terms = {"transducer": loss}
@@ -155,7 +155,7 @@ class TransducerModule(pl.LightningModule):
             loss = loss + self.config.loss.ctc_weight * terms["ctc"]
         if self.training:
             logged = {f"train_{name}": term for name, term in terms.items()}
-            self.log_dict(logged, batch_size=len(batch.ids), sync_dist=processes.count() > 1)
+            self.log_dict(logged, batch_size=len(batch.ids), sync_dist=distributed.count() > 1)
         return loss
 
     def _precision(self) -> Precision:
@@ -184,7 +184,7 @@ class TransducerModule(pl.LightningModule):
     def _skip(self, ids: list[str]) -> None:
         self._skipping = True
         self.skipped_in_a_row += 1
-        found = [name for share in processes.gathered(ids) for name in share]
+        found = [name for share in distributed.gathered(ids) for name in share]
         self.skipped_ids = (self.skipped_ids + found)[-100:]
         self.log("skipped_in_a_row", float(self.skipped_in_a_row), batch_size=1, prog_bar=True)
         if self.skipped_in_a_row >= MAX_SKIPPED_STEPS:
@@ -204,7 +204,7 @@ class TransducerModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Loss and word error rate over the dev part, the same in every process."""
-        shares = processes.gathered(self._validation)
+        shares = distributed.gathered(self._validation)
         self._validation = []
         # By its first utterance: a process without a batch of its own is given one of another.
         batches = list({batch.ids[0]: batch for share in shares for batch in share}.values())

@@ -8,11 +8,11 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from nibble import processes
+from nibble import distributed
 from nibble.config import Config, from_plain
 from nibble.errors import UserError, nearest
-from nibble.evaluation import run_file
-from nibble.export.checkpoint_file import read_checkpoint
+from nibble.runs import run_file
+from nibble.runs.checkpoint_file import read_checkpoint
 
 
 def resumed(config: Config) -> Config:
@@ -84,7 +84,7 @@ def _is_run(folder: Path) -> bool:
 
 def _check_unused(folder: Path) -> None:
     """Raise `UserError` if there is a run in `folder`: its checkpoints would be mixed with those of a new one."""
-    if _is_run(folder) and processes.started()[0] == 0:  # the others are to find the run of the first there
+    if _is_run(folder) and distributed.started()[0] == 0:  # the others are to find the run of the first there
         raise UserError(
             f"there is a run in {folder} already: go on with it, resume={folder}, or give another hydra.run.dir"
         )

@@ -11,13 +11,12 @@ import torch
 from filelock import FileLock
 from pytorch_lightning.loggers import Logger
 
-from nibble import processes, stopping, writing
+from nibble import distributed, stopping, writing
 from nibble.config import Config
-from nibble.data import home
 from nibble.data.datamodule import SpeechDataModule
 from nibble.errors import UserError
-from nibble.evaluation import records, run_file
 from nibble.evaluation.evaluate import choose_device, evaluate_run
+from nibble.model.subsampling import output_length
 from nibble.model.transducer import Transducer
 from nibble.quant.callback import QuantizationCallback
 from nibble.quant.freezing import check_freezing
@@ -25,9 +24,10 @@ from nibble.quant.low_rank import factorize
 from nibble.quant.pruning import PruningCallback
 from nibble.quant.rules import assign
 from nibble.quant.spec import ActivationGranularity, Rule, ScheduleConfig
+from nibble.runs import records, run_file, speech
+from nibble.runs.checkpoint_writer import CheckpointFiles
 from nibble.terminal import Console
 from nibble.training import launch
-from nibble.training.checkpoint_files import CheckpointFiles
 from nibble.training.checkpoints import Checkpoints
 from nibble.training.distillation import find_teacher
 from nibble.training.early_stop import FinalPhaseEarlyStopping
@@ -66,7 +66,7 @@ def train(config: Config) -> dict[str, Any] | None:
     check_loggers(config.logger)
     launch.check(config)
     folder = make_folder(Path(config.run_dir))
-    rank, started = processes.started()
+    rank, started = distributed.started()
     if rank > 0:
         if run_file.record(folder) is None or from_file:
             fit(config)
@@ -110,10 +110,10 @@ def fit(config: Config) -> None:
     folder = Path(config.run_dir)
     checkpoints = make_folder(folder / "checkpoints")
 
-    ctc = config.loss.ctc_weight > 0
-    data = SpeechDataModule(config.data, config.features, config.hardware, config.seed, ctc=ctc)
+    frames = output_length if config.loss.ctc_weight > 0 else None
+    data = SpeechDataModule(config.data, config.features, config.hardware, config.seed, encoded_frames=frames)
     data.max_validation_utterances = config.trainer.max_validation_utterances
-    rank, number = data.processes = processes.started()
+    rank, number = data.processes = distributed.started()
     if number == 1:
         data.prepare_data()
     else:
@@ -121,7 +121,7 @@ def fit(config: Config) -> None:
             data.prepare_data()
     data.setup("fit")
     if rank == 0:
-        home.remember(folder, data.corpus_folder)
+        speech.remember(folder, data.corpus_folder)
 
     torch.manual_seed(config.seed)
     if teacher is not None:

@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 
 from nibble.data.batch import Batch
-from nibble.evaluation.memory import peak_bytes
+from nibble.memory import peak_bytes
 
 
 class Speed(pl.Callback):

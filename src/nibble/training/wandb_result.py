@@ -8,10 +8,10 @@ import wandb
 
 from nibble.evaluation.alignment import aligned
 from nibble.evaluation.listening import listen
-from nibble.evaluation.records import Record
 from nibble.evaluation.result import Result
-from nibble.export.checkpoint import load_checkpoint
-from nibble.features import SAMPLE_RATE
+from nibble.features.kaldi import SAMPLE_RATE
+from nibble.runs.checkpoint import load_checkpoint
+from nibble.runs.records import Record
 from nibble.terminal import Console
 
 WORST = 20  # utterances in the table

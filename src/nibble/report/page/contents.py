@@ -7,11 +7,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from nibble.data.batch import Batch
-from nibble.data.progress import track
 from nibble.errors import UserError
 from nibble.evaluation.listening import listen
-from nibble.export.checkpoint import load_checkpoint
-from nibble.export.loaded import Loaded
+from nibble.progress import track
 from nibble.report.comparison import Comparison, Row, Speech
 from nibble.report.formats import cells
 from nibble.report.page.curves import curve, phases, read_metrics, sqnr
@@ -19,6 +17,8 @@ from nibble.report.page.front import apart, pareto_front
 from nibble.report.page.layers import histograms
 from nibble.report.page.utterances import recognised, shown, worst
 from nibble.report.runs import Run
+from nibble.runs.checkpoint import load_checkpoint
+from nibble.runs.loaded import Loaded
 from nibble.sensitivity.table import DamageTable, read_tables
 
 Plain = dict[str, Any]

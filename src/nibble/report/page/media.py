@@ -8,7 +8,7 @@ import soundfile
 from matplotlib.image import imsave
 from torch import Tensor
 
-from nibble.features import SAMPLE_RATE
+from nibble.features.kaldi import SAMPLE_RATE
 
 _MAX_COLUMNS = 1000  # of a picture; longer speech is averaged over frames
 

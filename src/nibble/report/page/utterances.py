@@ -7,10 +7,10 @@ from typing import Any
 from nibble.data.batch import Batch
 from nibble.evaluation.alignment import align
 from nibble.evaluation.evaluate import evaluate
-from nibble.evaluation.records import Record
-from nibble.export.loaded import Loaded
-from nibble.features import SAMPLE_RATE
+from nibble.features.kaldi import SAMPLE_RATE
 from nibble.report.page.media import sound, spectrogram
+from nibble.runs.loaded import Loaded
+from nibble.runs.records import Record
 
 
 def worst(records: Iterable[Record], count: int) -> list[str]:

@@ -1,0 +1,147 @@
+"""The options of speech and text: `data=`, and what a command may change of a run's."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from omegaconf import MISSING
+
+from nibble.errors import UserError
+from nibble.ranges import COUNT, COUNT_OR_NONE, DECIBELS, POSITIVE, SHARE, Range, check
+
+
+class Corpus(StrEnum):
+    """Where the speech comes from when `data.corpus_dir` doesn't say."""
+
+    embedded = "embedded"  # synthesised commands, made on first use
+    digits = "digits"  # connected digits built from the free-spoken-digit-dataset
+    mini_librispeech = "mini_librispeech"  # downloaded
+    librispeech = "librispeech"  # downloaded
+
+
+class Tokens(StrEnum):
+    """What a label is."""
+
+    char = "char"
+    bpe = "bpe"
+
+
+@dataclass
+class SpecAugmentConfig:
+    """Masks on the log-mel features (Park et al., 2019)."""
+
+    time_masks: int = 0  # 0 for none
+    max_time_share: float = 0.15  # longest single time mask, as a share of the utterance
+    max_time_frames: int = 40  # longest single time mask
+    frequency_masks: int = 0  # 0 for none
+    max_frequency_bins: int = 27  # widest single frequency mask
+    probability: float = 1.0  # share of utterances masked
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            "data.spec_augment.",
+            time_masks=COUNT_OR_NONE,
+            max_time_share=SHARE,
+            max_time_frames=COUNT_OR_NONE,
+            frequency_masks=COUNT_OR_NONE,
+            max_frequency_bins=COUNT_OR_NONE,
+            probability=SHARE,
+        )
+
+
+class NoiseKind(StrEnum):
+    """What is mixed into the speech."""
+
+    none = "none"
+    folder = "folder"  # any audio below `noise.dir`
+    babble = "babble"  # several speakers of the LibriSpeech-layout folder `noise.dir` at once
+
+
+@dataclass
+class NoiseConfig:
+    """Additive noise at a signal-to-noise ratio drawn uniformly between two bounds, per utterance."""
+
+    kind: NoiseKind = NoiseKind.none
+    dir: str | None = None  # where the noise lies
+    train_parts: list[str] | None = None  # babble: parts of `dir` for training; null: all beginning with train
+    dev_parts: list[str] | None = None  # babble: parts of `dir` for dev and test; null: all beginning with dev
+    talkers: int = 4  # babble: voices at once
+    train_snr_db: list[float] = field(default_factory=lambda: [0.0, 15.0])  # least and most
+    dev_snr_db: float = 5.0  # dev and test: one level, the same noise in every run
+    probability: float = 1.0  # share of training utterances mixed
+
+    def __post_init__(self) -> None:
+        if self.kind != NoiseKind.none and self.dir is None:
+            raise UserError(f"data.noise.kind={self.kind.value} needs a folder of audio: data.noise.dir=DIR")
+        if len(self.train_snr_db) != 2 or self.train_snr_db[0] > self.train_snr_db[1]:
+            raise UserError(f"data.noise.train_snr_db is {self.train_snr_db}; give [least, most], such as [0, 15]")
+        check(self, "data.noise.", talkers=COUNT, train_snr_db=DECIBELS, dev_snr_db=DECIBELS, probability=SHARE)
+
+
+@dataclass
+class DataConfig:
+    """`data=`: which speech, which labels, which disturbances."""
+
+    corpus: Corpus = MISSING
+    corpus_dir: str | None = None  # any folder in LibriSpeech layout; null: data/<corpus>, made on first use
+    train_parts: list[str] | None = None  # null: every part that begins with "train"
+    dev_parts: list[str] | None = None  # null: every part that begins with "dev"
+    test_parts: list[str] | None = None  # null: every part that begins with "test"
+    fsdd_dir: str | None = None  # corpus=digits: a clone of the free-spoken-digit-dataset to build from
+    max_bad_utterances: int = 0  # utterances with missing audio, text or broken files to skip before stopping
+    tokens: Tokens = Tokens.char
+    vocabulary_size: int = 1024  # bpe: pieces, blank and unknown included; char: not used
+    min_duration_s: float = 0.1  # shorter training utterances are left out
+    max_duration_s: float = 30.0  # longer training utterances are left out
+    speed_perturbation: bool = False  # 0.9x and 1.1x copies of the training speech
+    spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    overfit_utterances: int | None = None  # debug: train and validate on the first so many training utterances
+    embedded_hours: float = 2.0  # corpus=embedded: hours of training speech to synthesise
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            "data.",
+            max_bad_utterances=COUNT_OR_NONE,
+            vocabulary_size=Range(3),
+            min_duration_s=Range(0),
+            max_duration_s=POSITIVE,
+            overfit_utterances=COUNT,
+            embedded_hours=Range(0, 1_000, open_below=True),
+        )
+        if self.min_duration_s >= self.max_duration_s:
+            raise UserError(
+                f"data.min_duration_s={self.min_duration_s:g} leaves nothing below "
+                f"data.max_duration_s={self.max_duration_s:g}; give less"
+            )
+
+
+@dataclass
+class NoiseOverrides:
+    """Of `NoiseConfig`; null: as in training."""
+
+    kind: NoiseKind | None = None
+    dir: str | None = None
+    dev_parts: list[str] | None = None
+    talkers: int | None = None
+    dev_snr_db: float | None = None
+
+    def __post_init__(self) -> None:
+        check(self, "data.noise.", talkers=COUNT, dev_snr_db=DECIBELS)
+
+
+@dataclass
+class DataOverrides:
+    """What evaluation may change of the `DataConfig` that a model was trained with; null: as in training."""
+
+    corpus: Corpus | None = None
+    corpus_dir: str | None = None
+    fsdd_dir: str | None = None
+    dev_parts: list[str] | None = None
+    test_parts: list[str] | None = None
+    max_bad_utterances: int | None = None
+    noise: NoiseOverrides = field(default_factory=NoiseOverrides)
+
+    def __post_init__(self) -> None:
+        check(self, "data.", max_bad_utterances=COUNT_OR_NONE)

@@ -1,0 +1,1 @@
+"""What people bring: speech and text in the formats of others."""

@@ -1,0 +1,1 @@
+"""ONNX graphs with the integers of a bundle."""

@@ -1,0 +1,162 @@
+"""A trained transducer as three ONNX graphs in one encoding, with the metadata that sherpa-onnx reads."""
+
+from typing import NamedTuple
+
+import torch
+from onnx import ModelProto, helper
+
+from nibble.config import Config
+from nibble.data.options import Tokens
+from nibble.errors import UserError
+from nibble.export.onnx.products import packed
+from nibble.export.onnx.trace import OLDEST_OPSET, Site, expand, stand_in, trace
+from nibble.export.onnx.weights import INT4_OPSET, NIBBLE_BITS
+from nibble.export.options import Encoding
+from nibble.export.sherpa.graphs import EncoderGraph, JoinerGraph, StreamingEncoderGraph, decoder_graph
+from nibble.model.chunks import LOOK_AHEAD, feature_frames
+from nibble.model.streaming_encoder import StreamingEncoder
+from nibble.model.subsampling import FACTOR, MIN_FRAMES
+from nibble.model.transducer import Transducer
+from nibble.quant.convert import quantized_modules
+from nibble.runs.frozen import frozen_copy
+from nibble.runs.loaded import Loaded
+
+_EXAMPLE_FRAMES = 16 * MIN_FRAMES
+
+
+class ExportedGraph(NamedTuple):
+    """One of the three files."""
+
+    model: ModelProto
+    sites: dict[str, Site]  # where the layers are in it
+
+
+def export_graphs(
+    loaded: Loaded, encoding: Encoding, labels_per_frame: int = 1, opset: int | None = None
+) -> dict[str, ExportedGraph]:
+    """`encoder`, `decoder` and `joiner` of a model at the precision it is at; the integers are those of its bundle.
+
+    Args:
+        loaded: the model.
+        encoding: how weights and products are.
+        labels_per_frame: how often each encoded frame is given.
+        opset: of ONNX; None for the one with 4-bit weights where there are any, else the oldest.
+    """
+    opset = opset or (INT4_OPSET if packed(encoding) else OLDEST_OPSET)
+    model = frozen_copy(loaded.model)
+    width = loaded.config.model.joiner_width
+    decoder = decoder_graph(model)
+    layers = stand_in(model)
+    traced = {
+        "encoder": _trace_encoder(model, loaded.config.features.mel_bins, labels_per_frame),
+        "decoder": trace(
+            decoder.eval(),
+            {"y": torch.zeros(2, decoder.context, dtype=torch.long)},
+            ["decoder_out"],
+            {"y": {0: "N"}, "decoder_out": {0: "N"}},
+        ),
+        "joiner": trace(
+            JoinerGraph(model.joiner).eval(),
+            {"encoder_out": torch.zeros(2, width), "decoder_out": torch.zeros(2, width)},
+            ["logit"],
+            {"encoder_out": {0: "N"}, "decoder_out": {0: "N"}, "logit": {0: "N"}},
+        ),
+    }
+    metadata = _metadata(loaded, model, decoder.context, encoding)
+    graphs = {}
+    for name, graph in traced.items():
+        model_proto, sites = expand(graph, layers, encoding, opset)
+        helper.set_model_props(model_proto, metadata[name])
+        graphs[name] = ExportedGraph(model_proto, sites)
+    return graphs
+
+
+def _trace_encoder(model: Transducer, mel_bins: int, labels_per_frame: int) -> ModelProto:
+    encoder, random = model.encoder, torch.Generator().manual_seed(0)
+    if not isinstance(encoder, StreamingEncoder):
+        return trace(
+            EncoderGraph(model, labels_per_frame).eval(),
+            {
+                "x": torch.randn(2, _EXAMPLE_FRAMES, mel_bins, generator=random),
+                "x_lens": torch.tensor([_EXAMPLE_FRAMES, _EXAMPLE_FRAMES - 9]),
+            },
+            ["encoder_out", "encoder_out_lens"],
+            {"x": {0: "N", 1: "T"}, "x_lens": {0: "N"}, "encoder_out": {0: "N", 1: "T'"}, "encoder_out_lens": {0: "N"}},
+        )
+    attention, convolution = (torch.zeros(shape) for shape in _cache_shapes(encoder, batch=2))
+    return trace(
+        StreamingEncoderGraph(encoder, model.joiner, labels_per_frame).eval(),
+        {
+            "x": torch.randn(2, feature_frames(1, encoder.chunk), mel_bins, generator=random),
+            "cached_attn": attention,
+            "cached_conv": convolution,
+            "processed_lens": torch.tensor([0, FACTOR * encoder.chunk]),
+        },
+        ["encoder_out", "new_cached_attn", "new_cached_conv"],
+        {name: {0: "N"} for name in ("x", "processed_lens", "encoder_out")}
+        | {name: {2: "N"} for name in ("cached_attn", "cached_conv", "new_cached_attn", "new_cached_conv")},
+    )
+
+
+def default_labels_per_frame(config: Config) -> int:
+    """How often each encoded frame is given to sherpa-onnx, if `ExportConfig.labels_per_frame` does not say."""
+    streams = config.model.chunk_frames is not None
+    return (2 if config.data.tokens is Tokens.char else 1) * (2 if streams else 1)
+
+
+def choose_encoding(loaded: Loaded, wanted: Encoding | None) -> Encoding:
+    """The encoding to use: the one that is wanted, else what suits the bits of the weights.
+
+    Raises:
+        UserError: the weights do not fit it.
+    """
+    bits = [bits for module in quantized_modules(loaded.model).values() if (bits := module.weight_bits) is not None]
+    if not bits:
+        if wanted not in (None, Encoding.float):
+            rounded = "int8" if wanted is Encoding.w8a8 else "int4"
+            raise UserError(
+                f"{loaded.path} has float weights, which encoding={wanted.value} would have to round; "
+                f"say how with quant={rounded}, give a checkpoint of fewer bits, or encoding=float"
+            )
+        return Encoding.float
+    fits = min(bits) <= NIBBLE_BITS
+    if wanted in (Encoding.w4, Encoding.w4a8) and not fits:
+        raise UserError(
+            f"{loaded.path} has weights of {min(bits)} bits, which encoding={wanted.value} cannot hold in "
+            f"{NIBBLE_BITS}; give encoding=w8a8, or a checkpoint of {NIBBLE_BITS} bits or fewer"
+        )
+    return wanted or (Encoding.w4a8 if fits else Encoding.w8a8)
+
+
+def _metadata(loaded: Loaded, model: Transducer, context: int, encoding: Encoding) -> dict[str, dict[str, str]]:
+    """What sherpa-onnx reads: it ends the process where what it needs of this is missing."""
+    about = {"version": "1", "model_author": "nibble", "comment": f"{loaded.config.model.name} {encoding.value}"}
+    streaming = _streaming_metadata(model.encoder) if isinstance(model.encoder, StreamingEncoder) else {}
+    return {
+        "encoder": {"model_type": "conformer", **streaming, **about},
+        "decoder": {"context_size": str(context), "vocab_size": str(loaded.tokenizer.size), **about},
+        "joiner": {"joiner_dim": str(loaded.config.model.joiner_width), **about},
+    }
+
+
+def _streaming_metadata(encoder: StreamingEncoder) -> dict[str, str]:
+    """What sherpa-onnx feeds, and what caches it makes: (layers, left_context, N, encoder_dim), and
+    (layers, cnn_module_kernel - 1, N, encoder_dim).
+    """
+    (layers, left, _, width), (_, convolution, _, _) = _cache_shapes(encoder, batch=1)
+    values = {
+        "num_encoder_layers": layers,
+        "T": feature_frames(1, encoder.chunk),
+        "decode_chunk_len": FACTOR * encoder.chunk,
+        "left_context": left,
+        "encoder_dim": width,
+        "cnn_module_kernel": convolution + 1,
+        "pad_length": LOOK_AHEAD,
+    }
+    return {name: str(value) for name, value in values.items()}
+
+
+def _cache_shapes(encoder: StreamingEncoder, batch: int) -> tuple[tuple[int, int, int, int], tuple[int, int, int, int]]:
+    """Of cached_attn and cached_conv."""
+    layers, width = len(encoder.blocks), 2 * encoder.width
+    return (layers, encoder.left, batch, width), (layers, (encoder.kernel - 1) // 2, batch, width)

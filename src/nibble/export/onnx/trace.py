@@ -1,0 +1,177 @@
+"""A torch module as an ONNX graph in which every layer with weights is one node, and then as the nodes of an encoding.
+
+torch's tracing exporter writes what lies between the layers, so the exported network is the trained one and no second
+description of it. Each layer stands in the trace as one node of a domain of this project's own, which is replaced.
+"""
+
+import io
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import onnx
+import torch
+from onnx import ModelProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from nibble.export.onnx.builder import Graph
+from nibble.export.onnx.layers import add_layer
+from nibble.export.onnx.weights import MICROSOFT
+from nibble.export.options import Encoding
+from nibble.runs.frozen import LAYERS
+
+OLDEST_OPSET = 17
+_IR_VERSIONS = {17: 8, 21: 10}  # opset -> the oldest version of the file format that has it
+_DOMAIN = "nibble"
+_NAMED_BY_VALUES = 16  # numbers at most: positions of a model that streams are a constant of thousands
+_BY_POSITION = b"bthd,phd->bhtp"  # of `nibble.model.attention`
+
+
+def stand_in(model: nn.Module) -> dict[str, nn.Module]:
+    """Put a stand-in in the place of every layer with weights, in place; the layers by name."""
+    layers: dict[str, nn.Module] = {
+        name: module for name, module in model.named_modules() if isinstance(module, LAYERS)
+    }
+    for name, module in layers.items():
+        model.set_submodule(name, _StandIn(name, module))
+    return layers
+
+
+def trace(
+    wrapper: nn.Module, inputs: dict[str, Tensor], outputs: list[str], free: dict[str, dict[int, str]]
+) -> ModelProto:
+    """A module as a graph with stand-ins for its layers.
+
+    Args:
+        wrapper: in eval mode, without gradients; its layers are stand-ins.
+        inputs: name -> an example.
+        outputs: names.
+        free: input or output -> its dimensions that may have any size, and what they are called.
+    """
+    file = io.BytesIO()
+    with _quiet(), torch.no_grad():
+        torch.onnx.export(
+            wrapper,
+            tuple(inputs.values()),
+            file,  # type: ignore[arg-type]
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamic_axes=free,
+            opset_version=OLDEST_OPSET,
+            custom_opsets={_DOMAIN: 1},
+            do_constant_folding=False,
+            dynamo=False,
+        )
+    return onnx.load_from_string(file.getvalue())
+
+
+class Site(NamedTuple):
+    """Where a layer is in a graph: the names of its inputs, and of its output."""
+
+    inputs: list[str]
+    output: str
+
+
+def expand(
+    traced: ModelProto, layers: dict[str, nn.Module], encoding: Encoding, opset: int
+) -> tuple[ModelProto, dict[str, Site]]:
+    """The graph with the nodes of `encoding` in the place of stand-ins, and where the layers are in it.
+
+    What the graph has itself (norms) is stored as layers store their biases.
+    """
+    graph = Graph(half=encoding is not Encoding.float, opset=opset)
+    sites: dict[str, Site] = {}
+    fixed = {value.name for value in (*traced.graph.input, *traced.graph.output)}
+    names = {name: name for name in ("", *fixed)}
+    for constant in traced.graph.initializer:
+        array = numpy_helper.to_array(constant)
+        store = graph.parameter if array.dtype.kind == "f" and array.ndim else graph.constant
+        names[constant.name] = store(constant.name, array)
+    for node in traced.graph.node:
+        inputs = [names[name] for name in node.input]
+        if node.op_type == "Constant":
+            array = numpy_helper.to_array(node.attribute[0].t)
+            few = array.size <= _NAMED_BY_VALUES
+            names[node.output[0]] = graph.number(array) if few else graph.constant(graph.new_name(), array)
+        elif node.domain == _DOMAIN:
+            layer = node.attribute[0].s.decode()
+            output = add_layer(graph, layer, layers[layer], inputs, encoding)
+            if node.output[0] in fixed:
+                output = graph.nodes[-1].output[0] = node.output[0]
+            names[node.output[0]] = output
+            sites[layer] = Site(inputs, output)
+        elif node.op_type == "Einsum" and node.attribute[0].s == _BY_POSITION:
+            names[node.output[0]] = _product_by_position(graph, *inputs)
+        else:
+            names |= {name: graph.new_name() for name in node.output if name not in fixed}
+            attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+            outputs = [names[name] for name in node.output]
+            if node.op_type == "Split" and len(inputs) == 1 and opset >= 18:
+                attributes["num_outputs"] = len(outputs)  # until then it was not said
+            graph.nodes.append(helper.make_node(node.op_type, inputs, outputs, **attributes))
+    constants = list(graph.constants.values())
+    body = helper.make_graph(graph.nodes, "nibble", traced.graph.input, traced.graph.output, constants)
+    opsets = [helper.make_opsetid("", opset)]
+    if any(node.domain == MICROSOFT for node in graph.nodes):
+        opsets.append(helper.make_opsetid(MICROSOFT, 1))
+    return helper.make_model(body, producer_name="nibble", opset_imports=opsets, ir_version=_IR_VERSIONS[opset]), sites
+
+
+def _product_by_position(graph: Graph, query: str, position: str) -> str:
+    """`_BY_POSITION` as MatMul, for which ONNX Runtime takes half the time that it takes for Einsum."""
+    by_head = graph.op("Transpose", query, perm=[0, 2, 1, 3])
+    return graph.op("MatMul", by_head, graph.op("Transpose", position, perm=[1, 2, 0]))
+
+
+class _Layer(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, module: nn.Module, name: str, *inputs: Tensor) -> Tensor:
+        ctx.name = name
+        out: Tensor = module(*inputs)
+        return out
+
+    @staticmethod
+    def symbolic(g: Any, module: nn.Module, name: str, *inputs: Any) -> Any:
+        del module
+        return g.op(f"{_DOMAIN}::Layer", *inputs, layer_s=name)
+
+
+class _StandIn(nn.Module):
+    def __init__(self, name: str, module: nn.Module) -> None:
+        super().__init__()
+        self.name = name
+        self.hidden = (_LastState(module) if isinstance(module, nn.LSTM) else module,)  # in a tuple: not a submodule
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        out: Tensor = _Layer.apply(self.hidden[0], self.name, *inputs)
+        return out
+
+
+class _LastState(nn.Module):
+    """An LSTM as the exported one is called: x (N, U, K), steps (N,) -> the hidden state after so many steps (N, P)."""
+
+    def __init__(self, lstm: nn.LSTM) -> None:
+        super().__init__()
+        self.lstm = lstm
+
+    def forward(self, x: Tensor, steps: Tensor) -> Tensor:
+        states: Tensor = self.lstm(x)[0]
+        return states[torch.arange(len(steps)), steps - 1]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns of what is known: that it traces, and (past Python, at the end of stderr) of each stand-in."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with warnings.catch_warnings(), open(os.devnull, "wb") as nowhere:
+        warnings.simplefilter("ignore")
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)

@@ -1,0 +1,1 @@
+"""The folder that sherpa-onnx loads."""

@@ -1,0 +1,24 @@
+"""The options of features: `features=`."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from nibble.ranges import Range, check
+
+
+class FeatureStorage(StrEnum):
+    """When log-mel features are computed."""
+
+    on_the_fly = "on_the_fly"  # in the loader, from audio
+    stored = "stored"  # once, to disk beside the corpus; excludes waveform augmentation
+
+
+@dataclass
+class FeatureConfig:
+    """`features=`: log-mel filterbanks as sherpa-onnx computes them."""
+
+    mel_bins: int = 80  # F, bands between 20 Hz and 7.6 kHz
+    storage: FeatureStorage = FeatureStorage.on_the_fly
+
+    def __post_init__(self) -> None:
+        check(self, "features.", mel_bins=Range(7))  # what two strided convolutions need

@@ -1,0 +1,1 @@
+"""Fused graphs and transcription."""

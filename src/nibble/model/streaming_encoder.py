@@ -1,0 +1,74 @@
+"""A Conformer encoder that hears chunk by chunk: chunked attention, causal convolution, a bounded past.
+
+Each frame attends to its own chunk and to `left_chunks` before it (Shi et al., 2021, Emformer, without its memory), and
+the convolution sees the frames before a chunk. Positions are relative, so a frame in the cache needs none of its own.
+"""
+
+import torch
+from torch import Tensor
+
+from nibble.model.attention import relative_positions
+from nibble.model.chunks import Cached, Neighbours, Past, as_rows, chunk_count, whole_chunks
+from nibble.model.encoder import ConformerEncoder
+from nibble.model.options import ModelConfig
+from nibble.model.padding import valid_frames
+from nibble.model.subsampling import Count
+
+
+class StreamingEncoder(ConformerEncoder):
+    """As `ConformerEncoder`, with the same layers: (B, T, F) -> (B, T', D), T' in whole chunks.
+
+    `forward` takes whole utterances and computes what `step` gives chunk by chunk.
+    """
+
+    def __init__(self, config: ModelConfig, mel_bins: int, chunk: int) -> None:
+        super().__init__(config, mel_bins)
+        self.chunk = chunk
+        self.left = chunk * config.left_chunks
+        self.width = config.width
+        self.kernel = config.kernel
+
+    def output_length(self, frames: Count) -> Count:
+        """Encoded frames of an utterance of `frames` feature frames: whole chunks."""
+        return self.chunk * chunk_count(frames, self.chunk)
+
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """features (B, T, F), lengths (B,) -> encoded (B, T', D) with padding 0, encoded lengths (B,)."""
+        features = whole_chunks(features, lengths, self.chunk)
+        # Silence that fills an utterance up has no part in the statistics: how much there is depends on the batch.
+        features = self.normalization(features, valid_frames(lengths, features.size(1)))
+        x = self.subsampling.without_padding(as_rows(features, self.chunk))  # (R, c, D)
+        utterances, chunks = features.size(0), x.size(0) // features.size(0)
+        lengths = self.output_length(lengths)
+        valid = valid_frames(lengths, self.chunk * chunks)
+        past = Neighbours(utterances, chunks, self.left, self.chunk, x.device)
+        x = self._blocks(x, valid.reshape(-1, self.chunk, 1), past)
+        return x.reshape(utterances, -1, self.width) * valid, lengths
+
+    def start(self, batch: int, device: torch.device) -> list[Tensor]:
+        """What `step` remembers before anything was said: keys and values, and the convolution's frames, a block."""
+        frames = ((self.left, 2 * self.width), (self.kernel - 1, self.width))
+        return [torch.zeros(batch, *shape, device=device) for _ in self.blocks for shape in frames]
+
+    def step(self, features: Tensor, memory: list[Tensor], seen: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """One chunk of each utterance.
+
+        Args:
+            features: (B, 4 c + 3, F); the last 3 are the first of the next chunk.
+            memory: of `start`, or of the step before.
+            seen: frames encoded before, (B,).
+
+        Returns:
+            encoded (B, c, D), and what to remember.
+        """
+        whole = torch.ones(1, 1, 1, dtype=torch.bool, device=features.device)
+        past = Cached(memory, seen, self.left, self.chunk)
+        x = self.subsampling.without_padding(self.normalization(features, whole))
+        return self._blocks(x, whole, past), past.renewed
+
+    def _blocks(self, x: Tensor, valid: Tensor, past: Past) -> Tensor:
+        x = self.dropout(x)
+        positions = relative_positions(self.chunk, self.width, x.device, self.left)
+        for block in self.blocks:
+            x = block(x, positions, valid, past)
+        return x

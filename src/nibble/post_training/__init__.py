@@ -1,0 +1,1 @@
+"""Quantization of trained float models without further training."""

@@ -1,0 +1,201 @@
+"""The model in a checkpoint of `train.py`, and where checkpoints lie."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nibble.config import Config, from_plain
+from nibble.data.tokenizer import Tokenizer
+from nibble.errors import UserError, nearest
+from nibble.runs.bundle import is_bundle, read_bundle
+from nibble.runs.checkpoint_file import read_checkpoint
+from nibble.runs.loaded import Loaded, check_sizes, check_state, float_model
+from nibble.runs.method import Method
+from nibble.runs.exported import is_exported
+from nibble.model.transducer import Transducer
+from nibble.quant.convert import prepare, prune, set_precision
+from nibble.quant.norm_statistics import separate
+from nibble.quant.spec import Precision, QuantConfig
+
+_PREFIX = "model."  # of the transducer in `TransducerModule`; what else is there exists in training only
+
+
+def load_checkpoint(path: Path) -> Loaded:
+    """The model of a run folder (its best checkpoint, else its last), a checkpoint file, or a bundle folder.
+
+    With averaged weights (`trainer.ema_decay`) the state in the file is the average.
+
+    Raises:
+        UserError: nothing there, not a checkpoint, truncated, from another model or another version.
+    """
+    path = locate(path)
+    if is_exported(path):
+        raise UserError(
+            f"{path} was exported for sherpa-onnx and ONNX Runtime: measure it with python evaluate.py "
+            f"checkpoint={path} backend=sherpa or backend=onnx, or give the checkpoint that it came from"
+        )
+    if is_bundle(path):
+        return read_bundle(path)
+    saved = read_checkpoint(path)
+    try:
+        state: dict[str, Tensor] = {
+            name.removeprefix(_PREFIX): tensor
+            for name, tensor in saved["state_dict"].items()
+            if name.startswith(_PREFIX)
+        }
+        if other := [name for name, tensor in state.items() if not isinstance(tensor, Tensor)]:
+            raise TypeError(f"{other[0]}, which is no tensor")
+        ours = saved["nibble"]
+        config = from_plain(ours["config"])
+        tokenizer = Tokenizer(ours["tokenizer"])
+        precision, blend = Precision(ours["precision"]), float(ours["blend"])
+        corpus, step = str(ours["corpus"]), int(ours["step"])
+        method = Method(ours.get("method", "qat"))  # absent before there was another way to train
+    except (UserError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
+        raise UserError(
+            f"{path} is not a checkpoint of this version of nibble: "
+            + (str(error) if isinstance(error, UserError) else f"{type(error).__name__} at {error}")
+        ) from error
+    quantized = bool(config.quant.rules) and precision is not Precision.float
+    return Loaded(
+        path=path,
+        config=config,
+        tokenizer=tokenizer,
+        model=build(path, config, tokenizer, state, precision, blend),
+        precision=precision if quantized else Precision.float,
+        corpus=corpus,
+        step=step,
+        method=method if quantized else Method.float,
+        frozen=False,
+    )
+
+
+def quantize(loaded: Loaded, quant: QuantConfig) -> Loaded:
+    """A float model at the precision of `quant`, without training; of a run for several precisions, as trained at it.
+
+    Raises:
+        UserError: the model is quantized already, a rule does not fit it, or it was not trained at that precision.
+    """
+    if loaded.method == Method.shared:
+        return _at_trained(loaded, quant)
+    if loaded.method != Method.float:
+        raise UserError(
+            f"{loaded.path} is at {loaded.quant} already; leave quant= out, or give a float checkpoint, "
+            "such as checkpoints/phase_1_float.ckpt of a staged run"
+        )
+    factors = loaded.config.quant.low_rank
+    config = replace(loaded.config, quant=replace(quant, low_rank=quant.low_rank or factors))
+    if not quant.rules and config.quant.low_rank == factors:
+        return replace(loaded, config=config)
+    model = float_model(loaded.config, loaded.tokenizer.size)
+    state = loaded.model.state_dict()
+    model.load_state_dict({name: state[name] for name in model.state_dict()})  # without what only quantization uses
+    prepare(model, config.quant)
+    precision = Precision.rules if quant.rules else Precision.float
+    set_precision(model, precision)
+    prune(model)
+    model.eval()
+    return replace(loaded, config=config, model=model, precision=precision, method=Method.ptq)
+
+
+def _at_trained(loaded: Loaded, quant: QuantConfig) -> Loaded:
+    """A model of a run for several precisions, at the one that `quant` names."""
+    trained = {precision.value: precision for precision in loaded.config.schedule.together}
+    if loaded.frozen or quant.name not in trained:
+        known = loaded.quant if loaded.frozen else ", ".join(trained)
+        raise UserError(
+            f"{loaded.path} has no weights for quant={quant.name}; it has: {known}"
+            + ("; give the run's checkpoint for its other precisions" if loaded.frozen else "")
+        )
+    precision = trained[quant.name]
+    set_precision(loaded.model, precision)
+    return replace(loaded, precision=precision)
+
+
+def build(
+    path: Path, config: Config, tokenizer: Tokenizer, state: dict[str, Tensor], precision: Precision, blend: float
+) -> Transducer:
+    """The transducer of a run with these weights, prepared for its rules, at a precision, in eval mode.
+
+    Raises:
+        UserError: names or shapes of the weights are not those of this model.
+    """
+    check_sizes(path, config, len(state), path.stat().st_size)
+
+    def prepared() -> Transducer:
+        model = Transducer(config.model, config.features.mel_bins, tokenizer.size)
+        prepare(model, config.quant)
+        separate(model, config.schedule.together)
+        return model
+
+    try:
+        with torch.device("meta"):  # shapes only: what a file describes may be larger than what it holds
+            check_state(path, prepared(), state)
+    except (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
+        text = str(error).partition("\n")[0]
+        raise UserError(f"{path} describes a model that cannot be: {text}") from error
+    model = prepared()
+    model.load_state_dict(state)
+    set_precision(model, precision, blend)
+    return model.eval()
+
+
+def locate(path: Path) -> Path:
+    """The checkpoint file or bundle folder that `path` stands for.
+
+    Raises:
+        UserError: there is none; the text names what is near.
+    """
+    if path.is_file() or is_bundle(path):
+        return path
+    if path.is_dir():
+        for candidate in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "best.ckpt", "last.ckpt"):
+            if (path / candidate).is_file():
+                return path / candidate
+        raise UserError(
+            f"{path} is neither a run (no checkpoints/best.ckpt or checkpoints/last.ckpt) "
+            "nor a bundle (no model.safetensors)"
+        )
+    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    hint = f"; in {path.parent} there is: {nearest(path.name, siblings)}" if siblings else ""
+    raise UserError(f"{path} does not exist{hint}")
+
+
+def bundle_of(path: Path) -> Path:
+    """The bundle that `path` is, or that the run at `path` has.
+
+    Raises:
+        UserError: there is none.
+    """
+    for folder in (path, path / "bundle"):
+        if is_bundle(folder) and not is_exported(folder):
+            return folder
+    raise UserError(
+        f"{path} is no bundle, and has none in {path / 'bundle'}; write one with python -m nibble.export "
+        f"checkpoint={path} target=bundle"
+    )
+
+
+def run_folder(checkpoint: Path) -> Path:
+    """The run that a checkpoint file or a bundle lies in."""
+    folder = checkpoint.parent
+    return folder.parent if folder.name == "checkpoints" else folder
+
+
+def latest_run(experiment: str, runs: Path = Path("runs")) -> Path:
+    """The run folder of an experiment whose checkpoint was written last.
+
+    Raises:
+        UserError: no run of that experiment has a checkpoint.
+    """
+    found = sorted((runs / experiment).glob("**/checkpoints/*.ckpt"), key=lambda file: file.stat().st_mtime)
+    if not found:
+        known = sorted({file.relative_to(runs).parts[0] for file in runs.glob("*/**/checkpoints/*.ckpt")})
+        hint = f"there are runs of: {nearest(experiment, known)}" if known else f"{runs} has no finished run"
+        raise UserError(
+            f"no run of experiment {experiment!r} has a checkpoint; {hint}. "
+            f"Train one: python train.py experiment={experiment}"
+        )
+    return found[-1].parent.parent

@@ -1,0 +1,146 @@
+"""A folder that sherpa-onnx loads as it is, with what is needed to measure it.
+
+encoder.onnx, decoder.onnx, joiner.onnx   `nibble.export.sherpa.graphs`, with the metadata that sherpa-onnx reads
+tokens.txt                                "symbol id" a line
+tokenizer.model                           SentencePiece, for evaluation
+nibble.json                               {"format": "nibble sherpa", "version": 1, "encoding": "w4a8",
+                                           "precision": "rules", "method": "qat", "corpus": "digits", "step": 1200,
+                                           "config": every option of the run, "sha256": of each other file}
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nibble.config import Config, plain, portable
+from nibble.data.tokenizer import Tokenizer
+from nibble.errors import UserError
+from nibble.export.options import Encoding
+from nibble.plain import build, parse
+from nibble.quant.spec import Precision
+from nibble.runs.folder import check_replaceable, checksum, folder_bytes, written_whole
+from nibble.runs.loaded import Loaded, quant_name
+from nibble.runs.method import Method
+
+if TYPE_CHECKING:  # so that reading an export does not need onnx
+    from onnx import ModelProto
+
+GRAPHS = ("encoder.onnx", "decoder.onnx", "joiner.onnx")
+_CHECKED = (*GRAPHS, "tokens.txt", "tokenizer.model")
+_NAME = "nibble.json"
+_FORMAT = "nibble sherpa"
+_VERSION = 1
+_AGAIN = "export it again: python -m nibble.export checkpoint=RUN"
+
+
+@dataclass(frozen=True)
+class _Description:
+    """What nibble.json says."""
+
+    format: str
+    version: int
+    encoding: Encoding
+    precision: Precision
+    method: Method
+    corpus: str
+    step: int
+    config: Config
+    sha256: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A folder written by `write_sherpa`; the attributes are those of `Loaded`, but for the model."""
+
+    path: Path
+    config: Config
+    tokenizer: Tokenizer
+    precision: Precision
+    corpus: str
+    step: int
+    method: Method
+    encoding: Encoding
+
+    @property
+    def quant(self) -> str:
+        """As `Loaded.quant`."""
+        return quant_name(self.config, self.precision)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all files."""
+        return folder_bytes(self.path)
+
+
+def write_sherpa(folder: Path, loaded: Loaded, graphs: "Mapping[str, ModelProto]", encoding: Encoding) -> Exported:
+    """Write the graphs of `nibble.export.onnx.graphs` and what belongs to them.
+
+    `folder` appears whole or not at all; an older export there is replaced.
+
+    Raises:
+        UserError: the folder holds something else, the disk is full, or writing is not allowed there.
+    """
+    check_folder(folder)
+    with written_whole(folder, "export") as partial:
+        for name, graph in graphs.items():
+            (partial / f"{name}.onnx").write_bytes(graph.SerializeToString())
+        loaded.tokenizer.write(partial)
+        said = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "encoding": encoding.value,
+            **loaded.notes,
+            "config": plain(portable(loaded.config)),
+            "sha256": {name: checksum(partial / name) for name in _CHECKED},
+        }
+        (partial / _NAME).write_text(json.dumps(said) + "\n", encoding="utf-8")
+    return read_exported(folder)
+
+
+def read_exported(folder: Path) -> Exported:
+    """What an exported folder says of itself, with every file checked against it.
+
+    Raises:
+        UserError: it is no exported folder, or a file is missing, damaged or changed.
+    """
+    if not is_exported(folder):
+        what = "does not exist" if not folder.exists() else f"is no exported folder: it has no {_NAME}"
+        raise UserError(f"{folder} {what}; write one with python -m nibble.export checkpoint=RUN output={folder}")
+    for name in _CHECKED:
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} is not a whole export: {name} is missing; {_AGAIN}")
+    try:
+        said = build(_Description, parse((folder / _NAME).read_bytes()))
+    except UserError as error:
+        raise UserError(f"{folder / _NAME} is damaged or of another version: {error}; {_AGAIN}") from error
+    if (said.format, said.version) != (_FORMAT, _VERSION):
+        raise UserError(
+            f"{folder} is {said.format[:20]!r} of version {said.version}; this nibble reads {_FORMAT!r} of version "
+            f"{_VERSION}; {_AGAIN}"
+        )
+    for name in _CHECKED:
+        if checksum(folder / name) != said.sha256.get(name):
+            size = (folder / name).stat().st_size
+            raise UserError(f"{folder / name} is damaged or was changed ({size} bytes); copy it again, or {_AGAIN}")
+    return Exported(
+        path=folder,
+        config=said.config,
+        tokenizer=Tokenizer.load(folder / "tokenizer.model"),
+        precision=said.precision,
+        corpus=said.corpus,
+        step=said.step,
+        method=said.method,
+        encoding=said.encoding,
+    )
+
+
+def is_exported(folder: Path) -> bool:
+    """Whether a folder looks like an export, whole or not."""
+    return (folder / _NAME).is_file()
+
+
+def check_folder(folder: Path) -> None:
+    """Raise `UserError` unless an export may be written to `folder`: it is new, empty, or holds an export alone."""
+    check_replaceable(folder, {*_CHECKED, _NAME}, "an export")

@@ -1,0 +1,124 @@
+"""One JSON line per evaluation: what was measured, on what, and how to measure it again."""
+
+import fcntl
+import json
+import os
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nibble.errors import UserError
+from nibble.runs.method import Method
+from nibble.plain import build, build_lines
+
+_AT_LEAST = {  # what a table divides by, and what counts
+    **dict.fromkeys(("parameters", "reference_words", "bundle_bytes", "float32_bytes", "threads"), 1),
+    **dict.fromkeys(("wer", "substitutions", "deletions", "insertions", "ratio", "rtf"), 0),
+}
+_MOST_WORDS = 2**31  # in an utterance: sums stay within 64 bits
+
+
+@dataclass(frozen=True)
+class Record:
+    """One evaluation. The order of the fields is the order in the file."""
+
+    experiment: str
+    corpus: str
+    part: str  # several parts are joined by "+"
+    model: str
+    parameters: int  # of the float transducer, without parts that exist in training only
+    quant: str
+    method: Method
+    seed: int
+    wer: float  # a fraction: 0.05 is 5 %
+    substitutions: int
+    deletions: int
+    insertions: int
+    reference_words: int
+    wer_ci95: tuple[float, float]  # low, high
+    utterance_errors: list[tuple[str, int, int]]  # utterance id, errors, reference words
+    bundle_bytes: int  # all files of the bundle
+    float32_bytes: int  # 4 x parameters
+    ratio: float  # float32_bytes / bundle_bytes
+    rtf: float  # time of encoder and search / duration of the audio, one process
+    peak_bytes: int | None  # memory of the whole process at its most; not in the oldest records
+    threads: int  # CPU threads
+    backend: str  # arithmetic and search, such as "native greedy"
+    hardware: str
+    commit: str
+    command: str
+    config_hash: str
+
+    def __post_init__(self) -> None:
+        for name, least in _AT_LEAST.items():
+            if getattr(self, name) < least:
+                raise UserError(f"{name} is {getattr(self, name)}, which is less than {least}")
+        for id_, errors, words in self.utterance_errors:
+            if not (0 <= errors < _MOST_WORDS and 0 <= words < _MOST_WORDS):
+                raise UserError(f"utterance {id_!r:.60} has {errors} errors in {words} words")
+        if not re.fullmatch(r".*\b(greedy|beam[1-9]\d{0,5})", self.backend):
+            raise UserError(f"backend is {self.backend!r:.60}; it ends with how labels were found: greedy or beam8")
+
+    @property
+    def trained(self) -> bool:
+        """Whether the weights were trained at this precision; else they are a float run's."""
+        return self.method not in (Method.ptq, Method.gptq)
+
+
+def append(path: Path, record: Record) -> None:
+    """Add one line, unless it is there. A reader or another writer never sees half of it.
+
+    Raises:
+        UserError: the file cannot be written; it is then as it was before.
+    """
+    append_line(path, asdict(record), "give another file: records=FILE")
+
+
+def append_line(path: Path, values: dict[str, Any], cure: str) -> None:
+    """Add `values` as one line of JSON, whole or not at all; `cure` ends the message if that fails.
+
+    Processes wait for one another, on a network drive as well. A line that is there already is not added again, and one
+    whose end is missing, as an editor may leave it, is ended first.
+
+    Raises:
+        UserError: the file cannot be written; it is then as it was before.
+    """
+    line = (json.dumps(values, allow_nan=False) + "\n").encode()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
+            held = path.read_bytes() if path.is_file() else b""
+            end = b"" if not held or held.endswith(b"\n") else b"\n"
+            if line in held + end:
+                return
+            written = os.write(file, end + line)
+            if written != len(end + line):
+                os.ftruncate(file, os.fstat(file).st_size - written)
+                raise OSError("the disk is full")
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise UserError(f"the result cannot be added to {path}: {error}; {cure}") from error
+
+
+def from_plain(values: dict[str, Any]) -> Record:
+    """The inverse of `dataclasses.asdict`, also of what JSON made of it.
+
+    Raises:
+        UserError: a value is missing, unknown, of another type, or cannot be.
+    """
+    return build(Record, values)
+
+
+def read(path: Path) -> list[Record]:
+    """All records of a file, oldest first.
+
+    Raises:
+        UserError: the file is absent, or a line is not a record; the text gives the line.
+    """
+    if not path.is_file():
+        raise UserError(f"no records at {path}; python evaluate.py checkpoint=RUN adds the first")
+    return build_lines(Record, path, "a record of this version", "delete that line")

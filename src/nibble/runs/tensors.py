@@ -1,0 +1,160 @@
+"""model.safetensors of a bundle: from a trained model, and back to a model with integer weights.
+
+<module>.<weight>_codes  uint8: integers, packed as `nibble.quant.packing` says
+<module>.<weight>_scale  float16
+<module>.<weight>_zero   int8, of asymmetric weights: what was taken from the codes
+everything else          under its own name: float16, or float32 in a bundle of a float model; counters int64
+
+Reading compares names, types and shapes in the file's header with those of the model that the configuration describes,
+which until then has no storage. So no configuration makes it take more memory than the file has weights.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from nibble.config import Config
+from nibble.errors import UserError
+from nibble.runs.finite import not_finite
+from nibble.runs.frozen import frozen_copy
+from nibble.runs.loaded import check_sizes, compare, float_model
+from nibble.model.transducer import Transducer
+from nibble.quant.convert import freeze, prepare, quantized_modules, set_precision
+from nibble.quant.numerics import in_slices
+from nibble.quant.packing import pack, packed_bytes, unpack
+from nibble.quant.spec import Precision, Sparsity
+
+_TYPE_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.int64: "I64", torch.int8: "I8", torch.uint8: "U8"}
+
+
+class Stored(NamedTuple):
+    """What the file's header says of a tensor."""
+
+    type: str  # F32, F16, I64, I8, U8
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.type} {self.shape}"
+
+
+def stored(path: Path) -> dict[str, Stored]:
+    """What a safetensors file holds, by name; only its header is read.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            return {name: Stored(found.get_dtype(), tuple(found.get_shape())) for name, found in slices.items()}
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged: {error}; copy the bundle again") from error
+
+
+def tensors_of(model: Transducer, config: Config, vocabulary_size: int, precision: Precision) -> dict[str, Tensor]:
+    """What to store of a model at `precision`; the model stays as it is.
+
+    Raises:
+        UserError: a value is not finite, or larger than float16 can hold.
+    """
+    if name := not_finite(model.state_dict()):
+        raise UserError(
+            f"{name} is not finite, so no bundle of this model was written: its training has diverged. Use an earlier "
+            "checkpoint of the run, or train again with a lower optimizer.learning_rate"
+        )
+    if precision is Precision.float:
+        with torch.device("meta"):  # names only
+            names = float_model(config, vocabulary_size).state_dict()
+        state = model.state_dict()
+        return {name: state[name].detach().cpu().contiguous() for name in names}
+    frozen = frozen_copy(model)
+    state = frozen.state_dict()
+    packed = {name: pack(_given_back(name, state), *how) for name, how in _packed_codes(frozen).items()}
+    return {name: packed[name] if name in packed else _half(name, tensor) for name, tensor in state.items()}
+
+
+def read_model(path: Path, config: Config, vocabulary_size: int, precision: Precision) -> Transducer:
+    """The model whose tensors a file holds, in eval mode.
+
+    Raises:
+        UserError: the file is damaged, or holds other tensors than those of the model that `config` describes.
+    """
+    found = stored(path)
+    check_sizes(path.parent / "config.json", config, len(found), path.stat().st_size)
+    model = _without_storage(path.parent, config, vocabulary_size, precision)
+    expected, packed = model.state_dict(), _packed_codes(model)
+    types = {name: _as_stored(tensor, precision) for name, tensor in expected.items()}
+    for name, (bits, sparsity) in packed.items():
+        whole, pruned = (
+            Stored("U8", (packed_bytes(expected[name].numel(), bits, pattern),)) for pattern in (None, sparsity)
+        )
+        types[name] = pruned if found.get(name) == pruned else whole
+    compare(path.parent, types, found)
+    tensors = load_file(path)
+    for name, (bits, sparsity) in packed.items():
+        try:
+            tensors[name] = unpack(tensors[name], bits, expected[name].shape, sparsity)
+        except ValueError as error:
+            raise UserError(f"{path} is damaged: {name}: {error}; copy the bundle again") from error
+        tensors[name] = _taken_away(name, tensors)
+    # Copies: the file may change or go while the model is in use.
+    model.load_state_dict(
+        {name: tensors.pop(name).to(like.dtype, copy=True) for name, like in expected.items()}, assign=True
+    )
+    return model.eval()
+
+
+def _without_storage(folder: Path, config: Config, vocabulary_size: int, precision: Precision) -> Transducer:
+    """The model that a configuration describes, its weights frozen at `precision`: names, types and shapes alone."""
+    try:
+        with torch.device("meta"):
+            model = float_model(config, vocabulary_size)
+            if precision is not Precision.float:
+                prepare(model, config.quant)
+                set_precision(model, precision)
+                freeze(model)
+    except (UserError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
+        text = str(error).partition("\n")[0]
+        raise UserError(f"{folder / 'config.json'} describes a model that cannot be: {text}") from error
+    return model
+
+
+def _as_stored(tensor: Tensor, precision: Precision) -> Stored:
+    dtype = torch.float16 if tensor.is_floating_point() and precision is not Precision.float else tensor.dtype
+    return Stored(_TYPE_NAMES[dtype], tuple(tensor.shape))
+
+
+def _packed_codes(frozen: Transducer) -> dict[str, tuple[int, Sparsity | None]]:
+    """Name of each tensor of integer codes of a frozen model -> the bits of a code, and its pruning."""
+    return {
+        f"{name}.{weight}_codes": (module.weight_bits, module.rule.sparsity)
+        for name, module in quantized_modules(frozen).items()
+        for weight in module.frozen_weights()
+        if module.weight_bits is not None
+    }
+
+
+def _given_back(name: str, state: dict[str, Tensor]) -> Tensor:
+    """The codes of `name` within the range of their bits: plus the zero point, if there is one."""
+    codes, zero = state[name], state.get(f"{name.removesuffix('_codes')}_zero")
+    return codes if zero is None else (in_slices(codes, zero) + zero).view(codes.shape)
+
+
+def _taken_away(name: str, state: dict[str, Tensor]) -> Tensor:
+    """The inverse of `_given_back`."""
+    codes, zero = state[name], state.get(f"{name.removesuffix('_codes')}_zero")
+    return codes if zero is None else (in_slices(codes, zero) - zero).view(codes.shape)
+
+
+def _half(name: str, tensor: Tensor) -> Tensor:
+    """A tensor in float16; counters stay integers."""
+    if not tensor.is_floating_point():
+        return tensor.contiguous()
+    half = tensor.to(torch.float16).contiguous()
+    if not torch.isfinite(half).all():
+        raise UserError(f"{name} has values that float16 cannot hold (largest {tensor.abs().max():g}); train again")
+    return half

@@ -1,0 +1,43 @@
+"""Training speech as it was recorded, for what looks at a model and does not train it."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import takewhile
+from pathlib import Path
+
+from nibble.config import Config
+from nibble.hardware import HardwareConfig
+from nibble.model.subsampling import output_length
+from nibble.data.options import SpecAugmentConfig
+from nibble.data.batch import Batch
+from nibble.data.datamodule import SpeechDataModule
+from nibble.data.tokenizer import Tokenizer
+
+
+def undisturbed(config: Config, root: Path, tokenizer: Tokenizer, hardware: HardwareConfig) -> SpeechDataModule:
+    """The speech of a run, neither masked nor changed in speed; noise is what the model is trained in, so it stays.
+
+    Args:
+        config: of the run, with its folders as they are called here (`nibble.runs.speech`).
+        root: of made corpora and caches.
+        tokenizer: of the model.
+        hardware: how large a batch is.
+    """
+    speech = replace(config.data, speed_perturbation=False, spec_augment=SpecAugmentConfig())
+    frames = output_length if config.loss.ctc_weight > 0 else None
+    data = SpeechDataModule(speech, config.features, hardware, config.seed, root, frames)
+    data.tokenizer = tokenizer
+    return data
+
+
+def first_utterances(data: SpeechDataModule, utterances: int) -> Iterator[Batch]:
+    """Whole batches of the first epoch of training, until there are so many utterances.
+
+    Raises:
+        UserError: the speech is not there.
+    """
+    for batch in takewhile(lambda batch: batch.position[0] == 0, data.train_dataloader()):
+        yield batch
+        utterances -= len(batch)
+        if utterances <= 0:
+            return

@@ -1,0 +1,107 @@
+"""`python -m nibble.export` as a person types it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nibble import packages
+from nibble.commands.export import export
+from nibble.data.options import Tokens
+from nibble.errors import UserError
+from nibble.export.options import Encoding, ExportConfig, Target
+from nibble.runs.checkpoint import load_checkpoint
+from nibble.runs.exported import read_exported
+
+pytest.importorskip("onnx", reason="onnx is not installed: pip install -e '.[export]'")
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "nibble.export", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+def test_a_folder_the_table_and_the_command_that_measures_it(write_run, tmp_path: Path) -> None:
+    checkpoint = write_run("int4", "rules")
+    done = run(tmp_path, f"checkpoint={checkpoint}", "parity=true")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    folder = checkpoint / "sherpa_w4a8"
+    exported = read_exported(folder)
+    assert "each frame is given 2 times" in done.stdout
+    assert "encoder.blocks.0.feed_forward1.expansion" in done.stdout
+    assert f"{folder}: {exported.size_bytes:,} bytes in all, " in done.stdout
+    assert done.stdout.splitlines()[-1] == f"python evaluate.py checkpoint={folder} backend=sherpa"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("tokens", "chunk", "times"), [("char", None, 2), ("bpe", None, 1), ("char", 16, 4), ("bpe", 16, 2)]
+)
+def test_how_often_a_frame_is_given(write_run, tokens: str, chunk: int | None, times: int) -> None:
+    from nibble.export.onnx.graphs import default_labels_per_frame
+
+    config = load_checkpoint(write_run()).config
+    config.data.tokens, config.model.chunk_frames = Tokens(tokens), chunk
+    assert default_labels_per_frame(config) == times
+
+
+def test_slips_end_in_one_line_and_exit_code_1(write_run, tmp_path: Path) -> None:
+    for arguments, text in [
+        ([], "error: give checkpoint=RUN"),
+        ([f"checkpoint={write_run()}", "encoding=w3a8"], "encoding: Invalid value 'w3a8', expected one of"),
+        ([f"checkpoint={write_run()}", "encodng=w4"], "nearest: encoding"),
+    ]:
+        done = run(tmp_path, *arguments)
+        assert done.returncode == 1
+        assert text in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_float_weights_are_rounded_only_when_asked(write_run) -> None:
+    checkpoint = write_run()
+    with pytest.raises(UserError, match="say how with quant=int4"):
+        export(ExportConfig(str(checkpoint), encoding=Encoding.w4a8))
+    assert not (checkpoint / "sherpa_w4a8").exists()
+
+
+def test_a_bundle(write_run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "140")  # a row in a line
+    checkpoint = write_run("int4", "rules")
+    folder = export(ExportConfig(str(checkpoint), target=Target.bundle, parity=True))
+    assert folder == checkpoint / "bundle"
+    assert load_checkpoint(folder).frozen
+    said = capsys.readouterr().out
+    assert "encoder.blocks.0.feed_forward1.expansion" in said
+    assert re.search(r"all (\d+) .* (\d+) of \2 equal", said)
+    assert said.splitlines()[-1] == f"python evaluate.py checkpoint={folder} backend=bundle"
+
+
+def test_an_output_folder_that_holds_something_else(write_run, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds other files than an export"):
+        export(ExportConfig(str(write_run()), output=str(tmp_path)))
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"target": Target.bundle, "encoding": Encoding.w4}, "encoding=w4 is for target=sherpa; leave it out"),
+        ({"target": Target.bundle, "labels_per_frame": 2}, "labels_per_frame=2 is for target=sherpa"),
+        ({"labels_per_frame": 0}, "labels_per_frame=0; give 1 to 10, or null"),
+    ],
+)
+def test_options_that_contradict(options: dict[str, object], text: str) -> None:
+    with pytest.raises(UserError, match=text):
+        ExportConfig("run", **options)  # type: ignore[arg-type]
+
+
+def test_a_package_that_is_not_installed(write_run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "find_spec", lambda _: None)
+    with pytest.raises(UserError, match=r"target=sherpa needs onnx: pip install -e '.\[export\]'"):
+        export(ExportConfig(str(write_run())))
+    with pytest.raises(UserError, match="backend=sherpa needs sherpa-onnx"):
+        packages.need("sherpa_onnx", "backend=sherpa")

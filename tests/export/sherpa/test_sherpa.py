@@ -1,0 +1,136 @@
+"""The folder, and the real sherpa-onnx on it."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("onnx", reason="onnx is not installed: pip install -e '.[export]'")
+
+from nibble.config import portable
+from nibble.data.datamodule import SpeechDataModule
+from nibble.errors import UserError
+from nibble.evaluation.recognisers import Sherpa
+from nibble.export.options import Encoding
+from nibble.features.kaldi import SAMPLE_RATE
+from nibble.hardware import HardwareConfig
+from nibble.model.decoding import greedy
+from nibble.runs.checkpoint import load_checkpoint
+from nibble.runs.exported import GRAPHS, check_folder, read_exported
+
+
+@pytest.fixture
+def copied(exported, tmp_path: Path) -> Path:
+    """An exported folder to be damaged."""
+    return Path(shutil.copytree(exported("stateless", Encoding.w4a8)[2], tmp_path / "sherpa"))
+
+
+@pytest.mark.parametrize("predictor", ["stateless", "lstm"])
+@pytest.mark.parametrize("encoding", list(Encoding))
+def test_sherpa_onnx_recognises_what_torch_recognises(exported, predictor, encoding, tmp_path: Path) -> None:
+    sherpa_onnx = pytest.importorskip("sherpa_onnx", reason="sherpa-onnx is not installed: pip install -e '.[export]'")
+    loaded, _, folder = exported(predictor, encoding)
+    recogniser = sherpa_onnx.OfflineRecognizer.from_transducer(
+        *(str(folder / f"{name}.onnx") for name in ("encoder", "decoder", "joiner")), tokens=str(folder / "tokens.txt")
+    )
+    data = SpeechDataModule(loaded.config.data, loaded.config.features, HardwareConfig(workers=0), 1, root=tmp_path)
+    data.keep_samples, data.tokenizer = True, loaded.tokenizer
+    (batch,) = data.dataloader(["dev-tiny"])
+    with torch.no_grad():
+        encoded = loaded.model.encode(batch.features, batch.feature_lengths)
+        expected = [loaded.tokenizer.pieces(one.ids) for one in greedy(loaded.model, *encoded, 2)]
+    assert sum(map(len, expected)) > 60
+    streams = [recogniser.create_stream() for _ in batch.ids]
+    for stream, samples in zip(streams, batch.samples, strict=True):
+        stream.accept_waveform(SAMPLE_RATE, samples.numpy())
+        recogniser.decode_stream(stream)
+    assert [stream.result.tokens for stream in streams] == [
+        [piece.replace("\u2581", " ") for piece in pieces] for pieces in expected
+    ]
+
+
+def test_the_folder_says_what_it_is(exported) -> None:
+    loaded, _, folder = exported("lstm", Encoding.w4a8)
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "decoder.onnx",
+        "encoder.onnx",
+        "joiner.onnx",
+        "nibble.json",
+        "tokenizer.model",
+        "tokens.txt",
+    ]
+    found = read_exported(folder)
+    assert (found.encoding, found.quant, found.method, found.corpus) == (Encoding.w4a8, "int4", "ptq", "tiny")
+    assert found.config == portable(loaded.config)
+    assert found.tokenizer.model == loaded.tokenizer.model
+    assert found.size_bytes == sum(file.stat().st_size for file in folder.iterdir())
+    assert (folder / "tokens.txt").read_text().startswith("<blk> 0\n<unk> 1\n")
+
+
+def test_damage_is_found_before_anything_is_loaded(copied: Path) -> None:
+    joiner = copied / "joiner.onnx"
+    whole = joiner.read_bytes()
+    joiner.write_bytes(whole[:-1])
+    with pytest.raises(UserError, match=r"joiner.onnx is damaged or was changed \(\d+ bytes\); copy it again"):
+        read_exported(copied)
+    joiner.unlink()
+    with pytest.raises(UserError, match=r"is not a whole export: joiner.onnx is missing"):
+        read_exported(copied)
+    joiner.write_bytes(whole)
+    read_exported(copied)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"version": 2}, "of version 2; this nibble reads 'nibble sherpa' of version 1"),
+        ({"encoding": "w3"}, "nibble.json is damaged or of another version: .*w3"),
+        ({"surprise": 1}, "nibble.json is damaged or of another version: .*surprise"),
+    ],
+)
+def test_another_description(copied: Path, change: dict[str, object], text: str) -> None:
+    said = json.loads((copied / "nibble.json").read_text())
+    (copied / "nibble.json").write_text(json.dumps({**said, **change}))
+    with pytest.raises(UserError, match=text):
+        read_exported(copied)
+
+
+def test_folders_that_are_no_export(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere does not exist; write one with python -m nibble.export"):
+        read_exported(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"is no exported folder: it has no nibble.json"):
+        read_exported(tmp_path)
+
+
+def test_an_export_is_no_checkpoint(copied: Path) -> None:
+    with pytest.raises(UserError, match=f"python evaluate.py checkpoint={copied} backend=sherpa or backend=onnx"):
+        load_checkpoint(copied)
+
+
+def test_only_an_export_is_replaced(copied: Path) -> None:
+    check_folder(copied)
+    check_folder(copied / "new")
+    (copied / "notes.txt").touch()
+    with pytest.raises(UserError, match=r"holds other files than an export, such as notes.txt"):
+        check_folder(copied)
+    with pytest.raises(UserError, match="is a file"):
+        check_folder(copied / "notes.txt")
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_an_onnx_file_that_is_none(exported, tmp_path, name):
+    """Its checksum fits: sherpa-onnx would end the process."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("sherpa_onnx")
+    _, _, whole = exported("stateless", Encoding.w4a8)
+    folder = Path(shutil.copytree(whole, tmp_path / "folder"))
+    for content in (b"", (folder / name).read_bytes()[:1000]):
+        (folder / name).write_bytes(content)
+        said = json.loads((folder / "nibble.json").read_text())
+        said["sha256"][name] = hashlib.sha256(content).hexdigest()
+        (folder / "nibble.json").write_text(json.dumps(said))
+        with pytest.raises(UserError, match=rf"ONNX Runtime cannot load .*{name}: .*export it again"):
+            Sherpa(read_exported(folder), beam_width=1, threads=1)

@@ -1,0 +1,66 @@
+"""Features equal those that sherpa-onnx computes, for any length."""
+
+import kaldi_native_fbank
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nibble.features.kaldi import SAMPLE_RATE, fbank, frame_count, log_mel
+from nibble.features.options import FeatureConfig
+
+
+def kaldi(samples: np.ndarray, mel_bins: int) -> np.ndarray:
+    options = kaldi_native_fbank.FbankOptions()
+    options.frame_opts.dither = 0
+    options.frame_opts.snip_edges = False
+    options.frame_opts.samp_freq = SAMPLE_RATE
+    options.mel_opts.num_bins = mel_bins
+    options.mel_opts.low_freq = 20
+    options.mel_opts.high_freq = -400
+    extractor = kaldi_native_fbank.OnlineFbank(options)
+    extractor.accept_waveform(SAMPLE_RATE, samples.tolist())
+    extractor.input_finished()
+    return np.stack([extractor.get_frame(i) for i in range(extractor.num_frames_ready)])
+
+
+def noisy_tone(samples: int, level: float) -> np.ndarray:
+    time_s = np.arange(samples) / SAMPLE_RATE
+    noise = np.random.default_rng(samples).standard_normal(samples)
+    return (level * (np.sin(2 * np.pi * 440 * time_s) + 0.1 * noise)).astype(np.float32)
+
+
+@settings(max_examples=30, deadline=None)
+@given(samples=st.integers(400, 20_000), level=st.sampled_from([0.5, 0.01, 1e-4]), mel_bins=st.sampled_from([40, 80]))
+def test_equal_to_kaldi_native_fbank(samples: int, level: float, mel_bins: int) -> None:
+    audio = noisy_tone(samples, level)
+    ours = log_mel(torch.from_numpy(audio), FeatureConfig(mel_bins=mel_bins))
+    theirs = kaldi(audio, mel_bins)
+    assert ours.shape == theirs.shape == (frame_count(samples), mel_bins)
+    assert np.abs(ours.numpy() - theirs).max() < 1e-3
+
+
+def test_silence_has_kaldis_floor() -> None:
+    silence = np.zeros(SAMPLE_RATE, dtype=np.float32)
+    ours = log_mel(torch.from_numpy(silence), FeatureConfig())
+    assert np.abs(ours.numpy() - kaldi(silence, 80)).max() < 1e-3
+
+
+def test_one_second_has_a_hundred_frames() -> None:
+    assert log_mel(torch.zeros(SAMPLE_RATE), FeatureConfig()).shape == (100, 80)
+
+
+@pytest.mark.parametrize("samples", [1, 79, 160, 399])
+def test_less_than_a_window_is_filled_with_silence(samples: int) -> None:
+    audio = torch.from_numpy(noisy_tone(samples, 0.5))
+    short = log_mel(audio, FeatureConfig())
+    filled = log_mel(torch.nn.functional.pad(audio, (0, 400 - samples)), FeatureConfig())
+    assert short.shape == (frame_count(samples), 80)
+    assert torch.equal(short, filled)
+
+
+def test_extractor_is_lhotses_with_its_defaults() -> None:
+    assert fbank(FeatureConfig(mel_bins=40)).config.to_dict() == fbank(FeatureConfig()).config.to_dict() | {
+        "num_filters": 40
+    }
