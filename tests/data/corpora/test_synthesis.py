@@ -11,8 +11,8 @@ import pytest
 import soundfile
 from lhotse.recipes.librispeech import prepare_librispeech
 
-from nibble.data.corpora.embedded import SAMPLE_RATE, check, content_hash, finish, make_embedded, speak
 from nibble.data.corpora import cast, embedded, grammar, layout
+from nibble.data.corpora.embedded import SAMPLE_RATE, check, content_hash, finish, make_embedded, speak
 from nibble.errors import UserError
 
 needs_espeak = pytest.mark.skipif(
