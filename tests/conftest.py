@@ -124,15 +124,17 @@ def tones(words: list[str], seed: int) -> np.ndarray:
 def write_run(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory):
     """Writes a run folder with a checkpoint as `train.py` leaves it, of a tiny model with random weights.
 
-    write_run(quant="int4", precision="rules", seed=1) -> the run folder
+    write_run(quant="int4", precision="rules", seed=1, options=("model.kernel=9",)) -> the run folder
     """
 
-    def write(quant: str = "float", precision: str = "float", seed: int = 1, blend: float = 1.0) -> Path:
+    def write(
+        quant: str = "float", precision: str = "float", seed: int = 1, blend: float = 1.0, options: tuple[str, ...] = ()
+    ) -> Path:
         folder = tmp_path_factory.mktemp(f"{quant}_seed{seed}")
-        config = tiny_config(folder, tiny_corpus, f"quant={quant}", f"seed={seed}")
+        config = tiny_config(folder, tiny_corpus, f"quant={quant}", f"seed={seed}", *options)
         tokenizer = train_tokenizer(WORDS, config.data.tokens, 0, tiny_corpus / "cache")
         torch.manual_seed(seed)
-        model = Transducer(config.model, config.features.mel_bins, tokenizer.size)
+        model = Transducer(config.model, config.features, tokenizer.size)
         for tensor in model.state_dict().values():  # trained weights are not the initial zeros and ones
             if tensor.is_floating_point():
                 tensor += 0.01 * torch.randn_like(tensor).abs()
@@ -160,7 +162,7 @@ def fitted_run(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory):
         data = SpeechDataModule(config.data, config.features, config.hardware, seed=1, root=folder)
         (batch,) = data.dataloader(["dev-tiny"])
         torch.manual_seed(1)
-        model = Transducer(config.model, config.features.mel_bins, data.tokenizer.size)
+        model = Transducer(config.model, config.features, data.tokenizer.size)
         ctc = torch.nn.Linear(config.model.width, data.tokenizer.size)  # else it waits with labels, and is sure of none
         optimizer = torch.optim.Adam([*model.parameters(), *ctc.parameters()])
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.01, total_steps=150)

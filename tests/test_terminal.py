@@ -20,6 +20,7 @@ from nibble.commands import info, sweep
 from nibble.commands.demo import demo_table
 from nibble.evaluation.printing import comparison, print_results
 from nibble.export.parity import LayerParity, parity_table
+from nibble.features.options import FeatureConfig
 from nibble.model.options import ModelConfig
 from nibble.model.transducer import Transducer
 from nibble.report import formats
@@ -68,7 +69,9 @@ def of_an_evaluation() -> list[Table]:
 def layers() -> list[str]:
     with torch.device("meta"):
         model = Transducer(
-            ModelConfig(name="some", width=16, layers=12, heads=2, predictor_width=16, joiner_width=16), 80, 30
+            ModelConfig(name="some", width=16, layers=12, heads=2, predictor_width=16, joiner_width=16),
+            FeatureConfig(),
+            30,
         )
     return [name for name, module in model.named_modules() if hasattr(module, "weight")]
 

@@ -9,6 +9,7 @@ from nibble import packages
 from nibble.bench import streaming
 from nibble.errors import UserError
 from nibble.export.options import Encoding
+from nibble.model.chunks import Chunks
 
 
 def test_a_small_model() -> None:
@@ -43,4 +44,4 @@ def test_without_sherpa_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("chunk", "samples"), [(8, 5_880), (16, 11_000)])
 def test_the_wait_for_a_chunk(chunk: int, samples: int) -> None:
     """tests/export/test_streaming_export.py holds the first against sherpa-onnx itself."""
-    assert streaming.first_chunk_samples(chunk) == samples
+    assert streaming.first_chunk_samples(Chunks(chunk, factor=4, look_ahead=3)) == samples

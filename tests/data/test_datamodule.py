@@ -19,7 +19,6 @@ from nibble.errors import UserError
 from nibble.features.kaldi import log_mel
 from nibble.features.options import FeatureConfig, FeatureStorage
 from nibble.hardware import HardwareConfig
-from nibble.model.subsampling import output_length
 
 HARDWARE = HardwareConfig(workers=0, batch_duration_s=8.0, max_batch_utterances=3, buckets=2)
 MASKS = SpecAugmentConfig(time_masks=1, frequency_masks=1, probability=0.5)
@@ -30,9 +29,14 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+def quarter(frames: int) -> int:
+    """Encoded frames, as an encoder counts them."""
+    return frames // 4
+
+
 def make(corpus: Path, root: Path, workers: int = 0, seed: int = 1, **data) -> SpeechDataModule:
     options = DataConfig(**{"corpus": Corpus.librispeech, "corpus_dir": str(corpus), "spec_augment": MASKS, **data})
-    return SpeechDataModule(options, FeatureConfig(), replace(HARDWARE, workers=workers), seed, root, output_length)
+    return SpeechDataModule(options, FeatureConfig(), replace(HARDWARE, workers=workers), seed, root, quarter)
 
 
 def disturbed(corpus: Path, root: Path, workers: int = 0, seed: int = 1) -> SpeechDataModule:

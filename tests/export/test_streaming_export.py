@@ -12,7 +12,7 @@ from nibble.export.options import Encoding
 from nibble.export.parity import compare_bundle
 from nibble.features.kaldi import SAMPLE_RATE
 from nibble.hardware import HardwareConfig
-from nibble.model.chunks import as_rows, feature_frames, whole_chunks
+from nibble.model.chunks import Chunks
 from nibble.model.decoding import greedy
 from nibble.model.streaming_search import Stream
 from nibble.quant.convert import prepare, set_precision
@@ -30,6 +30,7 @@ from nibble.runs.bundle import export_bundle, read_bundle
 from nibble.runs.frozen import frozen_copy
 
 CHUNK, LEFT = 8, 16  # frames of the fitted model
+CHUNKS = Chunks(CHUNK, factor=4, look_ahead=3)
 FIRST_CHUNK_SAMPLES = 5_880  # as nibble.bench.streaming counts them
 
 
@@ -55,7 +56,7 @@ def test_rounded_too_chunk_by_chunk_is_the_whole(fitted, granularity, arithmetic
     features = speech(model, 3, 300)
     with torch.no_grad():
         whole, lengths = model.encode(features, torch.tensor([300, 171, 40]))
-        rows = as_rows(whole_chunks(features, torch.tensor([300, 171, 40]), CHUNK), CHUNK).unflatten(0, (3, -1))
+        rows = CHUNKS.rows(CHUNKS.whole(features, torch.tensor([300, 171, 40]))).unflatten(0, (3, -1))
         memory, streamed = model.encoder.start(3, features.device), []
         for number, chunk in enumerate(rows.unbind(1)):
             out, memory = model.encoder.step(chunk, memory, torch.full((3,), CHUNK * number))
@@ -165,7 +166,7 @@ def test_sherpa_onnx_streams_what_torch_recognises(exported, sherpa_onnx, predic
         expected = [loaded.tokenizer.pieces(one.ids) for one in greedy(loaded.model, *encoded, 2)]
     assert sum(map(len, expected)) > 60
     streams = [recogniser.create_stream() for _ in batch.ids]
-    pieces = [with_silence(samples, CHUNK).split(SAMPLE_RATE // 10) for samples in batch.samples]
+    pieces = [with_silence(samples, CHUNKS).split(SAMPLE_RATE // 10) for samples in batch.samples]
     for number in range(max(map(len, pieces)) + 1):
         for stream, own in zip(streams, pieces, strict=True):
             if number < len(own):
@@ -182,7 +183,7 @@ def test_sherpa_onnx_streams_what_torch_recognises(exported, sherpa_onnx, predic
 @pytest.mark.usefixtures("needs_onnx")
 def test_when_sherpa_onnx_begins(exported, sherpa_onnx) -> None:
     """A frame after the first chunk's 4 c + 3: number 35 begins 80 - 200 samples after 35 x 160, and has 400."""
-    assert feature_frames(1, CHUNK) == 35
+    assert CHUNKS.feature_frames() == 35
     recogniser = online(sherpa_onnx, exported("stateless", Encoding.w4a8, CHUNK)[2])
     stream = recogniser.create_stream()
     stream.accept_waveform(SAMPLE_RATE, torch.zeros(FIRST_CHUNK_SAMPLES - 1).numpy())

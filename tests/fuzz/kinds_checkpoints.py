@@ -38,7 +38,7 @@ def saved() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = train_tokenizer(["YES", "NO", "UP"], config.data.tokens, 0, Path(folder))
     torch.manual_seed(1)
-    model = Transducer(config.model, config.features.mel_bins, tokenizer.size)
+    model = Transducer(config.model, config.features, tokenizer.size)
     ours = {"config": plain(config), "tokenizer": tokenizer.model, "precision": "float", "blend": 1.0}
     return {
         "state_dict": {f"model.{name}": tensor for name, tensor in model.state_dict().items()},

@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tiny_transducer import MEL_BINS, tiny_config
+from tiny_transducer import FEATURES, tiny_config
 
 from nibble.model.options import Predictor
 from nibble.model.transducer import Transducer
@@ -19,7 +19,7 @@ def make_tiny(predictor_kind: Predictor) -> Callable[..., Transducer]:
 
     def make(vocabulary_size: int = 8, seed: int = 0, **changes: object) -> Transducer:
         torch.manual_seed(seed)
-        model = Transducer(tiny_config(predictor_kind, **changes), MEL_BINS, vocabulary_size)
+        model = Transducer(tiny_config(predictor_kind, **changes), FEATURES, vocabulary_size)
         with torch.no_grad():
             model.joiner.output.weight.mul_(6)
         return model.eval()

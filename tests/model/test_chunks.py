@@ -3,34 +3,27 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nibble.model.chunks import (
-    SILENCE,
-    Cached,
-    Neighbours,
-    as_rows,
-    chunk_count,
-    feature_frames,
-    whole_chunks,
-)
-from nibble.model.subsampling import Subsampling, output_length
+from nibble.model.chunks import SILENCE, Cached, Chunks, Neighbours
+from nibble.model.subsampling import Subsampling
 
 FRAMES = st.integers(1, 200)
-CHUNKS = st.integers(1, 9)
+CHUNKS = st.builds(Chunks, st.integers(1, 9), st.just(4), st.just(3))
+SUBSAMPLING = Subsampling(mel_bins=20, channels=4, width=6)
 
 
 @given(FRAMES, CHUNKS)
-def test_chunks_hold_all_frames_and_none_is_empty(frames: int, chunk: int) -> None:
-    count = chunk_count(frames, chunk)
-    assert chunk * (count - 1) < output_length(frames) <= chunk * count
-    assert chunk_count(torch.tensor([frames, 1]), chunk).tolist() == [count, 1]
+def test_chunks_hold_all_frames_and_none_is_empty(frames: int, chunks: Chunks) -> None:
+    count = chunks.count(frames)
+    assert chunks.frames * (count - 1) < SUBSAMPLING.output_length(frames) <= chunks.frames * count
+    assert chunks.count(torch.tensor([frames, 1])).tolist() == [count, 1]
 
 
 @given(FRAMES, FRAMES, CHUNKS)
-def test_what_is_missing_of_a_chunk_is_silence(frames: int, other: int, chunk: int) -> None:
+def test_what_is_missing_of_a_chunk_is_silence(frames: int, other: int, chunks: Chunks) -> None:
     lengths = torch.tensor([frames, other])
     features = torch.rand(2, max(frames, other), 2)
-    whole = whole_chunks(features, lengths, chunk)
-    assert whole.shape == (2, feature_frames(chunk_count(max(frames, other), chunk), chunk), 2)
+    whole = chunks.whole(features, lengths)
+    assert whole.shape == (2, chunks.feature_frames(chunks.count(max(frames, other))), 2)
     for row, length in enumerate(lengths.tolist()):
         assert torch.equal(whole[row, :length], features[row, : min(length, whole.size(1))])
         assert (whole[row, length:] == SILENCE).all()
@@ -46,9 +39,9 @@ def test_silence_is_what_the_features_of_silence_are() -> None:
 @pytest.mark.parametrize("chunk", [1, 2, 5])
 def test_rows_are_the_windows_of_the_subsampling(chunk: int) -> None:
     torch.manual_seed(0)
-    subsampling = Subsampling(mel_bins=20, channels=4, width=6)
-    features = torch.randn(2, feature_frames(3, chunk), 20)
-    rows = subsampling.without_padding(as_rows(features, chunk))
+    subsampling, chunks = Subsampling(mel_bins=20, channels=4, width=6), Chunks(chunk, 4, 3)
+    features = torch.randn(2, chunks.feature_frames(3), 20)
+    rows = subsampling.without_padding(chunks.rows(features))
     assert rows.shape == (6, chunk, 6)
     whole, lengths = subsampling(features, torch.full((2,), features.size(1)))
     assert lengths.tolist() == [3 * chunk] * 2

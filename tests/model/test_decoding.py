@@ -6,10 +6,11 @@ import pytest
 import torch
 from tiny_transducer import MEL_BINS
 
-from nibble.model.decoding import FRAME_S, Hypothesis, beam, greedy, word_timestamps
+from nibble.model.decoding import Hypothesis, beam, greedy, word_timestamps
 from nibble.model.loss import transducer_loss
 from nibble.model.transducer import Transducer
 
+FRAME_S = 0.04
 V = 3  # blank and two labels: few enough sequences to try them all
 
 
@@ -170,14 +171,14 @@ def test_frames_stand_in_order_and_within_the_bound(make_tiny: Callable[..., Tra
 
 
 def test_words_from_pieces_of_words() -> None:
-    words = word_timestamps(["▁THE", "▁CA", "T", "▁SAT"], [2, 5, 7, 20])
+    words = word_timestamps(["▁THE", "▁CA", "T", "▁SAT"], [2, 5, 7, 20], FRAME_S)
     assert [word.text for word in words] == ["THE", "CAT", "SAT"]
     assert [word.start_s for word in words] == pytest.approx([2 * FRAME_S, 5 * FRAME_S, 20 * FRAME_S])
     assert words[1].end_s == pytest.approx(8 * FRAME_S)
 
 
 def test_words_from_characters() -> None:
-    words = word_timestamps(list("▁ON▁E"), [1, 3, 4, 8, 9])
+    words = word_timestamps(list("▁ON▁E"), [1, 3, 4, 8, 9], FRAME_S)
     assert [(word.text, word.start_s) for word in words] == [("ON", 3 * FRAME_S), ("E", 9 * FRAME_S)]
-    assert word_timestamps(list("AB"), [0, 1])[0].text == "AB"
-    assert word_timestamps(["▁"], [3]) == word_timestamps([], []) == []
+    assert word_timestamps(list("AB"), [0, 1], FRAME_S)[0].text == "AB"
+    assert word_timestamps(["▁"], [3], FRAME_S) == word_timestamps([], [], FRAME_S) == []

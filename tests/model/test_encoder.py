@@ -1,12 +1,12 @@
 import torch
-from tiny_transducer import MEL_BINS, tiny_config
+from tiny_transducer import FEATURES, MEL_BINS, tiny_config
 
-from nibble.model.encoder import ConformerEncoder
+from nibble.model.conformer import ConformerEncoder
 
 
 def test_output_is_zero_in_padding() -> None:
     torch.manual_seed(0)
-    encoder = ConformerEncoder(tiny_config(), MEL_BINS)
+    encoder = ConformerEncoder(tiny_config(), FEATURES)
     out, lengths = encoder(torch.randn(2, 60, MEL_BINS), torch.tensor([60, 30]))
     assert lengths.tolist() == [14, 6]
     assert out[1, 6:].abs().max() == 0
@@ -15,7 +15,7 @@ def test_output_is_zero_in_padding() -> None:
 
 def test_features_are_normalised_by_the_training_speech() -> None:
     torch.manual_seed(0)
-    encoder = ConformerEncoder(tiny_config(), MEL_BINS)
+    encoder = ConformerEncoder(tiny_config(), FEATURES)
     encoder.normalization.momentum = 1.0
     features = torch.randn(2, 60, MEL_BINS) * 4 - 8
     lengths = torch.tensor([60, 30])
@@ -28,7 +28,7 @@ def test_features_are_normalised_by_the_training_speech() -> None:
 def test_every_convolution_and_product_sees_zeros_in_padding() -> None:
     """So that an activation scale taken over an utterance is that of its real frames."""
     torch.manual_seed(0)
-    encoder = ConformerEncoder(tiny_config(), MEL_BINS).eval()
+    encoder = ConformerEncoder(tiny_config(), FEATURES).eval()
     alone, batched = {}, {}
     for target, frames in ((alone, 33), (batched, 80)):
         features = torch.zeros(1, frames, MEL_BINS)

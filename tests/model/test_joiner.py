@@ -1,15 +1,20 @@
+import pytest
 import torch
 
 from nibble.model.joiner import Joiner
+from nibble.model.options import Activation
+
+FUNCTIONS = {Activation.tanh: torch.tanh, Activation.relu: torch.relu}
 
 
-def test_every_frame_meets_every_label_position() -> None:
+@pytest.mark.parametrize("activation", FUNCTIONS)
+def test_every_frame_meets_every_label_position(activation: Activation) -> None:
     torch.manual_seed(0)
-    joiner = Joiner(encoder_width=4, predictor_width=3, width=5, vocabulary_size=7)
+    joiner = Joiner(encoder_width=4, predictor_width=3, width=5, vocabulary_size=7, activation=activation)
     encoded, predicted = torch.randn(2, 6, 4), torch.randn(2, 3, 3)
     logits = joiner(encoded, predicted)
     assert logits.shape == (2, 6, 3, 7)
-    one = joiner.output(torch.tanh(joiner.encoder(encoded[1, 4]) + joiner.predictor(predicted[1, 2])))
+    one = joiner.output(FUNCTIONS[activation](joiner.encoder(encoded[1, 4]) + joiner.predictor(predicted[1, 2])))
     torch.testing.assert_close(logits[1, 4, 2], one)
 
 

@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import torch
 
-from nibble.model.predictor import StatelessPredictor
+from nibble.model.predictor import LstmPredictor, StatelessPredictor
 from nibble.model.transducer import Transducer
 
 
@@ -42,3 +42,29 @@ def test_stateless_forgets_beyond_its_context() -> None:
     out = predictor(torch.tensor([[1, 2, 3, 4], [5, 6, 3, 4]]))
     assert torch.equal(out[0, 3], out[1, 3])
     assert not torch.equal(out[0, 2], out[1, 2])
+
+
+def test_layers_of_lstms_step_as_the_whole() -> None:
+    torch.manual_seed(0)
+    predictor = LstmPredictor(vocabulary_size=8, embedding_width=4, width=5, layers=3)
+    labels = torch.randint(1, 8, (2, 6))
+    reference = torch.nn.LSTM(4, 5, num_layers=3, batch_first=True)
+    for number, lstm in enumerate(predictor.layers):
+        for name, parameter in lstm.named_parameters():
+            getattr(reference, name.replace("_l0", f"_l{number}")).data = parameter.data
+    whole = predictor(labels)
+    torch.testing.assert_close(whole, reference(predictor.embedding(labels))[0])
+    state = predictor.start(2, labels.device)
+    for position, label in enumerate(labels.T):
+        out, state = predictor.step(label, state)
+        torch.testing.assert_close(out, whole[:, position])
+
+
+def test_without_relu_a_stateless_predictor_is_linear() -> None:
+    torch.manual_seed(0)
+    predictor = StatelessPredictor(vocabulary_size=8, embedding_width=4, width=5, context=2, linear=True)
+    labels = torch.randint(1, 8, (1, 9))
+    out = predictor(labels)
+    assert out.min() < 0
+    both = predictor.embedding(labels[0, 3:5]).flatten()
+    torch.testing.assert_close(out[0, 4], predictor.projection(both))

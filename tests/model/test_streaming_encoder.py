@@ -4,10 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_transducer import MEL_BINS, tiny_config
+from tiny_transducer import FEATURES, MEL_BINS, tiny_config
 
 from nibble.model.attention import RelativeAttention, relative_positions
-from nibble.model.chunks import Neighbours, as_rows, whole_chunks
+from nibble.model.chunks import Neighbours
 from nibble.model.loss import transducer_loss
 from nibble.model.streaming_encoder import StreamingEncoder
 from nibble.model.transducer import Transducer
@@ -21,9 +21,9 @@ def chunk_by_chunk(encoder: StreamingEncoder, features: torch.Tensor, lengths: t
     """What `step` gives for each chunk, one after the other: (B, T', D)."""
     utterances = features.size(0)
     memory, encoded = encoder.start(utterances, features.device), []
-    rows = as_rows(whole_chunks(features, lengths, encoder.chunk), encoder.chunk)
+    rows = encoder.chunks.rows(encoder.chunks.whole(features, lengths))
     for number, chunk in enumerate(rows.unflatten(0, (utterances, -1)).unbind(1)):
-        out, memory = encoder.step(chunk, memory, torch.full((utterances,), number * encoder.chunk))
+        out, memory = encoder.step(chunk, memory, torch.full((utterances,), number * encoder.chunks.frames))
         encoded.append(out)
     return torch.cat(encoded, dim=1)
 
@@ -39,7 +39,7 @@ def chunk_by_chunk(encoder: StreamingEncoder, features: torch.Tensor, lengths: t
 def test_chunk_by_chunk_is_the_whole(seed: int, lengths: list[int], chunk: int, left_chunks: int, kernel: int) -> None:
     torch.manual_seed(seed)
     config = tiny_config(chunk_frames=chunk, left_chunks=left_chunks, kernel=kernel)
-    encoder = StreamingEncoder(config, MEL_BINS, chunk).eval()
+    encoder = StreamingEncoder(config, FEATURES, chunk).eval()
     for tensor in encoder.state_dict().values():  # biases and statistics other than zero
         tensor += 0.1 * torch.rand_like(tensor) if tensor.is_floating_point() else 0
     features, sizes = speech(len(lengths), max(lengths)), torch.tensor(lengths)
@@ -57,7 +57,7 @@ def test_a_frame_hears_its_chunk_and_a_limited_past() -> None:
     chunk, left, kernel = 3, 2, 5
     torch.manual_seed(0)
     config = tiny_config(layers=1, chunk_frames=chunk, left_chunks=left, kernel=kernel)
-    encoder = StreamingEncoder(config, MEL_BINS, chunk).eval()
+    encoder = StreamingEncoder(config, FEATURES, chunk).eval()
     features = speech(1, 4 * chunk * 6 + 3).requires_grad_()
     encoded, _ = encoder(features, torch.tensor([features.size(1)]))
     for frame in (0, 4, 9, 14, 15):
@@ -100,7 +100,7 @@ def test_attention_is_that_of_whole_utterances_under_a_mask() -> None:
 
 def test_other_utterances_change_nothing() -> None:
     torch.manual_seed(0)
-    model = Transducer(tiny_config(chunk_frames=4, left_chunks=2), MEL_BINS, 8).eval()
+    model = Transducer(tiny_config(chunk_frames=4, left_chunks=2), FEATURES, 8).eval()
     lengths = torch.tensor([90, 1, 23, 40])
     features = speech(4, 90)
     encoded, frames = model.encode(features, lengths)
@@ -116,7 +116,7 @@ def test_padding_changes_no_statistics_in_training() -> None:
     results = []
     for extra in (0, 45):
         torch.manual_seed(0)
-        model = Transducer(tiny_config(chunk_frames=4, left_chunks=2), MEL_BINS, 8).train()
+        model = Transducer(tiny_config(chunk_frames=4, left_chunks=2), FEATURES, 8).train()
         padded = torch.nn.functional.pad(features, (0, 0, 0, extra))
         logits, _, frames = model(padded, torch.tensor([60, 19]), labels, sizes)
         transducer_loss(logits, frames, labels, sizes).sum().backward()
@@ -128,7 +128,7 @@ def test_padding_changes_no_statistics_in_training() -> None:
 
 def test_every_parameter_learns() -> None:
     torch.manual_seed(0)
-    model = Transducer(tiny_config(chunk_frames=3, left_chunks=2), MEL_BINS, 8).train()
+    model = Transducer(tiny_config(chunk_frames=3, left_chunks=2), FEATURES, 8).train()
     labels, sizes = torch.tensor([[1, 2, 3]]), torch.tensor([3])
     logits, _, frames = model(speech(1, 60), torch.tensor([60]), labels, sizes)
     transducer_loss(logits, frames, labels, sizes).sum().backward()
@@ -142,7 +142,7 @@ def test_every_parameter_learns() -> None:
 def test_the_layers_are_those_of_whole_utterances(left_chunks: int) -> None:
     """So rules and weights are for both."""
     streaming, whole = (
-        Transducer(tiny_config(**given), MEL_BINS, 8)
+        Transducer(tiny_config(**given), FEATURES, 8)
         for given in ({"chunk_frames": 4, "left_chunks": left_chunks}, {"chunk_frames": None})
     )
     shapes = [{name: tensor.shape for name, tensor in model.state_dict().items()} for model in (streaming, whole)]

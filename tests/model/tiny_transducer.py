@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from nibble.features.options import FeatureConfig
 from nibble.model.options import ModelConfig, Predictor
 
 MEL_BINS = 20
+FEATURES = FeatureConfig(mel_bins=MEL_BINS)
 
 
 def tiny_config(predictor: Predictor = Predictor.stateless, **changes: Any) -> ModelConfig:

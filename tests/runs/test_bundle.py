@@ -173,7 +173,7 @@ def test_the_whole_int4_bundle_of_conformer_l_is_7_7_times_smaller(write_run, tm
     rule = Rule(weight=WeightSpec(bits=4), activation=ActivationSpec())
     config = replace(loaded.config, model=shape, quant=QuantConfig("int4", [rule]))
     with torch.device("meta"):  # its own initialisation takes longer than all the rest
-        model = Transducer(shape, 80, 1024)
+        model = Transducer(shape, config.features, 1024)
     model.to_empty(device="cpu")
     for tensor in model.state_dict().values():
         tensor.fill_(1)

@@ -15,7 +15,7 @@ CONF = Path(__file__).parents[2] / "conf"
 def test_few_weights_of_any_model_have_eight_bits_and_none_sixteen(model):
     config = composition.training_config(["quant=mixed48", f"model={model}", "run_dir=x"])
     with torch.device("meta"):
-        network = Transducer(config.model, config.features.mel_bins, vocabulary_size=64)
+        network = Transducer(config.model, config.features, vocabulary_size=64)
     prepare(network, config.quant)
     covered = [part for part in coverage(network) if part.name.rpartition(".")[2].startswith("weight")]
     elements = {bits: sum(part.elements for part in covered if part.bits == bits) for bits in (4, 8)}

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from nibble.features.options import FeatureConfig
 from nibble.model.options import ModelConfig, Predictor
 from nibble.model.transducer import Transducer
 from nibble.quant.rules import assign
@@ -19,7 +20,7 @@ def layers(model):
 def model() -> Transducer:
     config = ModelConfig("t", 16, 2, 2, predictor=Predictor.lstm, predictor_width=8, joiner_width=8)
     with torch.device("meta"):
-        return Transducer(config, 80, 10)
+        return Transducer(config, FeatureConfig(), 10)
 
 
 @given(data=st.data())

@@ -41,7 +41,7 @@ def at_once(nodes: int, patch: pytest.MonkeyPatch) -> None:
 
 def quantized_joiner(config: Config, blend: float = 1.0) -> Joiner:
     torch.manual_seed(0)
-    model = Transducer(config.model, config.features.mel_bins, 9)
+    model = Transducer(config.model, config.features, 9)
     factorize(model, config.quant.low_rank)
     prepare(model, config.quant)
     set_precision(model, Precision.rules, blend)
@@ -113,7 +113,7 @@ def test_a_step_quantizes_each_weight_once_and_an_activation_once_for_query_key_
     make_config, monkeypatch, arithmetic: str
 ) -> None:
     config = make_config("quant=int4", f"quant.arithmetic={arithmetic}")
-    model = Transducer(config.model, config.features.mel_bins, 9)
+    model = Transducer(config.model, config.features, 9)
     prepare(model, config.quant)
     set_precision(model, Precision.rules)
     at_once(12, monkeypatch)  # parts whose logits are computed twice

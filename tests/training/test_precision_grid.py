@@ -53,7 +53,7 @@ def test_three_steps(quant, make_config):
 def test_nearly_all_of_conformer_l_becomes_integers(quant, make_config):
     config = make_config(f"quant={quant}")
     with torch.device("meta"):
-        model = Transducer(conformer_l(), config.features.mel_bins, vocabulary_size=1024)
+        model = Transducer(conformer_l(), config.features, vocabulary_size=1024)
     prepare(model, config.quant)
     assert quantized_share(coverage(model)) >= 0.994
 

@@ -21,10 +21,10 @@ from nibble.bench.records import Measurement
 from nibble.bench.timing import Times, in_turns, measurements, torch_threads
 from nibble.data.tokenizer import Tokenizer
 from nibble.export.options import Encoding
-from nibble.features.kaldi import SAMPLE_RATE, SHIFT_SAMPLES, WINDOW_SAMPLES, log_mel
+from nibble.features.kaldi import FRAME_SHIFT_S, SAMPLE_RATE, SHIFT_SAMPLES, WINDOW_SAMPLES, log_mel
 from nibble.inference.fused import fused_copy
-from nibble.model.chunks import feature_frames
-from nibble.model.decoding import FRAME_S
+from nibble.model.chunks import Chunks
+from nibble.model.streaming_encoder import StreamingEncoder
 from nibble.model.streaming_search import Stream
 from nibble.model.transducer import BLANK
 from nibble.packages import need
@@ -73,12 +73,14 @@ def _measure(
     }
     sizes_bytes = {name: exported.size_bytes for name, exported in written.items()}
     recognisers = {name: _recogniser(exported.path) for name, exported in written.items()}
-    chunk = next(iter(written.values())).config.model.chunk_frames
-    assert chunk is not None, f"{model} streams"
-    chunk_s, wait_s = chunk * FRAME_S, first_chunk_samples(chunk) / SAMPLE_RATE
+    loaded = _loaded(model, "int4", tokenizer)
+    encoder = loaded.model.encoder
+    assert isinstance(encoder, StreamingEncoder), f"{model} streams"
+    chunk_s = encoder.chunks.frames * encoder.factor * FRAME_SHIFT_S
+    wait_s = first_chunk_samples(encoder.chunks) / SAMPLE_RATE
 
     each = {name: _in_sherpa(recogniser, chunk_s) for name, recogniser in recognisers.items()}
-    each[TORCH] = _in_torch(_loaded(model, "int4", tokenizer), chunk_s)
+    each[TORCH] = _in_torch(loaded, chunk_s)
     times = in_turns(each, rounds, f"timing chunks of {model}") | _lasting(chunk_s, rounds)
     pairs = [(name, AUDIO) for name in each] + [(name, _name(encodings[0])) for name in written][1:]
     case = f"{model}, a chunk of {1000 * chunk_s:g} ms"
@@ -92,9 +94,9 @@ def _measure(
     return found + measurements("streaming", case, times, pairs, threads=1, sizes_bytes=sizes_bytes)
 
 
-def first_chunk_samples(chunk: int) -> int:
+def first_chunk_samples(chunks: Chunks) -> int:
     """When sherpa-onnx begins: with the end of the last window of the frames that it waits for."""
-    frames = feature_frames(1, chunk) + 1
+    frames = chunks.feature_frames() + 1
     return (frames - 1) * SHIFT_SAMPLES + (SHIFT_SAMPLES + WINDOW_SAMPLES) // 2
 
 

@@ -7,7 +7,7 @@ from nibble.data.batch import Batch
 from nibble.data.corpora.locate import find_made
 from nibble.data.datamodule import SpeechDataModule
 from nibble.errors import UserError
-from nibble.features.options import FeatureConfig, FeatureStorage
+from nibble.features.options import FeatureStorage
 from nibble.hardware import HardwareConfig
 from nibble.runs.checkpoint import run_folder
 from nibble.runs.loaded import Loaded
@@ -33,7 +33,7 @@ def listen(loaded: Loaded, part: str, ids: Sequence[str]) -> list[Batch]:
     if folder is None:
         raise UserError(f"the corpus {loaded.corpus} is not on this machine, below {root.resolve()}")
     data = replace(config.data, corpus_dir=str(folder))  # so that nothing is downloaded for it
-    features = FeatureConfig(loaded.config.features.mel_bins, FeatureStorage.on_the_fly)
+    features = replace(loaded.config.features, storage=FeatureStorage.on_the_fly)
     module = SpeechDataModule(data, features, HardwareConfig(workers=0, max_batch_utterances=1), config.seed, root)
     module.tokenizer = loaded.tokenizer
     module.keep_samples = True

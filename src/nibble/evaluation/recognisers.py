@@ -11,9 +11,10 @@ from torch import Tensor
 from nibble.data.batch import Batch
 from nibble.data.tokenizer import WORD_START, Tokenizer
 from nibble.features.kaldi import SAMPLE_RATE, SHIFT_SAMPLES, frame_count
-from nibble.model.chunks import chunk_count, feature_frames
+from nibble.model.chunks import Chunks
 from nibble.model.decoding import Hypothesis, greedy
-from nibble.model.transducer import Transducer
+from nibble.model.streaming_encoder import StreamingEncoder
+from nibble.model.transducer import Transducer, encoder_outline
 from nibble.packages import need
 from nibble.quant.finite import checked_at_end
 from nibble.runs.exported import Exported
@@ -81,8 +82,9 @@ class Sherpa:
         import sherpa_onnx
 
         self.version = str(sherpa_onnx.__version__)
-        self._chunk = exported.config.model.chunk_frames
-        kind = sherpa_onnx.OfflineRecognizer if self._chunk is None else sherpa_onnx.OnlineRecognizer
+        encoder = encoder_outline(exported.config.model, exported.config.features)
+        self._chunks = encoder.chunks if isinstance(encoder, StreamingEncoder) else None
+        kind = sherpa_onnx.OfflineRecognizer if self._chunks is None else sherpa_onnx.OnlineRecognizer
         self._recogniser = kind.from_transducer(
             **{name: str(exported.path / f"{name}.onnx") for name in ("encoder", "decoder", "joiner")},
             tokens=str(exported.path / "tokens.txt"),
@@ -101,21 +103,21 @@ class Sherpa:
     def _tokens(self, samples: Tensor) -> list[str]:
         """Of one utterance, (samples,)."""
         stream = self._recogniser.create_stream()
-        if self._chunk is None:
+        if self._chunks is None:
             stream.accept_waveform(SAMPLE_RATE, samples.numpy())
             self._recogniser.decode_stream(stream)
             return list(stream.result.tokens)
-        stream.accept_waveform(SAMPLE_RATE, with_silence(samples, self._chunk).numpy())
+        stream.accept_waveform(SAMPLE_RATE, with_silence(samples, self._chunks).numpy())
         stream.input_finished()
         while self._recogniser.is_ready(stream):
             self._recogniser.decode_stream(stream)
         return list(self._recogniser.tokens(stream))
 
 
-def with_silence(samples: Tensor, chunk: int) -> Tensor:
+def with_silence(samples: Tensor, chunks: Chunks) -> Tensor:
     """Samples (samples,) with as much silence after them as sherpa-onnx needs to recognise the last chunk.
 
     It waits for one frame more than the chunk takes.
     """
-    frames = feature_frames(chunk_count(frame_count(len(samples)), chunk), chunk) + 1
+    frames = chunks.feature_frames(chunks.count(frame_count(len(samples)))) + 1
     return F.pad(samples, (0, max(0, frames * SHIFT_SAMPLES - len(samples))))

@@ -15,6 +15,7 @@ from rich.text import Text
 from torch import Tensor, nn
 
 from nibble.export.sherpa.graphs import REPLAYED
+from nibble.model.predictor import LstmPredictor
 from nibble.quant.layer import QuantizedLayer
 from nibble.runs.frozen import LAYERS, frozen_copy
 from nibble.runs.loaded import Loaded
@@ -46,20 +47,24 @@ class LayerParity:
 def torch_calls(loaded: Loaded) -> dict[str, Call]:
     """Each layer of a model at the precision it is at, with integer weights, as it was called.
 
-    The input is noise with the mean and variance of the training speech, and random labels; both are always the same.
+    The input is noise, with the mean and variance of the training speech if the model knows them, and random labels;
+    both are always the same.
     """
     model = frozen_copy(loaded.model)
     random = torch.Generator().manual_seed(0)
-    norm, mel_bins = model.encoder.normalization, loaded.config.features.mel_bins
-    features = torch.randn(1, _FRAMES, mel_bins, generator=random) * norm.running_var.sqrt() + norm.running_mean
+    features = torch.randn(1, _FRAMES, model.encoder.mel_bins, generator=random)
+    if (norm := model.encoder.normalization) is not None:
+        features = features * norm.running_var.sqrt() + norm.running_mean
     labels = torch.randint(1, loaded.tokenizer.size, (1, REPLAYED - 1), generator=random)
     found: dict[str, Call] = {}
+    top = model.predictor.layers[-1] if isinstance(model.predictor, LstmPredictor) else None
 
     def keep(name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if isinstance(module, nn.LSTM):
+        if module is top:
             found[name] = Call(module, [args[0], torch.tensor([args[0].shape[1]])], output[0][:, -1])
         else:
-            found[name] = Call(module, list(args), output.clone())  # what follows may be in place
+            out = output[0] if isinstance(module, nn.LSTM) else output
+            found[name] = Call(module, list(args), out.clone())  # what follows may be in place
 
     hooks = [
         module.register_forward_hook(lambda module, args, output, name=name: keep(name, module, args, output))
@@ -99,7 +104,9 @@ def compare_bundle(loaded: Loaded, bundle: Loaded) -> list[LayerParity]:
     for layer, call in torch_calls(loaded).items():
         module = bundle.model.get_submodule(layer)
         with torch.no_grad():
-            output = module(call.inputs[0])[0][:, -1] if isinstance(module, nn.LSTM) else module(*call.inputs)
+            output = module(call.inputs[0]) if isinstance(module, nn.LSTM) else module(*call.inputs)
+        if isinstance(module, nn.LSTM):
+            output = output[0][:, -1] if len(call.inputs) > 1 else output[0]
         rows.append(layer_parity(layer, call, output, _equal(call.module, module)))
     return rows
 

@@ -15,7 +15,7 @@ from nibble.model.chunks import Past
 from nibble.model.convolution import ConvolutionModule
 from nibble.model.feed_forward import FeedForward
 from nibble.model.padding import valid_frames
-from nibble.model.subsampling import MIN_FRAMES, Subsampling
+from nibble.model.subsampling import Subsampling
 from nibble.model.transducer import Transducer
 from nibble.quant.modules import QuantConv2d, QuantLinear
 from nibble.runs.frozen import frozen_copy
@@ -51,10 +51,10 @@ class FusedSubsampling(Subsampling):
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """features (B, T, F), lengths (B,) -> (B, T', D), (B,)."""
-        if (missing := MIN_FRAMES - features.size(1)) > 0:
+        if (missing := self.min_frames - features.size(1)) > 0:
             features = F.pad(features, (0, 0, 0, missing))
-        halves = (lengths.clamp(min=MIN_FRAMES) - 1) // 2
-        lengths = (halves - 1) // 2
+        halves = self._halved(lengths.clamp(min=self.min_frames))
+        lengths = self._halved(halves)
         x = self._convolutions(features, halves)
         x = x.mul_(valid_frames(lengths, x.size(2)).unsqueeze(1)).relu_()
         return self.output(x.permute(0, 2, 3, 1).flatten(2)), lengths
@@ -136,7 +136,7 @@ class FusedConvolution(ConvolutionModule):
         if past is not None:
             x = past.extend(x, self.past_frames)
         x = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
-        return _product(self.pointwise2, ops.silu_quantize_rows(self.batch_norm(x, valid)))
+        return _product(self.pointwise2, ops.silu_quantize_rows(self.normalized(x, valid)))
 
 
 _FUSED: dict[type, type[FusedSubsampling | FusedFeedForward | FusedAttention | FusedConvolution]] = {

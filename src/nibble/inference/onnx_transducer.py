@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from nibble.errors import UserError
-from nibble.model.chunks import as_rows, chunk_count, whole_chunks
+from nibble.model.chunks import Chunks
 from nibble.model.predictor import State
-from nibble.model.subsampling import FACTOR
 
 _AGAIN = "export it again: python -m nibble.export checkpoint=RUN"
 
@@ -67,25 +66,25 @@ class _StreamingEncoder:
     def __init__(self, encoder: onnxruntime.InferenceSession) -> None:
         self._encoder = encoder
         said = _metadata(encoder)
-        layers, left, kernel, width, self._shift = (
-            _number(said, name)
-            for name in ("num_encoder_layers", "left_context", "cnn_module_kernel", "encoder_dim", "decode_chunk_len")
+        layers, left, kernel, width = (
+            _number(said, name) for name in ("num_encoder_layers", "left_context", "cnn_module_kernel", "encoder_dim")
         )
+        self._shift, factor, heard = (_number(said, name) for name in ("decode_chunk_len", "subsampling_factor", "T"))
+        self._chunks = Chunks(max(1, self._shift // factor), factor, max(0, heard - self._shift))
         self._caches = (layers, left, width), (layers, kernel - 1, width)
 
     def __call__(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        chunk = self._shift // FACTOR
-        whole = whole_chunks(features, lengths, chunk)
+        whole = self._chunks.whole(features, lengths)
         attention, convolution = (
             np.zeros((layers, frames, len(whole), width), np.float32) for layers, frames, width in self._caches
         )
         encoded = []
-        for number, x in enumerate(as_rows(whole, chunk).unflatten(0, (len(whole), -1)).unbind(1)):
+        for number, x in enumerate(self._chunks.rows(whole).unflatten(0, (len(whole), -1)).unbind(1)):
             processed = np.full(len(whole), number * self._shift)
             feed = {"x": x.numpy(), "cached_attn": attention, "cached_conv": convolution, "processed_lens": processed}
             out, attention, convolution = _run(self._encoder, feed)
             encoded.append(torch.from_numpy(out))
-        return torch.cat(encoded, dim=1), chunk_count(lengths, chunk) * encoded[0].size(1)
+        return torch.cat(encoded, dim=1), self._chunks.count(lengths) * encoded[0].size(1)
 
 
 class _Predictor:

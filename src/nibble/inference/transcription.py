@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nibble.data.samples import at_16_khz, opened, read
 from nibble.errors import UserError
-from nibble.features.kaldi import log_mel
+from nibble.features.kaldi import FRAME_SHIFT_S, log_mel
 from nibble.model.decoding import Word, beam, greedy, word_timestamps
 from nibble.runs.loaded import Loaded
 
@@ -35,7 +35,8 @@ def transcribe(loaded: Loaded, path: Path, beam_width: int = 1) -> Transcription
         else:
             hypothesis = beam(loaded.model, encoded, lengths, beam_width)[0]
     pieces = loaded.tokenizer.pieces(hypothesis.ids)
-    return Transcription(loaded.tokenizer.decode(hypothesis.ids), word_timestamps(pieces, hypothesis.frames))
+    frame_s = loaded.model.encoder.factor * FRAME_SHIFT_S
+    return Transcription(loaded.tokenizer.decode(hypothesis.ids), word_timestamps(pieces, hypothesis.frames, frame_s))
 
 
 def read_audio(path: Path) -> Tensor:

@@ -18,12 +18,13 @@ class ConformerBlock(nn.Module):
         self.feed_forward1 = FeedForward(config.width, config.feed_forward_multiplier, config.dropout)
         self.attention = RelativeAttention(config.width, config.heads, config.dropout)
         causal = config.chunk_frames is not None
-        self.convolution = ConvolutionModule(config.width, config.kernel, config.dropout, causal)
+        norm = config.convolution_norm
+        self.convolution = ConvolutionModule(config.width, config.kernel, config.dropout, causal, norm)
         self.feed_forward2 = FeedForward(config.width, config.feed_forward_multiplier, config.dropout)
         self.norm = nn.LayerNorm(config.width)
 
     def forward(self, x: Tensor, positions: Tensor, valid: Tensor, past: Past | None = None) -> Tensor:
-        """x (B, T, D), positions (left + 2T, D), valid (B, T, 1) -> (B, T, D); a past only where utterances stream."""
+        """x (B, T, D), positions (left + 2T, D), valid (B, T, 1) -> (B, T, D); streaming alone has a past."""
         x = torch.add(x, self.feed_forward1(x, valid), alpha=0.5)
         x = x + self.attention(x, positions, valid, past)
         x = x + self.convolution(x, valid, past)

@@ -1,48 +1,58 @@
 """How a streaming encoder cuts speech into chunks, and where a chunk finds the frames before it.
 
-A chunk is c encoded frames: 4 c feature frames, and the 3 after them that the last window of the subsampling needs.
-Whole utterances go through the network with their chunks as rows, R = B n of n chunks each, and a chunk finds the
-frames before it in its neighbours; in use they come from a cache. Nothing else differs, so what is trained is what
-streams. That holds for scales of quantized activations too: a convolution has one for each row, so for each chunk.
+A chunk is c encoded frames. With a subsampling of 4 that looks 3 frames ahead, it takes 4 c feature frames and the 3
+after them. Whole utterances go through the network with their chunks as rows, R = B n of n chunks each, and a chunk
+finds the frames before it in its neighbours; in use they come from a cache. Nothing else differs, so what is trained is
+what streams. That holds for scales of quantized activations too: a convolution has one for each row, so for each chunk.
 
 An utterance that ends within a chunk is filled up with silence, and so are its features in training.
 """
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nibble.model.encoder import Count
 from nibble.model.padding import valid_frames
-from nibble.model.subsampling import FACTOR, Count, output_length
 
-LOOK_AHEAD = 3  # feature frames after a chunk's own
 SILENCE = -15.9424  # log-mel of digital silence: the logarithm of float32's epsilon
 
 
-def feature_frames(chunks: int, chunk: int) -> int:
-    """How many feature frames so many chunks take, look-ahead included."""
-    return FACTOR * chunk * chunks + LOOK_AHEAD
+@dataclass(frozen=True)
+class Chunks:
+    """The sizes of chunks."""
 
+    frames: int  # c: encoded frames in a chunk
+    factor: int  # feature frames from one encoded frame to the next
+    look_ahead: int  # feature frames after a chunk's own that its last encoded frame sees
 
-def chunk_count(frames: Count, chunk: int) -> Count:
-    """How many chunks hold an utterance of so many feature frames, a number or (B,)."""
-    return -(-output_length(frames) // chunk)
+    def feature_frames(self, count: int = 1) -> int:
+        """Feature frames that `count` chunks take, look-ahead included."""
+        return self.factor * self.frames * count + self.look_ahead
 
+    def count(self, frames: Count) -> Count:
+        """Chunks that hold an utterance of `frames` feature frames: a number, or one for each utterance (B,)."""
+        shortest = self.factor + self.look_ahead
+        frames = frames.clamp(min=shortest) if isinstance(frames, Tensor) else max(frames, shortest)
+        encoded = (frames - self.look_ahead) // self.factor
+        return -(-encoded // self.frames)
 
-def whole_chunks(features: Tensor, lengths: Tensor, chunk: int) -> Tensor:
-    """Utterances (B, T, F) of `lengths` (B,), with silence after their ends -> (B, 4 c n + 3, F)."""
-    silent = features.masked_fill(~valid_frames(lengths, features.size(1)), SILENCE)
-    frames = feature_frames(chunk_count(features.size(1), chunk), chunk)
-    return F.pad(silent, (0, 0, 0, frames - features.size(1)), value=SILENCE)  # a negative padding cuts
+    def whole(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """Utterances (B, T, F) of `lengths` (B,), with silence after their ends -> (B, 4 c n + 3, F)."""
+        silent = features.masked_fill(~valid_frames(lengths, features.size(1)), SILENCE)
+        frames = self.feature_frames(self.count(features.size(1)))
+        return F.pad(silent, (0, 0, 0, frames - features.size(1)), value=SILENCE)  # a negative padding cuts
 
-
-def as_rows(features: Tensor, chunk: int) -> Tensor:
-    """Features (B, 4 c n + 3, F) -> (R, 4 c + 3, F), R = B n."""
-    return features.unfold(1, feature_frames(1, chunk), FACTOR * chunk).transpose(2, 3).flatten(0, 1)
+    def rows(self, features: Tensor) -> Tensor:
+        """Whole chunks of features (B, 4 c n + 3, F) -> one chunk in each row (R, 4 c + 3, F), R = B n."""
+        windows = features.unfold(1, self.feature_frames(), self.factor * self.frames)
+        return windows.transpose(2, 3).flatten(0, 1)
 
 
 class Past:
-    """What is before each chunk.
+    """The frames before each chunk.
 
     Args:
         seen: frames that were encoded before each chunk, (R,).
@@ -53,7 +63,7 @@ class Past:
     def __init__(self, seen: Tensor, left: int, chunk: int) -> None:
         self.left = left
         positions = torch.arange(left + chunk, device=seen.device)
-        self.visible = (positions >= left - seen.unsqueeze(1)).unsqueeze(2)  # (R, left + c, 1): it has been said
+        self.visible = (positions >= left - seen.unsqueeze(1)).unsqueeze(2)  # (R, left + c, 1)
 
     def extend(self, x: Tensor, frames: int) -> Tensor:
         """x (R, c, D) -> (R, frames + c, D): one frame or more before the chunk, or zeros, and then it."""

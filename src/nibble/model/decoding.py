@@ -17,7 +17,6 @@ from torch import Tensor
 from nibble.model.predictor import State
 from nibble.model.transducer import BLANK, Transducer
 
-FRAME_S = 0.04  # from one encoded frame to the next
 NEGLIGIBLE = 10.0  # nats below the best of a frame at which beam search lets go of a hypothesis: 1 in 22 000
 WORD_START = "\u2581"  # SentencePiece's mark
 
@@ -235,7 +234,7 @@ class Word:
     end_s: float
 
 
-def word_timestamps(pieces: Sequence[str], frames: Sequence[int]) -> list[Word]:
+def word_timestamps(pieces: Sequence[str], frames: Sequence[int], frame_s: float) -> list[Word]:
     """Words from SentencePiece pieces and the encoded frame that emitted each piece.
 
     A word begins at the frame of its first letters and ends with the frame of its last.
@@ -247,9 +246,9 @@ def word_timestamps(pieces: Sequence[str], frames: Sequence[int]) -> list[Word]:
         text = piece.removeprefix(WORD_START)
         if not text:  # a mark of its own, as character tokens have
             continue
-        end_s = (frame + 1) * FRAME_S
+        end_s = (frame + 1) * frame_s
         if begins:
-            words.append(Word(text, frame * FRAME_S, end_s))
+            words.append(Word(text, frame * frame_s, end_s))
         else:
             words[-1] = Word(words[-1].text + text, words[-1].start_s, end_s)
         begins = False

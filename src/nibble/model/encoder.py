@@ -1,41 +1,36 @@
-"""The Conformer encoder (Gulati et al., 2020, figure 1)."""
+"""The seam between an encoder and everything that uses one."""
 
-from torch import Tensor, nn
+from typing import Protocol, TypeVar
 
-from nibble.model.attention import relative_positions
-from nibble.model.block import ConformerBlock
-from nibble.model.dropout import Dropout
-from nibble.model.options import ModelConfig
-from nibble.model.padding import MaskedBatchNorm, valid_frames
-from nibble.model.subsampling import Count, Subsampling, output_length
+from torch import Tensor
+
+Count = TypeVar("Count", int, Tensor)  # a number of frames, or one for each utterance (B,)
 
 
-class ConformerEncoder(nn.Module):
-    """Normalised log-mel, subsampling, blocks: (B, T, F) -> (B, T', D).
+class Encoder(Protocol):
+    """Turns feature frames into encoded frames, which are fewer and wider: (B, T, F) -> (B, T', D).
 
-    `normalization` learns mean and variance of each mel bin from the training speech, so that no statistics file
-    travels with a model, and the first convolution sees values around zero.
+    Legend: B utterances, T feature frames, F mel bins, T' encoded frames, D model width.
+
+    Every implementation keeps these promises, and `tests/model/test_encoder_contract.py` checks them for each:
+
+    - Lengths: `forward` returns the lengths that `output_length` computes. Each is at least 1, and an utterance with
+      more feature frames never has fewer encoded frames. T' is the largest of them or more.
+    - Padding: the encoder masks it. Feature frames behind an utterance's end may hold any finite value; encoded frames
+      behind its end are 0.
+    - Neighbours: the encoded frames of an utterance don't depend on the other utterances in the batch, or on how far
+      it was padded.
+    - Time: encoded frame t stands for the feature frames around `factor` * t.
     """
 
-    def __init__(self, config: ModelConfig, mel_bins: int) -> None:
-        super().__init__()
-        self.normalization = MaskedBatchNorm(mel_bins, affine=False)
-        self.subsampling = Subsampling(mel_bins, config.subsampling_channels or config.width, config.width)
-        self.dropout = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(ConformerBlock(config) for _ in range(config.layers))
+    factor: int  # feature frames from one encoded frame to the next
+    width: int  # D
+    mel_bins: int  # F
 
     def output_length(self, frames: Count) -> Count:
-        """Encoded frames of an utterance of `frames` feature frames: as `forward` counts them, on numbers too."""
-        return output_length(frames)
+        """Encoded frames of an utterance of `frames` feature frames: a number, or one for each utterance (B,)."""
+        ...
 
-    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """features (B, T, F), lengths (B,) -> encoded (B, T', D) with padding 0, encoded lengths (B,)."""
-        valid = valid_frames(lengths, features.size(1))
-        features = self.normalization(features, valid) * valid
-        x, lengths = self.subsampling(features, lengths)
-        x = self.dropout(x)
-        valid = valid_frames(lengths, x.size(1))
-        positions = relative_positions(x.size(1), x.size(2), x.device)
-        for block in self.blocks:
-            x = block(x, positions, valid)
-        return x * valid, lengths
+        ...

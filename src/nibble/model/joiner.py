@@ -2,15 +2,25 @@
 
 from torch import Tensor, nn
 
+from nibble.model.options import Activation
+
 
 class Joiner(nn.Module):
-    """Linear(encoded) + Linear(predicted), tanh, Linear. J is the joiner's width.
+    """Linear(encoded) + Linear(predicted), tanh or ReLU, Linear. J is the joiner's width.
 
     Both projections stand apart from `combine`, so that decoding projects every frame once, before its loop.
     """
 
-    def __init__(self, encoder_width: int, predictor_width: int, width: int, vocabulary_size: int) -> None:
+    def __init__(
+        self,
+        encoder_width: int,
+        predictor_width: int,
+        width: int,
+        vocabulary_size: int,
+        activation: Activation = Activation.tanh,
+    ) -> None:
         super().__init__()
+        self.activation = activation
         self.vocabulary_size = vocabulary_size
         self.encoder = nn.Linear(encoder_width, width)
         self.predictor = nn.Linear(predictor_width, width, bias=False)
@@ -26,7 +36,8 @@ class Joiner(nn.Module):
 
     def combine(self, encoded: Tensor, predicted: Tensor) -> Tensor:
         """Projections (..., J) and (..., J) that broadcast -> logits (..., V)."""
-        return self.output((encoded + predicted).tanh_())  # in place: the sum is the largest tensor but the logits
+        both = encoded + predicted  # changed in place: only the logits are larger
+        return self.output(both.tanh_() if self.activation is Activation.tanh else both.relu_())
 
     def forward(self, encoded: Tensor, predicted: Tensor) -> Tensor:
         """encoded (B, T', D), predicted (B, U + 1, P) -> logits (B, T', U + 1, V)."""

@@ -11,11 +11,34 @@ from nibble.ranges import COUNT, Range, check
 MAX_ATTENDED_FRAMES = 1_000  # of a model that streams: a file from anywhere must not make it take any memory
 
 
+class SubsamplingKind(StrEnum):
+    """The strided convolutions between features and blocks."""
+
+    conv = "conv"  # Gulati et al. (2020): two 3x3 convolutions without padding
+    padded = "padded"  # the same with a frame of zeros on each side, as NeMo's Conformers
+    depthwise = "depthwise"  # Rekesh et al. (2023), FastConformer: padded, depthwise-separable after the first
+
+
+class ConvolutionNorm(StrEnum):
+    """The norm after the depthwise convolution of a block."""
+
+    batch = "batch"  # Gulati et al. (2020)
+    layer = "layer"  # icefall, and NeMo's streaming models
+
+
 class Predictor(StrEnum):
     """The label side of the transducer."""
 
-    lstm = "lstm"  # Graves (2012); one layer
+    lstm = "lstm"  # Graves (2012)
     stateless = "stateless"  # Ghodsi et al. (2020): the last `context` labels
+    stateless_linear = "stateless_linear"  # the same without ReLU, as icefall's transducer_stateless
+
+
+class Activation(StrEnum):
+    """What follows the sum in the joiner."""
+
+    tanh = "tanh"
+    relu = "relu"  # NeMo
 
 
 @dataclass
@@ -27,15 +50,22 @@ class ModelConfig:
     layers: int = MISSING  # Conformer blocks
     heads: int = MISSING  # of attention; they divide the width
     feed_forward_multiplier: int = 4  # inner width of the feed-forward modules, in widths
-    subsampling_channels: int | None = None  # of the two strided convolutions; null: model.width, as the paper
-    kernel: int = 31  # of the depthwise convolution, in frames of 40 ms
+    subsampling: SubsamplingKind = SubsamplingKind.conv
+    subsampling_factor: int = 4  # feature frames in an encoded frame: 4, or with depthwise 8
+    subsampling_channels: int | None = None  # of the strided convolutions; null: model.width, as the paper
+    kernel: int = 31  # of the depthwise convolution, in encoded frames: of 40 ms with a subsampling_factor of 4
+    convolution_norm: ConvolutionNorm = ConvolutionNorm.batch
+    final_norm: bool = False  # a LayerNorm after the last block, as icefall and ESPnet
     chunk_frames: int | None = None  # streaming: frames of 40 ms that are encoded at once; null: whole utterances
     left_chunks: int = 4  # streaming: chunks before its own that a frame attends to
     dropout: float = 0.1  # share of the outputs of each residual module
     predictor: Predictor = Predictor.lstm
     predictor_width: int = MISSING  # of its output
+    predictor_layers: int = 1  # lstm: layers
+    embedding_width: int | None = None  # of a label; null: model.width
     context: int = 2  # stateless: labels seen
     joiner_width: int = MISSING  # where encoder and predictor are added
+    joiner_activation: Activation = Activation.tanh
 
     def __post_init__(self) -> None:
         check(
@@ -49,6 +79,8 @@ class ModelConfig:
             kernel=COUNT,
             dropout=Range(0, 0.99),
             predictor_width=COUNT,
+            predictor_layers=Range(1, 8),
+            embedding_width=COUNT,
             context=COUNT,
             joiner_width=COUNT,
         )
@@ -56,6 +88,18 @@ class ModelConfig:
             raise UserError(f"model.heads={self.heads} does not divide model.width={self.width}")
         if self.kernel % 2 == 0:
             raise UserError(f"model.kernel={self.kernel} has no middle; give an odd number such as {self.kernel + 1}")
+        if self.subsampling_factor not in (4, 8):
+            raise UserError(f"model.subsampling_factor={self.subsampling_factor}; give 4 or 8")
+        if self.subsampling_factor == 8 and self.subsampling is not SubsamplingKind.depthwise:
+            raise UserError(
+                f"model.subsampling={self.subsampling.value} has a factor of 4; give model.subsampling=depthwise, "
+                "or model.subsampling_factor=4"
+            )
+        if self.predictor_layers > 1 and self.predictor is not Predictor.lstm:
+            raise UserError(
+                f"model.predictor={self.predictor.value} has one layer; give model.predictor=lstm, or "
+                "model.predictor_layers=1"
+            )
         if self.chunk_frames is not None:
             self._check_streaming(self.chunk_frames)
 
@@ -64,7 +108,12 @@ class ModelConfig:
             raise UserError(
                 f"model.chunk_frames={chunk_frames}; give at least 1 (16 are 640 ms), or null for whole utterances"
             )
-        # sherpa-onnx keeps what is before a chunk in tensors of these sizes, and they may not be empty.
+        if self.subsampling is not SubsamplingKind.conv:
+            raise UserError(
+                f"model.subsampling={self.subsampling.value} sees zeros where a chunk ends and the speech goes on; "
+                "with model.chunk_frames, give model.subsampling=conv"
+            )
+        # sherpa-onnx keeps the frames before a chunk in tensors of these sizes, and they may not be empty.
         if self.left_chunks < 1:
             raise UserError(f"model.left_chunks={self.left_chunks}; give at least 1, as a streaming model needs a past")
         if self.kernel < 3:

@@ -1,4 +1,4 @@
-"""The label side of the transducer: what has been said so far (Graves, 2012, section 2.2).
+"""The label side of the transducer: it sees the labels so far (Graves, 2012, section 2.2).
 
 Both predictors map labels (B, U) to (B, U, P) and can go one label at a time. Label 0 is blank, and stands for
 "nothing said yet". A decoding state is a tuple of tensors whose first dimension is B, so beams reorder by index_select.
@@ -14,35 +14,52 @@ State = tuple[Tensor, ...]
 
 
 class LstmPredictor(nn.Module):
-    """Embedding, then one LSTM layer."""
+    """Embedding, then LSTM layers, each with the output width P."""
 
-    def __init__(self, vocabulary_size: int, embedding_width: int, width: int) -> None:
+    def __init__(self, vocabulary_size: int, embedding_width: int, width: int, layers: int = 1) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary_size, embedding_width)
         self.lstm = nn.LSTM(embedding_width, width, batch_first=True)
+        self.upper = nn.ModuleList(nn.LSTM(width, width, batch_first=True) for _ in range(layers - 1))
+
+    @property
+    def layers(self) -> list[nn.LSTM]:
+        """From the embedding upwards."""
+        return [self.lstm, *self.upper]
 
     def forward(self, labels: Tensor) -> Tensor:
         """labels (B, U) -> (B, U, P)."""
-        out, _ = self.lstm(self.embedding(labels))
-        return out
+        x = self.embedding(labels)
+        for lstm in self.layers:
+            x, _ = lstm(x)
+        return x
 
     def start(self, batch: int, device: torch.device) -> State:
-        """The state before any label: hidden (B, P), cell (B, P)."""
+        """The state before any label: hidden and cell of each layer, (B, P) each."""
         zeros = torch.zeros(batch, self.lstm.hidden_size, device=device)
-        return zeros, zeros
+        return (zeros, zeros) * len(self.layers)
 
     def step(self, label: Tensor, state: State) -> tuple[Tensor, State]:
         """label (B,) -> (B, P) and the new state."""
-        hidden, cell = (part.unsqueeze(0) for part in state)
-        out, (hidden, cell) = self.lstm(self.embedding(label.unsqueeze(1)), (hidden, cell))
-        return out[:, 0], (hidden[0], cell[0])
+        x, new = self.embedding(label.unsqueeze(1)), []
+        for number, lstm in enumerate(self.layers):
+            hidden, cell = (part.unsqueeze(0) for part in state[2 * number : 2 * number + 2])
+            x, (hidden, cell) = lstm(x, (hidden, cell))
+            new += [hidden[0], cell[0]]
+        return x[:, 0], tuple(new)
 
 
 class StatelessPredictor(nn.Module):
-    """The last `context` labels, embedded side by side, then a projection (Ghodsi et al., 2020)."""
+    """The last `context` labels, embedded side by side, then a projection and ReLU (Ghodsi et al., 2020).
 
-    def __init__(self, vocabulary_size: int, embedding_width: int, width: int, context: int) -> None:
+    A linear one, as icefall's `transducer_stateless`, has no ReLU.
+    """
+
+    def __init__(
+        self, vocabulary_size: int, embedding_width: int, width: int, context: int, linear: bool = False
+    ) -> None:
         super().__init__()
+        self.linear = linear
         self.context = context
         self.embedding = nn.Embedding(vocabulary_size, embedding_width)
         self.projection = nn.Linear(context * embedding_width, width)
@@ -63,11 +80,13 @@ class StatelessPredictor(nn.Module):
 
     def _project(self, contexts: Tensor) -> Tensor:
         """contexts (..., context) -> (..., P)."""
-        return F.relu(self.projection(self.embedding(contexts).flatten(-2)))
+        projected: Tensor = self.projection(self.embedding(contexts).flatten(-2))
+        return projected if self.linear else F.relu(projected)
 
 
 def make_predictor(config: ModelConfig, vocabulary_size: int) -> LstmPredictor | StatelessPredictor:
-    """The predictor of `config`; labels are embedded at the encoder's width."""
+    """The predictor that the options ask for."""
+    sizes = vocabulary_size, config.embedding_width or config.width, config.predictor_width
     if config.predictor is Predictor.lstm:
-        return LstmPredictor(vocabulary_size, config.width, config.predictor_width)
-    return StatelessPredictor(vocabulary_size, config.width, config.predictor_width, config.context)
+        return LstmPredictor(*sizes, config.predictor_layers)
+    return StatelessPredictor(*sizes, config.context, linear=config.predictor is Predictor.stateless_linear)

@@ -7,46 +7,46 @@ the convolution sees the frames before a chunk. Positions are relative, so a fra
 import torch
 from torch import Tensor
 
+from nibble.features.options import FeatureConfig
 from nibble.model.attention import relative_positions
-from nibble.model.chunks import Cached, Neighbours, Past, as_rows, chunk_count, whole_chunks
-from nibble.model.encoder import ConformerEncoder
+from nibble.model.chunks import Cached, Chunks, Neighbours, Past
+from nibble.model.conformer import ConformerEncoder
+from nibble.model.encoder import Count
 from nibble.model.options import ModelConfig
 from nibble.model.padding import valid_frames
-from nibble.model.subsampling import Count
 
 
 class StreamingEncoder(ConformerEncoder):
-    """As `ConformerEncoder`, with the same layers: (B, T, F) -> (B, T', D), T' in whole chunks.
+    """An `Encoder` with the layers of `ConformerEncoder`, whose T' is a number of whole chunks.
 
     `forward` takes whole utterances and computes what `step` gives chunk by chunk.
     """
 
-    def __init__(self, config: ModelConfig, mel_bins: int, chunk: int) -> None:
-        super().__init__(config, mel_bins)
-        self.chunk = chunk
+    def __init__(self, config: ModelConfig, features: FeatureConfig, chunk: int) -> None:
+        super().__init__(config, features)
+        self.chunks = Chunks(chunk, self.factor, self.subsampling.min_frames - self.factor)
         self.left = chunk * config.left_chunks
-        self.width = config.width
         self.kernel = config.kernel
 
     def output_length(self, frames: Count) -> Count:
-        """Encoded frames of an utterance of `frames` feature frames: whole chunks."""
-        return self.chunk * chunk_count(frames, self.chunk)
+        """As `Encoder` says: whole chunks."""
+        return self.chunks.frames * self.chunks.count(frames)
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """features (B, T, F), lengths (B,) -> encoded (B, T', D) with padding 0, encoded lengths (B,)."""
-        features = whole_chunks(features, lengths, self.chunk)
+        features = self.chunks.whole(features, lengths)
         # Silence that fills an utterance up has no part in the statistics: how much there is depends on the batch.
-        features = self.normalization(features, valid_frames(lengths, features.size(1)))
-        x = self.subsampling.without_padding(as_rows(features, self.chunk))  # (R, c, D)
+        features = self._normalized(features, valid_frames(lengths, features.size(1)))
+        x = self.subsampling.without_padding(self.chunks.rows(features))  # (R, c, D)
         utterances, chunks = features.size(0), x.size(0) // features.size(0)
         lengths = self.output_length(lengths)
-        valid = valid_frames(lengths, self.chunk * chunks)
-        past = Neighbours(utterances, chunks, self.left, self.chunk, x.device)
-        x = self._blocks(x, valid.reshape(-1, self.chunk, 1), past)
+        valid = valid_frames(lengths, self.chunks.frames * chunks)
+        past = Neighbours(utterances, chunks, self.left, self.chunks.frames, x.device)
+        x = self._encoded(x, valid.reshape(-1, self.chunks.frames, 1), past)
         return x.reshape(utterances, -1, self.width) * valid, lengths
 
     def start(self, batch: int, device: torch.device) -> list[Tensor]:
-        """What `step` remembers before anything was said: keys and values, and the convolution's frames, a block."""
+        """What `step` remembers before anything was said: for each block, keys and values, and convolution frames."""
         frames = ((self.left, 2 * self.width), (self.kernel - 1, self.width))
         return [torch.zeros(batch, *shape, device=device) for _ in self.blocks for shape in frames]
 
@@ -62,13 +62,14 @@ class StreamingEncoder(ConformerEncoder):
             encoded (B, c, D), and what to remember.
         """
         whole = torch.ones(1, 1, 1, dtype=torch.bool, device=features.device)
-        past = Cached(memory, seen, self.left, self.chunk)
-        x = self.subsampling.without_padding(self.normalization(features, whole))
-        return self._blocks(x, whole, past), past.renewed
+        past = Cached(memory, seen, self.left, self.chunks.frames)
+        x = self.subsampling.without_padding(self._normalized(features, whole))
+        return self._encoded(x, whole, past), past.renewed
 
-    def _blocks(self, x: Tensor, valid: Tensor, past: Past) -> Tensor:
+    def _encoded(self, x: Tensor, valid: Tensor, past: Past) -> Tensor:
+        """Subsampled chunks x (R, c, D) -> (R, c, D)."""
         x = self.dropout(x)
-        positions = relative_positions(self.chunk, self.width, x.device, self.left)
+        positions = relative_positions(self.chunks.frames, self.width, x.device, self.left)
         for block in self.blocks:
             x = block(x, positions, valid, past)
-        return x
+        return self._finished(x)

@@ -5,10 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nibble.errors import UserError
-from nibble.model.chunks import SILENCE, chunk_count, feature_frames
+from nibble.model.chunks import SILENCE
 from nibble.model.decoding import GreedySearch, Hypothesis
 from nibble.model.streaming_encoder import StreamingEncoder
-from nibble.model.subsampling import FACTOR
 from nibble.model.transducer import Transducer
 
 
@@ -30,10 +29,10 @@ class Stream:
         if not isinstance(encoder, StreamingEncoder):
             raise UserError("this model encodes whole utterances: train one that streams, model=conformer_stream_s")
         self._encoder = encoder
-        device = encoder.normalization.running_mean.device
+        device = next(encoder.parameters()).device
         self._search = GreedySearch(model, 1, device)
         self._memory = encoder.start(1, device)
-        self._waiting = torch.zeros(0, encoder.normalization.num_features, device=device)
+        self._waiting = torch.zeros(0, encoder.mel_bins, device=device)
         self._chunks = 0  # encoded
 
     @property
@@ -43,24 +42,24 @@ class Stream:
 
     @torch.inference_mode()
     def accept(self, features: Tensor) -> None:
-        """The next frames, (T, F); what makes a whole chunk is recognised at once."""
-        chunk = self._encoder.chunk
+        """The next frames, (T, F); each chunk is recognised as soon as it is complete."""
+        chunks = self._encoder.chunks
         self._waiting = torch.cat((self._waiting, features))
-        while len(self._waiting) >= feature_frames(1, chunk):
-            self._recognise(self._waiting[: feature_frames(1, chunk)].unsqueeze(0))
-            self._waiting = self._waiting[FACTOR * chunk :]
+        while len(self._waiting) >= chunks.feature_frames():
+            self._recognise(self._waiting[: chunks.feature_frames()].unsqueeze(0))
+            self._waiting = self._waiting[chunks.factor * chunks.frames :]
 
     @torch.inference_mode()
     def finish(self) -> None:
-        """The utterance has ended: what is left of it is recognised with silence after it."""
-        chunk, left = self._encoder.chunk, len(self._waiting)
-        if chunk_count(FACTOR * chunk * self._chunks + left, chunk) > self._chunks:
-            filled = F.pad(self._waiting, (0, 0, 0, feature_frames(1, chunk) - left), value=SILENCE)
+        """The utterance has ended: the rest of it is recognised with silence after it."""
+        chunks, left = self._encoder.chunks, len(self._waiting)
+        if chunks.count(chunks.factor * chunks.frames * self._chunks + left) > self._chunks:
+            filled = F.pad(self._waiting, (0, 0, 0, chunks.feature_frames() - left), value=SILENCE)
             self._recognise(filled.unsqueeze(0))
 
     def _recognise(self, features: Tensor) -> None:
         """features (1, 4 c + 3, F): the next chunk."""
-        chunk, device = self._encoder.chunk, features.device
+        chunk, device = self._encoder.chunks.frames, features.device
         seen = torch.tensor([chunk * self._chunks], device=device)
         encoded, self._memory = self._encoder.step(features, self._memory, seen)
         self._search.extend(encoded, torch.tensor([chunk], device=device))

@@ -1,9 +1,11 @@
 """The whole network: encoder, predictor and joiner."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nibble.model.encoder import ConformerEncoder
+from nibble.features.options import FeatureConfig
+from nibble.model.conformer import ConformerEncoder
 from nibble.model.joiner import Joiner
 from nibble.model.options import ModelConfig
 from nibble.model.predictor import make_predictor
@@ -13,13 +15,20 @@ BLANK = 0
 
 
 class Transducer(nn.Module):
-    """A Conformer-Transducer (Graves, 2012; Gulati et al., 2020)."""
+    """A Conformer-Transducer (Graves, 2012; Gulati et al., 2020).
 
-    def __init__(self, config: ModelConfig, mel_bins: int, vocabulary_size: int) -> None:
+    Args:
+        config: the sizes and kinds of its layers.
+        features: what the encoder hears: mel bins, and how they are normalised.
+        vocabulary_size: V, blank included.
+    """
+
+    def __init__(self, config: ModelConfig, features: FeatureConfig, vocabulary_size: int) -> None:
         super().__init__()
-        self.encoder = make_encoder(config, mel_bins)
+        self.encoder = make_encoder(config, features)
         self.predictor = make_predictor(config, vocabulary_size)
-        self.joiner = Joiner(config.width, config.predictor_width, config.joiner_width, vocabulary_size)
+        widths = config.width, config.predictor_width, config.joiner_width
+        self.joiner = Joiner(*widths, vocabulary_size, config.joiner_activation)
 
     def encode(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """features (B, T, F), lengths (B,) -> encoded (B, T', D), encoded lengths (B,)."""
@@ -45,8 +54,14 @@ class Transducer(nn.Module):
         return self.join(encoded, self.predict(labels)), encoded, lengths
 
 
-def make_encoder(config: ModelConfig, mel_bins: int) -> ConformerEncoder:
-    """The encoder of `config`, of whole utterances or streaming."""
+def make_encoder(config: ModelConfig, features: FeatureConfig) -> ConformerEncoder:
+    """The encoder that the options ask for, of whole utterances or streaming."""
     if config.chunk_frames is None:
-        return ConformerEncoder(config, mel_bins)
-    return StreamingEncoder(config, mel_bins, config.chunk_frames)
+        return ConformerEncoder(config, features)
+    return StreamingEncoder(config, features, config.chunk_frames)
+
+
+def encoder_outline(config: ModelConfig, features: FeatureConfig) -> ConformerEncoder:
+    """As `make_encoder`, without weights: for its lengths and sizes."""
+    with torch.device("meta"):
+        return make_encoder(config, features)

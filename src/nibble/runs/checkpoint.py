@@ -125,7 +125,7 @@ def build(
     check_sizes(path, config, len(state), path.stat().st_size)
 
     def prepared() -> Transducer:
-        model = Transducer(config.model, config.features.mel_bins, tokenizer.size)
+        model = Transducer(config.model, config.features, tokenizer.size)
         prepare(model, config.quant)
         separate(model, config.schedule.together)
         return model

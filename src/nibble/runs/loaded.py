@@ -56,7 +56,7 @@ def quant_name(config: Config, precision: Precision) -> str:
 
 def float_model(config: Config, vocabulary_size: int) -> Transducer:
     """The network of a run in float, in factors where its rules say so, with fresh weights."""
-    model = Transducer(config.model, config.features.mel_bins, vocabulary_size)
+    model = Transducer(config.model, config.features, vocabulary_size)
     if config.quant.low_rank:
         factorize(model, config.quant.low_rank)
     return model
@@ -65,7 +65,7 @@ def float_model(config: Config, vocabulary_size: int) -> Transducer:
 def float_parameters(config: Config, vocabulary_size: int) -> int:
     """How many parameters the transducer of a run has in float, without parts that exist in training only."""
     with torch.device("meta"):  # shapes only
-        model = Transducer(config.model, config.features.mel_bins, vocabulary_size)
+        model = Transducer(config.model, config.features, vocabulary_size)
     return sum(parameter.numel() for parameter in model.parameters())
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nibble.config import Config
 from nibble.hardware import HardwareConfig
-from nibble.model.subsampling import output_length
+from nibble.model.transducer import encoder_outline
 from nibble.data.options import SpecAugmentConfig
 from nibble.data.batch import Batch
 from nibble.data.datamodule import SpeechDataModule
@@ -24,7 +24,8 @@ def undisturbed(config: Config, root: Path, tokenizer: Tokenizer, hardware: Hard
         hardware: how large a batch is.
     """
     speech = replace(config.data, speed_perturbation=False, spec_augment=SpecAugmentConfig())
-    frames = output_length if config.loss.ctc_weight > 0 else None
+    encoder = encoder_outline(config.model, config.features)
+    frames = encoder.output_length if config.loss.ctc_weight > 0 else None
     data = SpeechDataModule(speech, config.features, hardware, config.seed, root, frames)
     data.tokenizer = tokenizer
     return data

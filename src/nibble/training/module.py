@@ -53,7 +53,7 @@ class TransducerModule(pl.LightningModule):
         self.corpus = corpus
         self.tokenizer = tokenizer
         self.teacher = teacher
-        self.model = Transducer(config.model, config.features.mel_bins, tokenizer.size)
+        self.model = Transducer(config.model, config.features, tokenizer.size)
         self.ctc = nn.Linear(config.model.width, tokenizer.size) if config.loss.ctc_weight > 0 else None
         self.skipped_in_a_row = 0
         self.skipped_ids: list[str] = []

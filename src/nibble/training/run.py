@@ -16,8 +16,7 @@ from nibble.config import Config
 from nibble.data.datamodule import SpeechDataModule
 from nibble.errors import UserError
 from nibble.evaluation.evaluate import choose_device, evaluate_run
-from nibble.model.subsampling import output_length
-from nibble.model.transducer import Transducer
+from nibble.model.transducer import Transducer, encoder_outline
 from nibble.quant.callback import QuantizationCallback
 from nibble.quant.freezing import check_freezing
 from nibble.quant.low_rank import factorize
@@ -110,7 +109,8 @@ def fit(config: Config) -> None:
     folder = Path(config.run_dir)
     checkpoints = make_folder(folder / "checkpoints")
 
-    frames = output_length if config.loss.ctc_weight > 0 else None
+    encoder = encoder_outline(config.model, config.features)
+    frames = encoder.output_length if config.loss.ctc_weight > 0 else None
     data = SpeechDataModule(config.data, config.features, config.hardware, config.seed, encoded_frames=frames)
     data.max_validation_utterances = config.trainer.max_validation_utterances
     rank, number = data.processes = distributed.started()
@@ -208,7 +208,7 @@ def check_rules(config: Config) -> None:
             "has none; leave loss.norm_decay out, or give quant=int4"
         )
     with torch.device("meta"):
-        model = Transducer(config.model, config.features.mel_bins, vocabulary_size=64)
+        model = Transducer(config.model, config.features, vocabulary_size=64)
         if config.quant.low_rank:
             factorize(model, config.quant.low_rank)
         if config.quant.rules:

@@ -13,15 +13,13 @@ from nibble.export.onnx.trace import OLDEST_OPSET, Site, expand, stand_in, trace
 from nibble.export.onnx.weights import INT4_OPSET, NIBBLE_BITS
 from nibble.export.options import Encoding
 from nibble.export.sherpa.graphs import EncoderGraph, JoinerGraph, StreamingEncoderGraph, decoder_graph
-from nibble.model.chunks import LOOK_AHEAD, feature_frames
 from nibble.model.streaming_encoder import StreamingEncoder
-from nibble.model.subsampling import FACTOR, MIN_FRAMES
 from nibble.model.transducer import Transducer
 from nibble.quant.convert import quantized_modules
 from nibble.runs.frozen import frozen_copy
 from nibble.runs.loaded import Loaded
 
-_EXAMPLE_FRAMES = 16 * MIN_FRAMES
+_EXAMPLE_FRAMES = 112  # that the encoder is traced with
 
 
 class ExportedGraph(NamedTuple):
@@ -87,10 +85,10 @@ def _trace_encoder(model: Transducer, mel_bins: int, labels_per_frame: int) -> M
     return trace(
         StreamingEncoderGraph(encoder, model.joiner, labels_per_frame).eval(),
         {
-            "x": torch.randn(2, feature_frames(1, encoder.chunk), mel_bins, generator=random),
+            "x": torch.randn(2, encoder.chunks.feature_frames(), mel_bins, generator=random),
             "cached_attn": attention,
             "cached_conv": convolution,
-            "processed_lens": torch.tensor([0, FACTOR * encoder.chunk]),
+            "processed_lens": torch.tensor([0, encoder.factor * encoder.chunks.frames]),
         },
         ["encoder_out", "new_cached_attn", "new_cached_conv"],
         {name: {0: "N"} for name in ("x", "processed_lens", "encoder_out")}
@@ -146,12 +144,13 @@ def _streaming_metadata(encoder: StreamingEncoder) -> dict[str, str]:
     (layers, left, _, width), (_, convolution, _, _) = _cache_shapes(encoder, batch=1)
     values = {
         "num_encoder_layers": layers,
-        "T": feature_frames(1, encoder.chunk),
-        "decode_chunk_len": FACTOR * encoder.chunk,
+        "T": encoder.chunks.feature_frames(),
+        "decode_chunk_len": encoder.factor * encoder.chunks.frames,
+        "subsampling_factor": encoder.factor,  # for `nibble.export.onnx_transducer`
         "left_context": left,
         "encoder_dim": width,
         "cnn_module_kernel": convolution + 1,
-        "pad_length": LOOK_AHEAD,
+        "pad_length": encoder.chunks.look_ahead,
     }
     return {name: str(value) for name, value in values.items()}
 

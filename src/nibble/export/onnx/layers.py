@@ -26,7 +26,7 @@ def add_layer(graph: Graph, layer: str, module: nn.Module, inputs: list[str], en
         graph: where to.
         layer: name of the module.
         module: one of `nibble.runs.frozen.LAYERS`; frozen if it is quantized.
-        inputs: what the module is called with; of an LSTM also how many steps of each row count, (N,).
+        inputs: what the module is called with; for the top layer of LSTMs also how many steps of each row count, (N,).
         encoding: how weights and products are.
     """
     if isinstance(module, nn.Linear):
@@ -43,7 +43,7 @@ def add_layer(graph: Graph, layer: str, module: nn.Module, inputs: list[str], en
     if isinstance(module, nn.Embedding):
         return graph.op("Gather", values(graph, weight_of(module, layer), encoding), inputs[0])
     if isinstance(module, nn.LSTM):
-        return _lstm(graph, layer, module, inputs[0], inputs[1], encoding)
+        return _lstm(graph, layer, module, inputs, encoding)
     if isinstance(module, MaskedBatchNorm):
         return _norm(graph, layer, module, inputs[0])
     raise TypeError(f"{layer}: no ONNX nodes for {type(module).__name__}")
@@ -53,7 +53,7 @@ def _is_product(module: nn.Module) -> bool:
     """Whether a convolution is one product of its windows; a depthwise one isn't."""
     if not isinstance(module, nn.Conv2d):
         return False
-    return (module.groups, module.padding, module.dilation) == (1, (0, 0), (1, 1))
+    return (module.groups, module.dilation) == (1, (1, 1)) and not isinstance(module.padding, str)
 
 
 def _convolution(graph: Graph, x: str, weight: str, module: nn.Module, bias: str = "") -> str:
@@ -101,6 +101,9 @@ def _window_product(
     assert isinstance(module, nn.Conv2d)
     (height, width), stride = module.kernel_size, module.stride
     channels_last = graph.op("Transpose", x, perm=[0, 2, 3, 1])
+    if any(module.padding):  # zeros don't change a scale, and their code is that of zero
+        edges = graph.ints(0, *module.padding, 0, 0, *module.padding, 0)
+        channels_last = graph.op("Pad", channels_last, edges)
     given = quantized(graph, channels_last, module, UTTERANCES)
     whole = graph.op("Reshape", given.codes, graph.op("Shape", channels_last)) if given.sliced else given.codes
     windows = [
@@ -128,8 +131,9 @@ def _end(left: int) -> int:
     return -left if left else np.iinfo(np.int64).max
 
 
-def _lstm(graph: Graph, layer: str, module: nn.LSTM, x: str, steps: str, encoding: Encoding) -> str:
-    """x (N, U, K), steps (N,) -> the hidden state after so many steps, (N, P)."""
+def _lstm(graph: Graph, layer: str, module: nn.LSTM, given: list[str], encoding: Encoding) -> str:
+    """x (N, U, K), steps (N,) -> the hidden state after so many steps (N, P); without steps, all of them (N, U, P)."""
+    x, *steps = given
     weights = [weight_of(module, layer, name) for name in _LSTM_WEIGHTS]
     # DynamicQuantizeLSTM takes one scale a channel; where there are groups of K, the LSTM runs on values.
     integers = integer_activations(encoding) and all(one.integers is not None and not one.grouped for one in weights)
@@ -143,18 +147,25 @@ def _lstm(graph: Graph, layer: str, module: nn.LSTM, x: str, steps: str, encodin
         )
     both = [_in_onnx_order(graph, _lstm_bias(graph, layer, module, name), module) for name in _LSTM_BIASES]
     inputs.append(graph.op("Reshape", graph.op("Concat", *both, axis=0), graph.ints(1, -1)))
-    inputs.append(graph.op("Cast", steps, to=TensorProto.INT32))
+    inputs.append(graph.op("Cast", steps[0], to=TensorProto.INT32) if steps else "")
     if not integers:
-        _, hidden, _ = graph.ops("LSTM", *inputs, outputs=3, hidden_size=module.hidden_size)
-        return graph.op("Squeeze", hidden, graph.ints(0))
+        every, hidden, _ = graph.ops("LSTM", *inputs, outputs=3, hidden_size=module.hidden_size)
+        return _hidden_states(graph, every, hidden, last=bool(steps))
     inputs += ["", "", ""]  # initial states and peepholes: none
     for weight in weights:
         scale = graph.op("Expand", add_scale(graph, weight), graph.ints(gates, 1))
         no_zeros = graph.op("Expand", graph.number(np.int8(0)), graph.ints(1, gates))
         inputs += [graph.op("Reshape", _in_onnx_order(graph, scale, module), graph.ints(1, -1)), no_zeros]
     kind, width = "DynamicQuantizeLSTM", module.hidden_size
-    _, hidden, _ = graph.ops(kind, *inputs, outputs=3, domain=MICROSOFT, hidden_size=width)
-    return graph.op("Squeeze", hidden, graph.ints(0))
+    every, hidden, _ = graph.ops(kind, *inputs, outputs=3, domain=MICROSOFT, hidden_size=width)
+    return _hidden_states(graph, every, hidden, last=bool(steps))
+
+
+def _hidden_states(graph: Graph, every: str, hidden: str, last: bool) -> str:
+    """ONNX's every (U, 1, N, P) and hidden (1, N, P) -> the last hidden state (N, P), or all of them (N, U, P)."""
+    if last:
+        return graph.op("Squeeze", hidden, graph.ints(0))
+    return graph.op("Transpose", graph.op("Squeeze", every, graph.ints(1)), perm=[1, 0, 2])
 
 
 def _in_onnx_order(graph: Graph, x: str, module: nn.LSTM) -> str:

@@ -151,15 +151,18 @@ class _StandIn(nn.Module):
 
 
 class _LastState(nn.Module):
-    """An LSTM as the exported one is called: x (N, U, K), steps (N,) -> the hidden state after so many steps (N, P)."""
+    """An LSTM as the exported one is called.
+
+    x (N, U, K), steps (N,) -> the hidden state after so many steps (N, P); without steps, all hidden states (N, U, P).
+    """
 
     def __init__(self, lstm: nn.LSTM) -> None:
         super().__init__()
         self.lstm = lstm
 
-    def forward(self, x: Tensor, steps: Tensor) -> Tensor:
+    def forward(self, x: Tensor, steps: Tensor | None = None) -> Tensor:
         states: Tensor = self.lstm(x)[0]
-        return states[torch.arange(len(steps)), steps - 1]
+        return states if steps is None else states[torch.arange(len(steps)), steps - 1]
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from nibble.model.joiner import Joiner
 from nibble.model.predictor import LstmPredictor, StatelessPredictor
 from nibble.model.streaming_encoder import StreamingEncoder
-from nibble.model.subsampling import FACTOR, MIN_FRAMES
 from nibble.model.transducer import Transducer
 
 REPLAYED = 32  # labels that an LSTM is replayed on
@@ -42,8 +41,9 @@ class EncoderGraph(nn.Module):
     def forward(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor]:
         """x (N, T, F), x_lens (N,) -> (N, T', J), (N,)."""
         # A trace has no branches: short input is filled up here and not where the model does it.
-        frames = torch._shape_as_tensor(x)[1].clamp(min=MIN_FRAMES)
-        x = F.pad(x, (0, 0, 0, MIN_FRAMES - 1))[:, :frames]
+        if (shortest := self.encoder.subsampling.min_frames) > 1:
+            frames = torch._shape_as_tensor(x)[1].clamp(min=shortest)
+            x = F.pad(x, (0, 0, 0, shortest - 1))[:, :frames]
         encoded, lengths = self.encoder(x, x_lens)
         projected = self.joiner.project_encoder(encoded)
         return _repeated(projected, self.labels_per_frame), lengths * self.labels_per_frame
@@ -70,7 +70,7 @@ class StreamingEncoderGraph(nn.Module):
         for attention, convolution in zip(cached_attn.unbind(), cached_conv.unbind(), strict=True):
             memory.append(attention.transpose(0, 1))
             memory.append(convolution.transpose(0, 1).unflatten(2, (2, -1)).flatten(1, 2))
-        encoded, memory = self.encoder.step(x, memory, processed_lens // FACTOR)
+        encoded, memory = self.encoder.step(x, memory, processed_lens // self.encoder.factor)
         attention = torch.stack([keys_and_values.transpose(0, 1) for keys_and_values in memory[::2]])
         convolution = torch.stack([frames.unflatten(1, (-1, 2)).flatten(2).transpose(0, 1) for frames in memory[1::2]])
         return _repeated(self.joiner.project_encoder(encoded), self.labels_per_frame), attention, convolution
@@ -121,7 +121,10 @@ class ReplayDecoder(nn.Module):
         # Labels stand at the end of y. They are turned to its beginning, so that the LSTM starts with the first.
         turned = y.gather(1, (positions - steps.unsqueeze(1)).remainder(self.context))
         embedded = self.predictor.embedding(turned.clamp(min=0)) * (positions < steps.unsqueeze(1)).unsqueeze(2)
-        return self.joiner.project_predictor(self.predictor.lstm(embedded, steps))
+        *lower, top = self.predictor.layers
+        for lstm in lower:
+            embedded = lstm(embedded)
+        return self.joiner.project_predictor(top(embedded, steps))
 
 
 class JoinerGraph(nn.Module):
