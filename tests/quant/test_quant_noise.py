@@ -8,7 +8,7 @@ from torch import nn
 
 from nibble.quant.convert import freeze, prepare, prune, set_precision
 from nibble.quant.noise import with_noise
-from nibble.quant.numerics import code_bounds, dequantize, in_slices, quantize_weight
+from nibble.quant.numerics import code_bounds, quantize_weight
 from nibble.quant.spec import (
     ActivationSpec,
     Arithmetic,
@@ -21,6 +21,7 @@ from nibble.quant.spec import (
     WeightScale,
     WeightSpec,
 )
+from nibble.quant.tensor import in_slices
 
 SPECS = [
     WeightSpec(4),
@@ -59,7 +60,7 @@ def test_half_a_step_at_most_and_within_the_codes(spec):
     assert (steps >= lowest - zero - 1e-4).all()
     assert (steps <= highest - zero + 1e-4).all()
     # What is clipped moves as far as rounding moves it.
-    rounding = in_slices(dequantize(integers.codes, integers.scale) - weight, integers.scale).abs() / integers.scale
+    rounding = in_slices(integers.dequantize() - weight, integers.scale).abs() / integers.scale
     error = in_slices(noisy - weight, integers.scale).abs() / integers.scale
     assert (error <= rounding.clamp(min=1.0 if spec.bits == 1 else 0.5) + 1e-4).all()
 

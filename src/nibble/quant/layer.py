@@ -16,40 +16,23 @@ from nibble.kernels import ops
 from nibble.kernels.nibbles import pack_rows
 from nibble.parameter_cache import made_once
 from nibble.quant.finite import require_finite
+from nibble.quant.gradients import inside_clip, learning_scale, straight_through
 from nibble.quant.last_codes import codes_of
+from nibble.quant.linear_product import integer_linear
 from nibble.quant.noise import with_noise
-from nibble.quant.numerics import (
-    Integers,
-    activation_dims,
-    compute_type,
-    dequantize,
-    inside_clip,
-    learning_scale,
-    quantize_activation,
-    quantize_weight,
-    straight_through,
-)
-from nibble.quant.products import integer_linear
+from nibble.quant.numerics import activation_dims, compute_type, quantize_activation, quantize_weight
 from nibble.quant.sparsity import n_m_mask
 from nibble.quant.spec import ActivationSpec, Arithmetic, Precision, Range, Rule, WeightSpec
+from nibble.quant.tensor import Factor, QuantizedTensor
 
 STATIC_MOMENTUM = 0.05  # of the moving average of max|x|
-
-
-class ProductWeight(NamedTuple):
-    """A weight as one forward pass needs it: integers for the native arithmetic, else values with their gradient."""
-
-    parameter: Tensor | None  # (N, ...) receives the gradient of the native product; None if frozen
-    integers: Integers | None
-    values: Tensor | None  # (N, ...) for a float product
-    packed: Tensor | None = None  # of a frozen weight, two codes a byte, for `ops.linear_w4a8` and `linear_w4a16`
 
 
 class _Cached(NamedTuple):
     parameter: Tensor  # or the codes of a frozen weight
     version: int
     address: int
-    integers: Integers
+    integers: QuantizedTensor
     packed: Tensor | None = None
 
 
@@ -158,7 +141,7 @@ class QuantizedLayer(nn.Module):
         """Whether weights have noise in place of rounding."""
         return self.training and self.arithmetic is Arithmetic.noise and not self.frozen
 
-    def integers(self, name: str = "weight") -> Integers:
+    def quantized_weight(self, name: str = "weight") -> QuantizedTensor:
         """A weight's codes, and its scales in the type computed with.
 
         Raises:
@@ -190,18 +173,18 @@ class QuantizedLayer(nn.Module):
         scale, zero = self.get_buffer(f"{name}_scale").float(), self._buffers.get(f"{name}_zero")
         four_bits = (self.weight_bits or 8) <= 4 and zero is None  # less a zero point, codes may need five
         packs = kept and four_bits and codes.dim() == scale.dim() == 2 and self.takes_activation
-        cached = _Cached(codes, *key, Integers(codes, scale, zero), pack_rows(codes) if packs else None)
+        cached = _Cached(codes, *key, QuantizedTensor(codes, scale, zero), pack_rows(codes) if packs else None)
         if kept:
             self._cache[name] = cached
         return cached
 
-    def _quantized(self, name: str) -> Integers:
+    def _quantized(self, name: str) -> QuantizedTensor:
         spec = self.weight_spec
         assert spec is not None
         what = f"{self.layer_name}.{name}"
         return made_once(self._of(name), lambda: quantize_weight(self._pruned(name), spec, what, self._log_scale(name)))
 
-    def keep(self, name: str, integers: Integers) -> None:
+    def keep(self, name: str, integers: QuantizedTensor) -> None:
         """Take a weight's integers at the present precision, till `nibble.parameter_cache.steady_parameters` ends."""
         made_once(self._of(name), lambda: integers)
 
@@ -230,19 +213,19 @@ class QuantizedLayer(nn.Module):
     def values(self, name: str = "weight") -> Tensor:
         """The weight as its codes represent it, (1 - blend) w + blend w~ on a ramp; gradients go to the parameter."""
         if self.frozen and self.weight_spec is not None:
-            return dequantize(*self.integers(name)[:2])
+            return self.quantized_weight(name).dequantize()
         weight: Tensor = getattr(self, name)
         if self.weight_spec is None:
             return straight_through(weight, self._pruned(name).to(compute_type(weight)))
-        integers = self.integers(name)
+        integers = self.quantized_weight(name)
         if self.noisy:
             return self._with_noise(name, integers)
-        quantized = dequantize(integers.codes, integers.scale)
+        quantized = integers.dequantize()
         if self.blend < 1:
             quantized = torch.lerp(weight.detach().to(quantized.dtype), quantized, self.blend)
         return straight_through(self._source(name, integers), quantized)
 
-    def _with_noise(self, name: str, integers: Integers) -> Tensor:
+    def _with_noise(self, name: str, integers: QuantizedTensor) -> Tensor:
         """The weight with noise in place of rounding, on a ramp a share of it; what is pruned stays zero."""
         assert self.weight_spec is not None
         weight: Tensor = getattr(self, name)
@@ -252,7 +235,7 @@ class QuantizedLayer(nn.Module):
             noisy = torch.where(mask, noisy, source)
         return torch.lerp(source, noisy, self.blend)
 
-    def _source(self, name: str, integers: Integers) -> Tensor:
+    def _source(self, name: str, integers: QuantizedTensor) -> Tensor:
         """The parameter, as that which the gradient of x~ goes to."""
         weight: Tensor = getattr(self, name)
         log_scale = self._log_scale(name)
@@ -260,17 +243,17 @@ class QuantizedLayer(nn.Module):
             return weight
         return learning_scale(weight, log_scale, integers, self.weight_spec.bits)
 
-    def product_weight(self, name: str = "weight") -> ProductWeight:
-        """A weight as the present arithmetic needs it."""
+    def product_weight(self, name: str = "weight") -> Factor | Tensor:
+        """A weight as the present arithmetic multiplies it: codes, or values for a float product."""
         by_codes = self.native or (self.on_grid and self._multiplies_codes(name))
         if self.frozen and self.weight_spec is not None:
             thawed = self._thawed(name)
             if by_codes or (self.activation_spec is None and thawed.packed is not None):
-                return ProductWeight(None, thawed.integers, None, thawed.packed)
+                return Factor(thawed.integers, None, thawed.packed)
         if by_codes:
-            integers = self.integers(name)
-            return ProductWeight(self._source(name, integers), integers, None)
-        return ProductWeight(None, None, self.values(name))
+            integers = self.quantized_weight(name)
+            return Factor(integers, self._source(name, integers))
+        return self.values(name)
 
     def _multiplies_codes(self, name: str) -> bool:
         """Whether the fake arithmetic multiplies codes and scales the sums, which is exact, as on a GPU.
@@ -282,15 +265,16 @@ class QuantizedLayer(nn.Module):
         return weight.is_cuda and weight.dtype != torch.float64
 
     def activation(self, x: Tensor, dims: tuple[int, ...], dynamic: bool = False) -> Tensor:
-        """x as its codes represent it, with the gradient of x; see `input_integers`."""
+        """x as its codes represent it, with the gradient of x; see `quantized_input`."""
         dtype = value_type(x)
         if self.activation_spec is None:
             return x.to(dtype)
-        x, codes, scale = self.input_integers(x, dims, dynamic)
-        return straight_through(x, dequantize(codes, scale, dtype))
+        quantized, source, _ = self.quantized_input(x, dims, dynamic)
+        assert source is not None
+        return straight_through(source, quantized.dequantize(dtype))
 
-    def input_integers(self, x: Tensor, dims: tuple[int, ...], dynamic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """x, and its codes and scales, one for each slice over `dims`; x as that which their gradient goes to.
+    def quantized_input(self, x: Tensor, dims: tuple[int, ...], dynamic: bool = False) -> Factor:
+        """The codes of x with one scale for each slice over `dims`, and the tensor that receives their gradient.
 
         With a static spec there is one scale, of the moving average of max|x| over training, which `dynamic` leaves
         out.
@@ -302,13 +286,13 @@ class QuantizedLayer(nn.Module):
         assert spec is not None
         if not spec.static or dynamic:
             how = dims, spec.bits, spec.range
-            return x, *codes_of(x, how, lambda: quantize_activation(x, dims, spec, self.layer_name))
+            return Factor(codes_of(x, how, lambda: quantize_activation(x, dims, spec, self.layer_name)), x)
         largest = self.get_buffer("activation_max")
         if self.training and x.numel() and not self.scales_frozen:
             self._follow(largest, x.detach())
-        codes, scale = quantize_activation(x, dims, spec, self.layer_name, largest)
+        quantized = quantize_activation(x, dims, spec, self.layer_name, largest)
         require_finite(largest.reciprocal(), self._uncalibrated)
-        return inside_clip(x, largest), codes, scale
+        return Factor(quantized, inside_clip(x, largest))
 
     def _uncalibrated(self) -> str:
         return (
@@ -325,7 +309,7 @@ class QuantizedLayer(nn.Module):
     def linear(
         self,
         x: Tensor,
-        weight: ProductWeight,
+        weight: Factor | Tensor,
         bias: Tensor | None,
         dims: tuple[int, ...] | None = None,
         dtype: torch.dtype | None = None,
@@ -343,20 +327,17 @@ class QuantizedLayer(nn.Module):
         dynamic = dims is not None
         if dims is None:
             dims = (-1,) if self.activation_spec is None else activation_dims(self.activation_spec, x.dim())
-        if self.activation_spec is None and weight.integers is not None and weight.packed is not None:
-            outputs = len(weight.packed)
-            kind = value_type(x) if x.is_cuda and x.dtype != torch.float64 else torch.float32
-            rows, scale = x.to(kind).reshape(-1, x.shape[-1]), weight.integers.scale.view(-1).expand(outputs)
-            return ops.linear_w4a16(rows, weight.packed, scale, bias).view(*x.shape[:-1], outputs).to(dtype)
-        if weight.integers is None or self.activation_spec is None:
-            assert weight.values is not None
+        if isinstance(weight, Tensor):
             with float_island(x):
                 x = self.activation(x, dims, dynamic)
-                return F.linear(x, weight.values, _like(bias, weight.values)).to(dtype)
-        x, codes, scale = self.input_integers(x, dims, dynamic)
-        w_codes, w_scale, _ = weight.integers
-        given = codes, scale, w_codes, w_scale
-        return integer_linear(x, weight.parameter, bias, *given, dtype, weight.packed, in_float=not self.native)
+                return F.linear(x, weight, _like(bias, weight)).to(dtype)
+        if self.activation_spec is None:
+            assert weight.packed is not None
+            outputs, scale = len(weight.packed), weight.quantized.channel_scale()
+            kind = value_type(x) if x.is_cuda and x.dtype != torch.float64 else torch.float32
+            rows = x.to(kind).reshape(-1, x.shape[-1])
+            return ops.linear_w4a16(rows, weight.packed, scale, bias).view(*x.shape[:-1], outputs).to(dtype)
+        return integer_linear(self.quantized_input(x, dims, dynamic), weight, bias, dtype, in_float=not self.native)
 
     def freeze_weights(self) -> None:
         """Keep each weight as integers, and drop the parameter; see `freeze_codes`.
@@ -371,9 +352,9 @@ class QuantizedLayer(nn.Module):
                 delattr(self, f"{name}_mask")
             self.frozen = True
             return
-        self.freeze_codes({name: self.integers(name) for name in self.weight_names})
+        self.freeze_codes({name: self.quantized_weight(name) for name in self.weight_names})
 
-    def freeze_codes(self, found: dict[str, Integers]) -> None:
+    def freeze_codes(self, found: dict[str, QuantizedTensor]) -> None:
         """Keep weights as these integers: buffers `<weight>_codes` int8, `_scale` float16 and, if any, `_zero` int8."""
         self.blend = 1.0
         if parametrize.is_parametrized(self):
@@ -392,12 +373,12 @@ class QuantizedLayer(nn.Module):
         self.frozen = True
         self._cache.clear()
 
-    def frozen_weights(self) -> dict[str, Integers]:
+    def frozen_weights(self) -> dict[str, QuantizedTensor]:
         """Weight name -> its integers, scales in float16; empty if there are none."""
         if not self.frozen or self.weight_spec is None:
             return {}
         return {
-            name: Integers(*(self._buffers.get(f"{name}_{part}") for part in Integers._fields))  # type: ignore[arg-type]
+            name: QuantizedTensor(*(self._buffers.get(f"{name}_{part}") for part in QuantizedTensor._fields))  # type: ignore[arg-type]
             for name in self.weight_names
         }
 

@@ -7,11 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nibble.errors import UserError
+from nibble.quant.convolution_product import Geometry, integer_conv2d
 from nibble.quant.layer import QuantizedLayer, float_island, output_type
-from nibble.quant.numerics import compute_type, dequantize, require_finite_input
-from nibble.quant.products import Geometry, integer_conv2d, integer_linear
+from nibble.quant.linear_product import integer_linear
+from nibble.quant.numerics import compute_type, require_finite_input
 from nibble.quant.recurrence import float_recurrence, integer_recurrence, lstm_steps
 from nibble.quant.spec import Range
+from nibble.quant.tensor import Factor, QuantizedTensor
 
 
 class QuantLinear(QuantizedLayer, nn.Linear):
@@ -24,11 +26,10 @@ class QuantLinear(QuantizedLayer, nn.Linear):
         return self.linear(input, self.product_weight(), self.bias)
 
     def of_codes(self, codes: Tensor, scale: Tensor) -> Tensor:
-        """What a frozen layer makes of an input with codes int8 (..., K) and scale (..., 1): float32 (..., N)."""
+        """The output float32 (..., N) of a frozen layer for an input with codes int8 (..., K) and scale (..., 1)."""
         weight = self.product_weight()
-        assert weight.integers is not None
-        w_codes, w_scale, _ = weight.integers
-        return integer_linear(codes, None, self.bias, codes, scale, w_codes, w_scale, torch.float32, weight.packed)
+        assert isinstance(weight, Factor)
+        return integer_linear(Factor(QuantizedTensor(codes, scale)), weight, self.bias, torch.float32)
 
 
 class _QuantConv(QuantizedLayer, nn.modules.conv._ConvNd):
@@ -61,14 +62,13 @@ class _QuantConv(QuantizedLayer, nn.modules.conv._ConvNd):
             x = x.contiguous(memory_format=torch.channels_last)  # some twenty times faster on CPU
         whole, dtype = (1, 2, 3), output_type(x)
         weight = self.product_weight()
-        if weight.integers is not None and self.activation_spec is not None:
-            # Of the fake arithmetic on a GPU, too: torch has no convolution of bfloat16 that gives float32 sums.
-            x, codes, scale = self.input_integers(x, whole)
-            w_codes, w_scale = _as_2d(weight.integers.codes), _as_2d(weight.integers.scale)
-            parameter = None if weight.parameter is None else _as_2d(weight.parameter)
-            return integer_conv2d(x, parameter, self.bias, codes, scale, w_codes, w_scale, dtype, move)
-        assert weight.values is not None
-        values = _as_2d(weight.values)
+        if isinstance(weight, Factor):
+            # The fake arithmetic on a GPU, too: torch has no convolution of bfloat16 that gives float32 sums.
+            quantized = QuantizedTensor(_as_2d(weight.quantized.codes), _as_2d(weight.quantized.scale))
+            source = None if weight.source is None else _as_2d(weight.source)
+            given = self.quantized_input(x, whole)
+            return integer_conv2d(given, Factor(quantized, source), self.bias, dtype, move)
+        values = _as_2d(weight)
         bias = None if self.bias is None else self.bias.to(values.dtype)
         with float_island(x):
             x = self.activation(x, whole)
@@ -94,8 +94,9 @@ class QuantEmbedding(QuantizedLayer, nn.Embedding):
         if self.in_float:
             return super().forward(input)
         if self.blend == 1 and (self.frozen or not torch.is_grad_enabled()):
-            codes, scale, _ = self.integers()
-            return dequantize(codes[input], scale.expand(codes.shape[0], *scale.shape[1:])[input])
+            codes, scale, _ = self.quantized_weight()
+            of_rows = scale.expand(codes.shape[0], *scale.shape[1:])
+            return QuantizedTensor(codes[input], of_rows[input]).dequantize()
         return F.embedding(input, self.values(), self.padding_idx, scale_grad_by_freq=self.scale_grad_by_freq)
 
 
@@ -139,19 +140,17 @@ class QuantLSTM(QuantizedLayer, nn.LSTM):
         weight = self.product_weight("weight_hh_l0")
         with float_island(input):
             spec = self.activation_spec
-            if weight.integers is not None and spec is not None and torch.is_grad_enabled():
+            if isinstance(weight, Factor) and spec is not None and torch.is_grad_enabled():
                 plain = (spec.bits, spec.range) == (8, Range.narrow)
                 out, cell = integer_recurrence(
                     from_input,
-                    hidden,
-                    cell,
-                    weight.parameter,
-                    weight.integers,
-                    lambda hidden: self.input_integers(hidden, (1,), dynamic=True)[1:],
+                    (hidden, cell),
+                    weight,
+                    lambda hidden: self.quantized_input(hidden, (1,), dynamic=True).quantized,
                     (lambda scale: require_finite_input(scale, self.layer_name)) if plain else None,
                 )
-            elif weight.values is not None and torch.is_grad_enabled() and input.is_cuda:
-                out, cell = float_recurrence(from_input, hidden, cell, weight.values.to(inside), self._represented)
+            elif isinstance(weight, Tensor) and torch.is_grad_enabled() and input.is_cuda:
+                out, cell = float_recurrence(from_input, (hidden, cell), weight.to(inside), self._represented)
             else:
                 steps = lstm_steps(
                     from_input, hidden, cell, lambda x: self.linear(x, weight, None, dims=(1,), dtype=inside)
@@ -164,7 +163,7 @@ class QuantLSTM(QuantizedLayer, nn.LSTM):
         """The values that the codes of a hidden state (B, N) stand for, in its type."""
         if self.activation_spec is None:
             return hidden
-        return dequantize(*self.input_integers(hidden, (1,), dynamic=True)[1:]).to(hidden.dtype)
+        return self.quantized_input(hidden, (1,), dynamic=True).quantized.dequantize().to(hidden.dtype)
 
 
 QUANTIZED_TYPES: dict[type, type[QuantizedLayer]] = {

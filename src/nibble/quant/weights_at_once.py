@@ -14,8 +14,9 @@ from nibble.kernels import ops
 from nibble.quant.convert import quantized_modules
 from nibble.quant.finite import require_finite
 from nibble.quant.layer import QuantizedLayer
-from nibble.quant.numerics import Integers, weight_fault
+from nibble.quant.numerics import weight_fault
 from nibble.quant.spec import Range, WeightGranularity, WeightScale, WeightSpec
+from nibble.quant.tensor import QuantizedTensor
 
 DEVICES = ("cuda",)  # where it is worth it
 
@@ -78,7 +79,7 @@ def _quantize(weights: list[_Weight]) -> None:
     require_finite(scale, lambda: _fault(weights, scales))
     for weight, found, of_weight in zip(weights, codes, scales, strict=True):
         shape = (len(found), -1, 1) if weight.spec.group_size else (-1, *(1 for _ in found.shape[1:]))
-        weight.layer.keep(weight.name, Integers(found, of_weight.view(shape)))
+        weight.layer.keep(weight.name, QuantizedTensor(found, of_weight.view(shape)))
 
 
 def _fault(weights: list[_Weight], scales: tuple[Tensor, ...]) -> str:

@@ -24,9 +24,9 @@ from nibble.runs.frozen import frozen_copy
 from nibble.runs.loaded import check_sizes, compare, float_model
 from nibble.model.transducer import Transducer
 from nibble.quant.convert import freeze, prepare, quantized_modules, set_precision
-from nibble.quant.numerics import in_slices
-from nibble.quant.packing import pack, packed_bytes, unpack
+from nibble.quant.packing import packed_bytes
 from nibble.quant.spec import Precision, Sparsity
+from nibble.quant.tensor import QuantizedTensor
 
 _TYPE_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.int64: "I64", torch.int8: "I8", torch.uint8: "U8"}
 
@@ -73,7 +73,7 @@ def tensors_of(model: Transducer, config: Config, vocabulary_size: int, precisio
         return {name: state[name].detach().cpu().contiguous() for name in names}
     frozen = frozen_copy(model)
     state = frozen.state_dict()
-    packed = {name: pack(_given_back(name, state), *how) for name, how in _packed_codes(frozen).items()}
+    packed = {name: _quantized(name, state).to_bytes(*how) for name, how in _packed_codes(frozen).items()}
     return {name: packed[name] if name in packed else _half(name, tensor) for name, tensor in state.items()}
 
 
@@ -97,10 +97,10 @@ def read_model(path: Path, config: Config, vocabulary_size: int, precision: Prec
     tensors = load_file(path)
     for name, (bits, sparsity) in packed.items():
         try:
-            tensors[name] = unpack(tensors[name], bits, expected[name].shape, sparsity)
+            like = _quantized(name, tensors)._replace(codes=expected[name])
+            tensors[name] = QuantizedTensor.from_bytes(tensors[name], like, bits, sparsity).codes
         except ValueError as error:
             raise UserError(f"{path} is damaged: {name}: {error}; copy the bundle again") from error
-        tensors[name] = _taken_away(name, tensors)
     # Copies: the file may change or go while the model is in use.
     model.load_state_dict(
         {name: tensors.pop(name).to(like.dtype, copy=True) for name, like in expected.items()}, assign=True
@@ -138,16 +138,10 @@ def _packed_codes(frozen: Transducer) -> dict[str, tuple[int, Sparsity | None]]:
     }
 
 
-def _given_back(name: str, state: dict[str, Tensor]) -> Tensor:
-    """The codes of `name` within the range of their bits: plus the zero point, if there is one."""
-    codes, zero = state[name], state.get(f"{name.removesuffix('_codes')}_zero")
-    return codes if zero is None else (in_slices(codes, zero) + zero).view(codes.shape)
-
-
-def _taken_away(name: str, state: dict[str, Tensor]) -> Tensor:
-    """The inverse of `_given_back`."""
-    codes, zero = state[name], state.get(f"{name.removesuffix('_codes')}_zero")
-    return codes if zero is None else (in_slices(codes, zero) - zero).view(codes.shape)
+def _quantized(name: str, state: dict[str, Tensor]) -> QuantizedTensor:
+    """The codes of `name` in a state dict, with the scales and zero points that belong to them."""
+    weight = name.removesuffix("_codes")
+    return QuantizedTensor(state[name], state[f"{weight}_scale"], state.get(f"{weight}_zero"))
 
 
 def _half(name: str, tensor: Tensor) -> Tensor:

@@ -3,10 +3,12 @@
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from nibble.errors import UserError
+from nibble.kernels.nibbles import pack_pairs
 
 Array = NDArray[Any]
 
@@ -48,8 +50,7 @@ class Graph:
 
     def int4(self, name: str, codes: Array) -> str:
         """Codes of -8 ... 7 in 4 bits each; from opset 21 on."""
-        pairs = np.pad(codes.reshape(-1), (0, codes.size % 2)).reshape(-1, 2).astype(np.uint8) & 15
-        data = (pairs[:, 0] | pairs[:, 1] << 4).tobytes()
+        data = pack_pairs(torch.from_numpy(codes.reshape(-1).astype(np.uint8) & 15)).numpy().tobytes()
         self.constants[name] = helper.make_tensor(name, TensorProto.INT4, codes.shape, data, raw=True)
         return name
 

@@ -17,14 +17,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from onnx import TensorProto
-from torch import Tensor, nn
+from torch import nn
 
 from nibble.export.onnx.activations import QuantizedInput, quantized, token_slices
 from nibble.export.onnx.builder import Array, Graph
 from nibble.export.onnx.weights import MICROSOFT, NIBBLE_BITS, Weight, add_codes, add_scale, add_values
 from nibble.export.options import Encoding
+from nibble.kernels.nibbles import pack_pairs
 from nibble.quant.layer import QuantizedLayer
-from nibble.quant.numerics import in_slices
 
 _BLOCKS = (128, 64, 32, 16)  # of MatMulNBits along K
 
@@ -108,7 +108,7 @@ def _block_product(graph: Graph, x: str, weight: Weight) -> str:
     inputs = [x, graph.constant(blocks_name(weight.name), codes), repeated]
     if zero is not None:
         unsigned = (zero.reshape(zero.shape[0], -1).expand(rows, blocks).to(torch.int16) + 8).to(torch.uint8)
-        inputs.append(graph.constant(f"{weight.name}_zero", _pairs(F.pad(unsigned, (0, blocks % 2))).reshape(-1)))
+        inputs.append(graph.constant(f"{weight.name}_zero", pack_pairs(unsigned).reshape(-1).numpy()))
     sizes: Any = {"K": columns, "N": rows, "bits": NIBBLE_BITS, "block_size": size, "accuracy_level": 0}
     return graph.op("MatMulNBits", *inputs, domain=MICROSOFT, **sizes)
 
@@ -116,24 +116,18 @@ def _block_product(graph: Graph, x: str, weight: Weight) -> str:
 def block_codes(weight: Weight) -> tuple[Array, int]:
     """Codes (N, K) as the bytes of MatMulNBits, (N, blocks, block / 2), low nibble first; and the size of a block."""
     assert weight.integers is not None
-    codes, _, zero = weight.integers
+    codes = weight.integers.stored_codes()
     rows, columns = codes.shape
     size = _block_size(weight)
-    given_back = codes if zero is None else (in_slices(codes, zero) + zero).view(rows, columns)
-    unsigned = (given_back.to(torch.int16) + 8).to(torch.uint8)
+    unsigned = (codes.to(torch.int16) + 8).to(torch.uint8)
     filled = F.pad(unsigned, (0, -columns % size), value=8)
-    return _pairs(filled).reshape(rows, -1, size // 2), size
+    packed: Array = pack_pairs(filled).reshape(rows, -1, size // 2).numpy()
+    return packed, size
 
 
 def blocks_name(weight: str) -> str:
     """The tensor of `block_codes` of a weight."""
     return f"{weight}_blocks"
-
-
-def _pairs(unsigned: Tensor) -> Array:
-    """(N, K) codes 0 ... 15 -> (N, K / 2) bytes, the even ones in the low nibbles."""
-    both: Array = (unsigned[:, ::2] | unsigned[:, 1::2] << 4).numpy()
-    return both
 
 
 def _fits_blocks(weight: Weight) -> bool:
