@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nibble.quant import last_codes, layer
+from nibble.quant import last_codes, layer_input
 from nibble.quant.convert import prepare, set_precision
 from nibble.quant.numerics import quantize_activation
 from nibble.quant.spec import ActivationSpec, Arithmetic, Precision, QuantConfig, Rule, WeightSpec
@@ -23,7 +23,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(name)
         return quantize_activation(x, dims, spec, name, *rest)
 
-    monkeypatch.setattr(layer, "quantize_activation", counted)
+    monkeypatch.setattr(layer_input, "quantize_activation", counted)
     return names
 
 

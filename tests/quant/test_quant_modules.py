@@ -304,7 +304,7 @@ def test_per_utterance_scales_of_a_linear():
     x = torch.tensor([[[1.0, 2.0], [127.0, 0.0]], [[0.0, 1.27], [0.0, 0.0]]])
     codes = torch.tensor([[[1.0, 2.0], [127.0, 0.0]], [[0.0, 127.0], [0.0, 0.0]]])
     scale = torch.tensor([1.0, 0.01]).view(2, 1, 1)
-    expected = F.linear(codes * scale, layer.values().detach(), layer.bias)
+    expected = F.linear(codes * scale, layer.weight_source().values().detach(), layer.bias)
     torch.testing.assert_close(layer(x), expected)
 
 

@@ -191,7 +191,7 @@ def test_a_ramp_has_a_share_of_the_noise():
     for blend in (0.0, 0.25, 1.0):
         set_precision(model, Precision.rules, blend)
         torch.manual_seed(2)
-        errors[blend] = (layer.values() - layer.weight).detach()
+        errors[blend] = (layer.weight_source().values() - layer.weight).detach()
     assert errors[0.0].eq(0).all()
     torch.testing.assert_close(errors[0.25], 0.25 * errors[1.0], rtol=1e-3, atol=1e-6)
 
@@ -199,7 +199,7 @@ def test_a_ramp_has_a_share_of_the_noise():
 def test_pruned_weights_stay_zero_and_can_return():
     model = quantized(nn.Linear(8, 6), sparsity=Sparsity(2, 4))
     prune(model)
-    values = model[0].values()
+    values = model[0].weight_source().values()
     assert values[~model[0].weight_mask].eq(0).all()
     assert values[model[0].weight_mask].ne(0).all()
     values.sum().backward()

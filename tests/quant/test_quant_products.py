@@ -127,7 +127,7 @@ def gpu_products(monkeypatch):
         assert x.dtype == weight.dtype == torch.int8
         return (x.to(torch.bfloat16).float() @ weight.to(torch.bfloat16).float().t()).float()
 
-    monkeypatch.setattr(QuantizedLayer, "_multiplies_codes", lambda self, name: True)
+    monkeypatch.setattr(QuantizedLayer, "_multiplies_codes", lambda self, weight: self.on_grid)
     monkeypatch.setattr(linear_product, "float_sums", float_sums)
 
 
