@@ -16,7 +16,7 @@ from nibble.data.datamodule import SpeechDataModule
 from nibble.data.noise import power
 from nibble.data.options import Corpus, DataConfig, NoiseConfig, NoiseKind, SpecAugmentConfig, Tokens
 from nibble.errors import UserError
-from nibble.features.kaldi import log_mel
+from nibble.features.extractor import make_features
 from nibble.features.options import FeatureConfig, FeatureStorage
 from nibble.hardware import HardwareConfig
 
@@ -69,7 +69,7 @@ def test_a_batch(tiny_corpus: Path, root: Path) -> None:
     assert batch.duration_s == pytest.approx(sum(cuts[name].duration for name in batch.ids))
     for row, name in enumerate(batch.ids):
         length, labels = batch.feature_lengths[row], batch.label_lengths[row]
-        expected = log_mel(torch.from_numpy(decode(source(cuts[name]))), FeatureConfig())
+        expected = make_features(FeatureConfig())(torch.from_numpy(decode(source(cuts[name]))))
         torch.testing.assert_close(batch.features[row, :length], expected)
         assert torch.all(batch.features[row, length:] == 0)
         assert torch.all(batch.labels[row, labels:] == 0)
@@ -198,7 +198,7 @@ def test_samples_are_kept_when_asked_for_as_the_features_hear_them(tiny_corpus: 
     assert batch.samples is not None
     assert len(batch.samples) == len(batch)
     for samples, features, length in zip(batch.samples, batch.features, batch.feature_lengths, strict=True):
-        assert torch.equal(log_mel(samples, FeatureConfig()), features[:length])
+        assert torch.equal(make_features(FeatureConfig())(samples), features[:length])
 
 
 def test_parts_and_names(tiny_corpus: Path, root: Path) -> None:

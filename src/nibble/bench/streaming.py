@@ -21,7 +21,8 @@ from nibble.bench.records import Measurement
 from nibble.bench.timing import Times, in_turns, measurements, torch_threads
 from nibble.data.tokenizer import Tokenizer
 from nibble.export.options import Encoding
-from nibble.features.kaldi import FRAME_SHIFT_S, SAMPLE_RATE, SHIFT_SAMPLES, WINDOW_SAMPLES, log_mel
+from nibble.features.extractor import make_features
+from nibble.features.kaldi import FRAME_SHIFT_S, SAMPLE_RATE, SHIFT_SAMPLES, WINDOW_SAMPLES
 from nibble.inference.fused import fused_copy
 from nibble.model.chunks import Chunks
 from nibble.model.streaming_encoder import StreamingEncoder
@@ -159,7 +160,8 @@ def _beginning(recogniser: Any, first_s: float) -> Callable[[], object]:
 def _in_torch(loaded: Loaded, chunk_s: float) -> Callable[[], object]:
     """As `_in_sherpa`."""
     stream, samples = Stream(fused_copy(loaded.model)), _noise(chunk_s)
-    return lambda: stream.accept(log_mel(samples, loaded.config.features))
+    features = make_features(loaded.config.features)
+    return lambda: stream.accept(features(samples))
 
 
 def _lasting(duration_s: float, rounds: int) -> dict[str, Times]:

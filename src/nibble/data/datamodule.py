@@ -27,6 +27,7 @@ from nibble.data.sources.shar import is_shar, read_shar
 from nibble.data.stored import with_stored_features
 from nibble.data.tokenizer import Tokenizer, train_tokenizer
 from nibble.errors import UserError
+from nibble.features.extractor import make_features
 from nibble.features.options import FeatureConfig, FeatureStorage
 from nibble.hardware import HardwareConfig
 from nibble.progress import track
@@ -245,7 +246,9 @@ class SpeechDataModule(pl.LightningDataModule):
             cuts = self.cuts(self._some_parts("train"))
             if self.data.speed_perturbation:
                 cuts = with_speeds(cuts)
-            self._kept = trainable(cuts, self.tokenizer, self.data, self.encoded_frames)
+            frames, features = self.encoded_frames, make_features(self.feature_config)
+            encoded = None if frames is None else lambda samples: frames(features.frame_count(samples))
+            self._kept = trainable(cuts, self.tokenizer, self.data, encoded)
         return self._kept
 
     def _train_sampler(self, start: tuple[int, int]) -> TrainSampler:

@@ -9,7 +9,6 @@ from lhotse import CutSet
 from nibble.data.options import DataConfig
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
-from nibble.features.kaldi import frame_count
 
 SHOWN = 5
 
@@ -28,7 +27,7 @@ def trainable(
         cuts: of the training parts.
         tokenizer: makes the labels.
         data: has the durations.
-        encoded_frames: of a loss with a CTC term, feature frames -> frames that the encoder makes of them.
+        encoded_frames: encoded frames for so many samples; None if the loss has no CTC term.
 
     Raises:
         UserError: nothing is left.
@@ -39,7 +38,7 @@ def trainable(
             durations.append(f"{cut.id} ({cut.duration:.2f} s)")
             continue
         if encoded_frames is not None:
-            frames = encoded_frames(frame_count(cut.num_samples))
+            frames = encoded_frames(cut.num_samples)
             needed = _ctc_frames(tokenizer.encode(cut.supervisions[0].text))
             if frames < needed:
                 crowded.append(f"{cut.id} ({frames} frames, {needed} needed)")

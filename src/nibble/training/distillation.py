@@ -20,6 +20,7 @@ from nibble.config import Config
 from nibble.data.batch import Batch
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
+from nibble.features.options import Normalization
 from nibble.model.lattice import transducer_lattice
 from nibble.model.padding import valid_frames
 from nibble.model.transducer import BLANK, Transducer
@@ -122,10 +123,19 @@ class Teacher:
                 "or checkpoints/phase_1_float.ckpt of a staged one"
             )
         theirs, mine = loaded.config, self.config
-        if theirs.features.mel_bins != mine.features.mel_bins:
-            self._differs("mel bins", theirs.features.mel_bins, mine.features.mel_bins, "features.mel_bins")
-        if theirs.model.chunk_frames != mine.model.chunk_frames:  # it would give another number of frames
-            self._differs("frames a chunk", theirs.model.chunk_frames, mine.model.chunk_frames, "model.chunk_frames")
+        for option, what in (("mel_bins", "mel bins"), ("kind", "features")):
+            if getattr(theirs.features, option) != getattr(mine.features, option):
+                values = getattr(theirs.features, option), getattr(mine.features, option)
+                self._differs(what, *values, f"features.{option}")
+        there, here = (of.features.normalization is Normalization.utterance for of in (theirs, mine))
+        if there != here:
+            self._differs("normalization by utterance", there, here, "features.normalization")
+        # Each of these gives another number of encoded frames.
+        for option in ("chunk_frames", "subsampling", "subsampling_factor"):
+            if getattr(theirs.model, option) != getattr(mine.model, option):
+                values = getattr(theirs.model, option), getattr(mine.model, option)
+                what = "frames a chunk" if option == "chunk_frames" else option
+                self._differs(what, *values, f"model.{option}")
         if mine.distill.encoder_weight and theirs.model.width != mine.model.width:
             hint = "model.width, or distill.encoder_weight=0"
             self._differs("encoder width", theirs.model.width, mine.model.width, hint)
