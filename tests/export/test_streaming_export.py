@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nibble.config import portable
-from nibble.data.datamodule import SpeechDataModule
+from nibble.data.datamodule import Feeding, SpeechDataModule
 from nibble.evaluation.recognisers import with_silence
 from nibble.export.options import Encoding
 from nibble.export.parity import compare_bundle
@@ -158,8 +158,9 @@ def test_sherpa_onnx_streams_what_torch_recognises(exported, sherpa_onnx, predic
     """Several streams at once, fed in pieces of 0.1 s."""
     loaded, _, folder = exported(predictor, encoding, CHUNK)
     recogniser = online(sherpa_onnx, folder)
-    data = SpeechDataModule(loaded.config.data, loaded.config.features, HardwareConfig(workers=0), 1, root=tmp_path)
-    data.keep_samples, data.tokenizer = True, loaded.tokenizer
+    config, hardware = loaded.config, HardwareConfig(workers=0)
+    feeding = Feeding(loaded.tokenizer, keep_samples=True)
+    data = SpeechDataModule(config.data, config.features, hardware, 1, tmp_path, feeding)
     (batch,) = data.dataloader(["dev-tiny"])
     with torch.no_grad():
         encoded = loaded.model.encode(batch.features, batch.feature_lengths)

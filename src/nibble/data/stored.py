@@ -5,19 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lhotse import CutSet, MonoCut
 from lhotse import Features as StoredFeatures
+from lhotse import MonoCut
 from lhotse.utils import fastcopy
 
 from nibble.data.audio import decode, fingerprint, source
 from nibble.data.corpora.layout import make_whole
+from nibble.data.cuts import Cuts
 from nibble.features.extractor import Features, make_features
 from nibble.features.kaldi import SAMPLE_RATE
 from nibble.features.options import FeatureConfig
 from nibble.progress import track
 
 
-def with_stored_features(cuts: CutSet, config: FeatureConfig, folder: Path) -> CutSet:
+def with_stored_features(cuts: Cuts, config: FeatureConfig, folder: Path) -> Cuts:
     """`cuts` that load their (T, F) float32 features from below `folder`, computed if they aren't there yet.
 
     Where the features of a cut lie follows from its place among the cuts. No file says it, so none can say that they
@@ -27,10 +28,10 @@ def with_stored_features(cuts: CutSet, config: FeatureConfig, folder: Path) -> C
     what = f"{extractor.settings} {fingerprint(cuts)}"
     store = folder.resolve() / hashlib.sha256(what.encode()).hexdigest()[:16]
     make_whole(store, lambda partial: _compute(cuts, extractor, partial))
-    return CutSet.from_cuts(_with_features(cut, extractor, store, number) for number, cut in enumerate(cuts))
+    return cuts.changed(lambda cut, number: _with_features(cut, extractor, store, number))
 
 
-def _compute(cuts: CutSet, extractor: Features, folder: Path) -> None:
+def _compute(cuts: Cuts, extractor: Features, folder: Path) -> None:
     for number, cut in enumerate(track(cuts, "computing features", len(cuts))):
         file = folder / _name(number)
         file.parent.mkdir(exist_ok=True)

@@ -12,7 +12,7 @@ import torch
 from nibble import provenance
 from nibble.config import plain
 from nibble.data.batch import Batch
-from nibble.data.datamodule import SpeechDataModule
+from nibble.data.datamodule import Feeding, SpeechDataModule
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
 from nibble.evaluation.options import Backend, EvaluateConfig, Search
@@ -153,9 +153,8 @@ def _evaluate(
     features = replace(config.features, storage=FeatureStorage.on_the_fly) if options.exported else config.features
     # On a CPU, loader processes would compete with what is timed.
     hardware = replace(options.hardware, workers=0) if device.type == "cpu" else options.hardware
-    data = SpeechDataModule(config.data, features, hardware, config.seed, root)
-    data.keep_samples = options.backend is Backend.sherpa
-    data.tokenizer = model.tokenizer
+    feeding = Feeding(model.tokenizer, keep_samples=options.backend is Backend.sherpa)
+    data = SpeechDataModule(config.data, features, hardware, config.seed, root, feeding)
     parts = _parts(data, options)
     batches = _batches(data, parts, f"{model.path.name} on {'+'.join(parts)}", options.max_utterances)
     measured = measure(recognise, batches, device)
@@ -237,10 +236,8 @@ def _parts(data: SpeechDataModule, options: EvaluateConfig) -> list[str]:
 
 def _batches(data: SpeechDataModule, parts: list[str], title: str, limit: int | None) -> Iterable[Batch]:
     """The batches of `parts` with a progress bar; with a limit, of so many utterances evenly spread."""
-    data.data = replace(data.data, dev_parts=parts)
-    data.max_validation_utterances = limit
     total = len(data.cuts(parts))
-    return track(data.val_dataloader(), title, min(total, limit or total), size=len)
+    return track(data.dataloader(parts, most=limit), title, min(total, limit or total), size=len)
 
 
 def _record(

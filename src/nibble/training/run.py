@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import Logger
 
 from nibble import distributed, stopping, writing
 from nibble.config import Config
-from nibble.data.datamodule import SpeechDataModule
+from nibble.data.datamodule import Feeding, SpeechDataModule
 from nibble.errors import UserError
 from nibble.evaluation.evaluate import choose_device, evaluate_run
 from nibble.model.transducer import Transducer, encoder_outline
@@ -111,9 +111,10 @@ def fit(config: Config) -> None:
 
     encoder = encoder_outline(config.model, config.features)
     frames = encoder.output_length if config.loss.ctc_weight > 0 else None
-    data = SpeechDataModule(config.data, config.features, config.hardware, config.seed, encoded_frames=frames)
-    data.max_validation_utterances = config.trainer.max_validation_utterances
-    rank, number = data.processes = distributed.started()
+    rank, number = distributed.started()
+    most = config.trainer.max_validation_utterances
+    feeding = Feeding(encoded_frames=frames, processes=(rank, number), max_validation_utterances=most)
+    data = SpeechDataModule(config.data, config.features, config.hardware, config.seed, feeding=feeding)
     if number == 1:
         data.prepare_data()
     else:
