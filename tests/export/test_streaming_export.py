@@ -26,7 +26,7 @@ from nibble.quant.spec import (
     Rule,
     WeightSpec,
 )
-from nibble.runs.bundle import export_bundle, read_bundle
+from nibble.runs.bundle import read_bundle, write_bundle
 from nibble.runs.frozen import frozen_copy
 
 CHUNK, LEFT = 8, 16  # frames of the fitted model
@@ -79,7 +79,7 @@ def test_what_stays_in_16_bits_is_what_stays_in_whole_utterances(fitted) -> None
 
 def test_its_bundle_streams_the_same(fitted, tmp_path: Path) -> None:
     loaded = fitted("stateless", 4, CHUNK)
-    export_bundle(loaded, tmp_path / "bundle")
+    write_bundle(loaded, tmp_path / "bundle")
     bundle = read_bundle(tmp_path / "bundle")
     assert bundle.config == portable(loaded.config)
     features = speech(loaded.model, 1, 100)

@@ -10,12 +10,12 @@ from lhotse import MonoCut
 from lhotse.utils import fastcopy
 
 from nibble.data.audio import decode, fingerprint, source
-from nibble.data.corpora.layout import make_whole
 from nibble.data.cuts import Cuts
 from nibble.features.extractor import Features, make_features
 from nibble.features.kaldi import SAMPLE_RATE
 from nibble.features.options import FeatureConfig
 from nibble.progress import track
+from nibble.writing import make_folder_once
 
 
 def with_stored_features(cuts: Cuts, config: FeatureConfig, folder: Path) -> Cuts:
@@ -27,7 +27,7 @@ def with_stored_features(cuts: Cuts, config: FeatureConfig, folder: Path) -> Cut
     extractor = make_features(config)
     what = f"{extractor.settings} {fingerprint(cuts)}"
     store = folder.resolve() / hashlib.sha256(what.encode()).hexdigest()[:16]
-    make_whole(store, lambda partial: _compute(cuts, extractor, partial))
+    make_folder_once(store, lambda partial: _compute(cuts, extractor, partial))
     return cuts.changed(lambda cut, number: _with_features(cut, extractor, store, number))
 
 

@@ -9,8 +9,8 @@ from nibble.data.datamodule import Feeding, SpeechDataModule
 from nibble.errors import UserError
 from nibble.features.options import FeatureStorage
 from nibble.hardware import HardwareConfig
-from nibble.runs.checkpoint import run_folder
 from nibble.runs.loaded import Loaded
+from nibble.runs.run_folder import RunFolder
 from nibble.runs.speech import speech
 
 
@@ -28,7 +28,7 @@ def listen(loaded: Loaded, part: str, ids: Sequence[str]) -> list[Batch]:
     Raises:
         UserError: the corpus or the noise is not on this machine.
     """
-    config, root = speech(loaded.config, run_folder(loaded.path))
+    config, root = speech(loaded.config, RunFolder.of(loaded.path).path)
     folder = find_made(config.data, root)
     if folder is None:
         raise UserError(f"the corpus {loaded.corpus} is not on this machine, below {root.resolve()}")

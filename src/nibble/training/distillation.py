@@ -28,6 +28,7 @@ from nibble.quant.convert import evaluated_at, set_precision
 from nibble.quant.spec import Precision
 from nibble.runs.checkpoint import load_checkpoint
 from nibble.runs.loaded import Loaded
+from nibble.runs.run_folder import RunFolder
 
 TAUGHT_BELOW_BITS = 4  # distill.teacher=auto: weights of fewer bits lose without a teacher
 ABSENT = -1e30  # a logit without probability; finite, since 0 x infinity is NaN
@@ -195,7 +196,7 @@ def find_teacher(config: Config) -> Teacher | None:
 def own_weights(config: Config) -> Path:
     """The weights at the end of the last phase at 8 bits or more, where `Checkpoints` puts them."""
     wide = list(takewhile(lambda phase: phase.precision in (Precision.float, Precision.int8), config.schedule.phases))
-    return Path(config.run_dir) / "checkpoints" / f"phase_{len(wide)}_{wide[-1].precision.value}.ckpt"
+    return RunFolder(Path(config.run_dir)).phase_checkpoint(len(wide), wide[-1].precision.value)
 
 
 def encoder_match(student: Tensor, teacher: Tensor, lengths: Tensor) -> Tensor:
