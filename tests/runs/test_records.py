@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from nibble.errors import UserError
-from nibble.runs.method import Method
 from nibble.runs.records import Record, append, from_plain, read
 
 RECORD = Record(
@@ -16,7 +15,7 @@ RECORD = Record(
     model="conformer_xs",
     parameters=1000,
     quant="int4",
-    method=Method.qat,
+    method="qat",
     seed=1,
     wer=0.25,
     substitutions=1,

@@ -14,9 +14,8 @@ from nibble.commands import hydra_command
 from nibble.config import from_plain
 from nibble.errors import Interrupted, UserError
 from nibble.runs import run_file
-from nibble.runs.run_folder import RunFolder
+from nibble.training import launch
 from nibble.training.run import fit
-from nibble.writing import write_text
 
 
 def main(folder: Path) -> int:
@@ -29,7 +28,7 @@ def main(folder: Path) -> int:
     try:
         fit(replace(from_plain(run.config), run_dir=str(folder)))
     except UserError as error:
-        write_text(RunFolder(folder).error(distributed.started()[0]), hydra_command.message(error))
+        launch.error_file(folder, distributed.started()[0]).write_text(hydra_command.message(error), encoding="utf-8")
         return 1
     except Interrupted as stop:
         return stop.exit_code

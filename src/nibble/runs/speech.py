@@ -10,8 +10,9 @@ from nibble.data.options import DataConfig, DataOverrides
 from nibble.data.corpora.locate import ROOT, find_made
 from nibble.errors import UserError
 from nibble.plain import build, parse
-from nibble.runs.run_folder import RunFolder
 from nibble.writing import write_text
+
+NAME = "speech.json"
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,10 @@ def remember(run: Path, corpus: Path) -> None:
         UserError: the folder cannot be written to.
     """
     home = Home(str(Path.cwd()), os.path.abspath(corpus))
-    write_text(RunFolder(run).speech_file, json.dumps(asdict(home), indent=1) + "\n")
+    try:
+        write_text(run / NAME, json.dumps(asdict(home), indent=1) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write {run / NAME}: {error.strerror}. Free space or permit writing there") from error
 
 
 def speech(config: Config, run: Path, overrides: DataOverrides | None = None) -> tuple[Config, Path]:
@@ -47,7 +51,7 @@ def speech(config: Config, run: Path, overrides: DataOverrides | None = None) ->
         UserError: the corpus has moved; the text says where it was.
     """
     overrides = overrides or DataOverrides()
-    home = _read(RunFolder(run).speech_file)
+    home = _read(run / NAME)
     if home is None or Path(home.directory) == Path.cwd():
         return overridden(config, overrides), ROOT
     away = replace(config, data=_from(Path(home.directory), config.data))

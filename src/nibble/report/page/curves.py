@@ -12,7 +12,6 @@ from nibble.config import Config
 from nibble.errors import UserError
 from nibble.quant.spec import Phase as PhaseConfig
 from nibble.quant.spec import Precision, ScheduleConfig
-from nibble.runs.run_folder import RunFolder
 
 _MAX_POINTS = 250  # of a curve; more are averaged
 _SQNR = "/sqnr_db"  # ends the names of the layers' signal-to-quantization-noise ratios
@@ -34,7 +33,7 @@ def read_metrics(folder: Path) -> Metrics:
     Raises:
         UserError: the file is not what that logger writes.
     """
-    path = RunFolder(folder).metrics
+    path = folder / "csv" / "metrics.csv"
     if not path.is_file():
         return {}
     metrics: Metrics = {}
