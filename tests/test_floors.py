@@ -11,7 +11,17 @@ ROOT = Path(__file__).parents[1] / "src"
 FLOORS = (
     *("errors", "plain", "ranges", "provenance", "writing", "terminal", "progress", "threads", "memory", "gpu_memory"),
     *("stopping", "distributed", "parameter_cache", "packages", "wandb_key"),
-    *("kernels", "features.options", "features", "hardware", "data.options", "data", "model.options", "model"),
+    *(
+        "kernels",
+        "features.options",
+        "features",
+        "hardware",
+        "device",
+        "data.options",
+        "data",
+        "model.options",
+        "model",
+    ),
     *("quant.spec", "quant"),
     # What the options of the rooms above say, a run keeps with it.
     *("training.options", "evaluation.options", "post_training.options", "export.options", "sensitivity.options"),

@@ -7,7 +7,7 @@ from omegaconf import MISSING, OmegaConf
 
 from nibble.data.options import DataConfig, DataOverrides, NoiseOverrides
 from nibble.errors import UserError
-from nibble.features.options import FeatureConfig
+from nibble.features.options import FeatureConfig, Normalization
 from nibble.hardware import HardwareConfig
 from nibble.model.options import ModelConfig
 from nibble.plain import build
@@ -42,6 +42,11 @@ class Config:
 
     def __post_init__(self) -> None:
         check(self, "", seed=SEED)
+        if self.model.chunk_frames is not None and self.features.normalization is Normalization.utterance:
+            raise UserError(
+                f"features.normalization=utterance needs the whole utterance, and model.chunk_frames="
+                f"{self.model.chunk_frames} streams; give features.normalization=corpus or none"
+            )
         if self.resume in ("False", "false"):  # the text that resume=false becomes
             self.resume = None
 

@@ -14,11 +14,12 @@ PATIENCE_S = 2.0
 
 
 def track(
-    items: Iterable[Item], description: str, total: int, size: Callable[[Item], int] = lambda _: 1
+    items: Iterable[Item], description: str, total: int | None, size: Callable[[Item], int] = lambda _: 1
 ) -> Iterator[Item]:
     """Yield `items`; after two seconds show on stderr how many of `total` are done and the time left.
 
-    `size` says how much of `total` an item is: `len` where items are batches and `total` counts utterances.
+    `size` says how much of `total` an item is: `len` where items are batches and `total` counts utterances. Where the
+    total is not known (None), it shows how many are done.
     """
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # Lines printed meanwhile go above the bar; those of a redirected stdout go where it leads.

@@ -1,17 +1,20 @@
-"""Files and folders that are written whole or not at all, whenever the process that writes them ends.
+"""Writes files and folders whole or not at all, even if the process that writes them is killed.
 
 What is being written lies in a folder `.NAME.RANDOM.partial` beside its place, so on the same disk, and moves there in
-one rename. The writer holds a lock in that folder, which ends with its process: so what a killed process has left is
-told from what another one is writing, and removed by the next process that writes beside it.
+one rename. The writer holds a lock in that folder, and the lock ends with its process. So the next process that writes
+there can tell the remains of a killed process from the work of a living one, and removes them.
 """
 
+import errno
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from nibble.errors import UserError
 
 _SUFFIX = ".partial"
 _LOCK = "lock"
@@ -22,7 +25,7 @@ _cleared: set[Path] = set()  # by this process
 def whole_file(target: Path) -> Iterator[Path]:
     """A path to write a file to, which takes the place of `target` at the end, and vanishes on an error.
 
-    Its folder is made if need be. The path has the name of `target`, so that a suffix keeps its meaning.
+    The folder of `target` is made if it is missing. The path has the name of `target`, so its suffix is the same.
 
     Raises:
         OSError: the disk is full, or writing is not allowed there; `target` is as it was.
@@ -55,14 +58,53 @@ def whole_folder(target: Path) -> Iterator[Path]:
             raise
 
 
-def write_text(target: Path, text: str) -> None:
+def write_text(target: Path, text: str, cure: str = "") -> None:
     """Write a text file, UTF-8, whole or not at all.
 
+    Args:
+        target: the file; its folder is made if it is missing.
+        text: what it is to hold.
+        cure: what a user can do if it cannot be written, besides what follows from the reason.
+
     Raises:
-        OSError: as for `whole_file`.
+        UserError: the disk is full, or writing is not allowed there; `target` is as it was.
     """
-    with whole_file(target) as path:
+    with explained(target, cure), whole_file(target) as path:
         path.write_text(text, encoding="utf-8")
+
+
+def make_folder_once(target: Path, make: Callable[[Path], None]) -> None:
+    """Let `make` fill a folder that becomes `target`; does nothing if `target` exists.
+
+    A second process that wants the same folder at the same time waits for the first one.
+
+    Raises:
+        UserError: the disk is full, or writing is not allowed there.
+    """
+    with explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.with_name(f".{target.name}.lock")):
+            if target.exists():
+                return
+            with whole_folder(target) as partial:
+                make(partial)
+
+
+@contextmanager
+def explained(target: Path, cure: str = "") -> Iterator[None]:
+    """Turns an `OSError` while `target` is written into a `UserError`: the file, the reason and what to do.
+
+    Args:
+        target: the file or folder that is written.
+        cure: what else a user can do, such as the option that names another place.
+    """
+    try:
+        yield
+    except OSError as error:
+        more = f", or {cure}" if cure else ""
+        raise UserError(
+            f"{target} cannot be written: {error.strerror or error}; {_remedy(target, error)}{more}"
+        ) from error
 
 
 def clear(folder: Path) -> None:
@@ -79,6 +121,15 @@ def clear(folder: Path) -> None:
                 shutil.rmtree(place, ignore_errors=True)
             finally:
                 lock.release()
+
+
+def _remedy(target: Path, error: OSError) -> str:
+    """What to do about an error of the file system."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "free some space"
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return f"move {error.filename or target.parent} away, a file where a folder must be"
+    return "permit writing there"
 
 
 @contextmanager

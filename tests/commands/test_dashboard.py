@@ -74,5 +74,5 @@ def test_without_a_key_its_definition_is_written(sent, monkeypatch, tmp_path, ca
     assert "result/bundle_bytes" in panels
     assert "speed/waiting_share" in panels
     assert not sent
-    with pytest.raises(SystemExit, match=r"error: cannot write .*give another --output FILE"):
+    with pytest.raises(SystemExit, match=r"error: .* cannot be written.*give another --output FILE"):
         main(["--output", str(path / "below_a_file")])

@@ -13,7 +13,8 @@ from nibble.evaluation.options import EvaluateConfig
 from nibble.hardware import HardwareConfig
 from nibble.post_training.options import QuantizeConfig, Rounding
 from nibble.quant.spec import QuantConfig, Rule, WeightSpec
-from nibble.runs.checkpoint import load_checkpoint, run_folder
+from nibble.runs.checkpoint import load_checkpoint
+from nibble.runs.run_folder import RunFolder
 
 INT4 = QuantConfig("int4", [Rule(weight=WeightSpec(bits=4))])
 
@@ -66,9 +67,9 @@ def test_nearest_says_size_and_command(write_run, capsys: pytest.CaptureFixture[
 
 
 def test_the_run_that_a_checkpoint_or_a_bundle_lies_in() -> None:
-    assert run_folder(Path("runs/a/checkpoints/best.ckpt")) == Path("runs/a")
-    assert run_folder(Path("runs/a/bundle")) == Path("runs/a")
-    assert run_folder(Path("best.ckpt")) == Path()
+    assert RunFolder.of(Path("runs/a/checkpoints/best.ckpt")).path == Path("runs/a")
+    assert RunFolder.of(Path("runs/a/bundle")).path == Path("runs/a")
+    assert RunFolder.of(Path("best.ckpt")).path == Path()
 
 
 def test_an_output_folder_that_holds_something_else(write_run, tmp_path: Path) -> None:

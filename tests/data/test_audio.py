@@ -8,12 +8,13 @@ import pytest
 
 from nibble.data import audio
 from nibble.data.audio import Waveforms, decode, source
-from nibble.data.sources.cache import read_part
+from nibble.data.sources.librispeech import LibriSpeech
+from nibble.data.sources.part import read_part
 from nibble.errors import UserError
 
 
 def test_store_equals_files(tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cuts = read_part(tiny_corpus / "LibriSpeech", "train-tiny", tmp_path)
+    cuts = read_part(LibriSpeech(tiny_corpus / "LibriSpeech" / "train-tiny"), tmp_path)
     waveforms = Waveforms(tmp_path)
     waveforms.add(cuts, "train-tiny")
     expected = {source(cut): decode(source(cut)) for cut in cuts}
@@ -29,7 +30,7 @@ def test_store_equals_files(tiny_corpus: Path, tmp_path: Path, monkeypatch: pyte
 
 
 def test_long_corpora_are_decoded_each_time(tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cuts = read_part(tiny_corpus / "LibriSpeech", "dev-tiny", tmp_path)
+    cuts = read_part(LibriSpeech(tiny_corpus / "LibriSpeech" / "dev-tiny"), tmp_path)
     monkeypatch.setattr(audio, "MAX_STORED_HOURS", 0.0)
     waveforms = Waveforms(tmp_path)
     waveforms.add(cuts, "dev-tiny")
@@ -39,7 +40,7 @@ def test_long_corpora_are_decoded_each_time(tiny_corpus: Path, tmp_path: Path, m
 
 
 def test_shortened_store(tiny_corpus: Path, tmp_path: Path) -> None:
-    cuts = read_part(tiny_corpus / "LibriSpeech", "dev-tiny", tmp_path)
+    cuts = read_part(LibriSpeech(tiny_corpus / "LibriSpeech" / "dev-tiny"), tmp_path)
     Waveforms(tmp_path).add(cuts, "dev-tiny")
     (store,) = tmp_path.glob("*.pcm")
     store.write_bytes(store.read_bytes()[:-2])

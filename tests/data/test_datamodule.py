@@ -12,11 +12,11 @@ import torch
 
 from nibble.data.audio import decode, source
 from nibble.data.batch import Batch
-from nibble.data.datamodule import SpeechDataModule
+from nibble.data.datamodule import Feeding, SpeechDataModule
 from nibble.data.noise import power
 from nibble.data.options import Corpus, DataConfig, NoiseConfig, NoiseKind, SpecAugmentConfig, Tokens
 from nibble.errors import UserError
-from nibble.features.kaldi import log_mel
+from nibble.features.extractor import make_features
 from nibble.features.options import FeatureConfig, FeatureStorage
 from nibble.hardware import HardwareConfig
 
@@ -34,9 +34,13 @@ def quarter(frames: int) -> int:
     return frames // 4
 
 
-def make(corpus: Path, root: Path, workers: int = 0, seed: int = 1, **data) -> SpeechDataModule:
+def make(
+    corpus: Path, root: Path, workers: int = 0, seed: int = 1, feeding: Feeding | None = None, **data
+) -> SpeechDataModule:
     options = DataConfig(**{"corpus": Corpus.librispeech, "corpus_dir": str(corpus), "spec_augment": MASKS, **data})
-    return SpeechDataModule(options, FeatureConfig(), replace(HARDWARE, workers=workers), seed, root, quarter)
+    given = feeding or Feeding()
+    hardware = replace(HARDWARE, workers=workers)
+    return SpeechDataModule(options, FeatureConfig(), hardware, seed, root, replace(given, encoded_frames=quarter))
 
 
 def disturbed(corpus: Path, root: Path, workers: int = 0, seed: int = 1) -> SpeechDataModule:
@@ -69,7 +73,7 @@ def test_a_batch(tiny_corpus: Path, root: Path) -> None:
     assert batch.duration_s == pytest.approx(sum(cuts[name].duration for name in batch.ids))
     for row, name in enumerate(batch.ids):
         length, labels = batch.feature_lengths[row], batch.label_lengths[row]
-        expected = log_mel(torch.from_numpy(decode(source(cuts[name]))), FeatureConfig())
+        expected = make_features(FeatureConfig())(torch.from_numpy(decode(source(cuts[name]))))
         torch.testing.assert_close(batch.features[row, :length], expected)
         assert torch.all(batch.features[row, length:] == 0)
         assert torch.all(batch.labels[row, labels:] == 0)
@@ -147,8 +151,9 @@ def test_dev_is_whole_in_fixed_order_without_masks(tiny_corpus: Path, root: Path
     assert sorted(ids) == ["11-1-0000", "11-1-0001", "12-1-0000", "12-1-0001"]
     again = list(make(tiny_corpus, root, seed=5).dataloader(["dev-tiny"]))
     assert all(equal(*pair) for pair in zip(batches, again, strict=True))
-    module.max_validation_utterances = 2
+    module = make(tiny_corpus, root, feeding=Feeding(max_validation_utterances=2))
     assert sum(len(batch) for batch in module.val_dataloader()) == 2
+    assert sum(len(batch) for batch in module.dataloader(["dev-tiny"], most=3)) == 3
 
 
 def test_dev_noise_is_the_same_in_every_run_and_at_its_level(tiny_corpus: Path, root: Path) -> None:
@@ -191,14 +196,15 @@ def test_stored_features_equal_those_made_on_the_fly(tiny_corpus: Path, root: Pa
 
 
 def test_samples_are_kept_when_asked_for_as_the_features_hear_them(tiny_corpus: Path, root: Path) -> None:
-    data = make(tiny_corpus, root, noise=NoiseConfig(kind=NoiseKind.babble, dir=str(tiny_corpus)))
+    noise = NoiseConfig(kind=NoiseKind.babble, dir=str(tiny_corpus))
+    data = make(tiny_corpus, root, noise=noise)
     assert next(iter(data.val_dataloader())).samples is None
-    data.keep_samples = True
+    data = make(tiny_corpus, root, noise=noise, feeding=Feeding(keep_samples=True))
     batch = next(iter(data.val_dataloader()))
     assert batch.samples is not None
     assert len(batch.samples) == len(batch)
     for samples, features, length in zip(batch.samples, batch.features, batch.feature_lengths, strict=True):
-        assert torch.equal(log_mel(samples, FeatureConfig()), features[:length])
+        assert torch.equal(make_features(FeatureConfig())(samples), features[:length])
 
 
 def test_parts_and_names(tiny_corpus: Path, root: Path) -> None:
@@ -214,8 +220,7 @@ def test_parts_and_names(tiny_corpus: Path, root: Path) -> None:
 
 def test_a_tokenizer_can_be_given(tiny_corpus: Path, root: Path) -> None:
     given = make(tiny_corpus, root, tokens=Tokens.bpe, vocabulary_size=40).tokenizer
-    module = make(tiny_corpus, root, train_parts=["absent"])
-    module.tokenizer = given
+    module = make(tiny_corpus, root, train_parts=["absent"], feeding=Feeding(given))
     batch = next(iter(module.dataloader(["test-tiny"])))
     assert module.tokenizer.size == 40
     assert given.decode(batch.labels[0].tolist()) == batch.texts[0]

@@ -18,13 +18,16 @@ import pytest
 import soundfile
 import torch
 
+from nibble.commands import shar as command
 from nibble.data import audio
-from nibble.data.audio import convert, decode, source
+from nibble.data.audio import decode, source
+from nibble.data.conversion import convert
 from nibble.data.datamodule import SpeechDataModule
 from nibble.data.noise import FolderNoise
 from nibble.data.options import Corpus, DataConfig, NoiseConfig, NoiseKind
 from nibble.data.sources import shar
-from nibble.data.sources.cache import read_part
+from nibble.data.sources.librispeech import LibriSpeech
+from nibble.data.sources.part import read_part
 from nibble.errors import UserError
 from nibble.features.kaldi import SAMPLE_RATE
 from nibble.features.options import FeatureConfig, FeatureStorage
@@ -141,7 +144,7 @@ def shards(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("shards") / "tiny"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(target.parent)
-        assert shar.main([str(tiny_corpus), str(target)]) == 0
+        assert command.main([str(tiny_corpus), str(target)]) == 0
     return target
 
 
@@ -185,8 +188,8 @@ def test_what_is_kept_about_a_part_executes_nothing(
     marker = tmp_path / "executed"
     line = json.loads(gzip.decompress((shards / "dev-tiny/cuts.000000.jsonl.gz").read_bytes()).splitlines()[0])
     line.update(features=features(f"touch {marker}"), recording=recording("command", f"touch {marker}"))
-    for file in (tmp_path / "data/cache").glob("*.jsonl.gz"):
-        file.write_bytes(gzip.compress(json.dumps(line).encode() + b"\n"))
+    for file in (tmp_path / "data/cache").glob("*.jsonl"):
+        file.write_bytes(json.dumps(line).encode() + b"\n")
     with caplog.at_level(logging.WARNING):
         assert read_all(module(corpus, tmp_path / "data")) == expected
     assert not marker.exists()
@@ -198,12 +201,12 @@ def test_what_is_kept_about_a_part_names_no_file_outside_of_it(
     audio_of: str, tiny_corpus: Path, tmp_path: Path
 ) -> None:
     folder, cache = tiny_corpus / "LibriSpeech", tmp_path / "cache"
-    expected = [source(cut) for cut in read_part(folder, "dev-tiny", cache)]
-    (file,) = cache.glob("*.jsonl.gz")
-    head, first, *others = gzip.decompress(file.read_bytes()).splitlines()
-    first = json.dumps({**json.loads(first), "audio": audio_of}).encode()
-    file.write_bytes(gzip.compress(b"\n".join([head, first, *others])))
-    assert [source(cut) for cut in read_part(folder, "dev-tiny", cache)] == expected
+    expected = [source(cut) for cut in read_part(LibriSpeech(folder / "dev-tiny"), cache)]
+    (file,) = cache.glob("*.jsonl")
+    first, *others = file.read_bytes().splitlines(keepends=True)
+    name, text, _, *more = json.loads(first)
+    file.write_bytes(b"".join([json.dumps([name, text, audio_of, *more]).encode() + b"\n", *others]))
+    assert [source(cut) for cut in read_part(LibriSpeech(folder / "dev-tiny"), cache)] == expected
 
 
 @pytest.mark.parametrize("layout", ["files", "shards"])
@@ -213,7 +216,7 @@ def test_what_is_kept_about_a_part_is_made_again_if_it_is_cut_off(
 ) -> None:
     corpus = tiny_corpus if layout == "files" else shards
     expected = read_all(module(corpus, tmp_path))
-    for file in (tmp_path / "cache").glob("*.jsonl.gz"):
+    for file in (tmp_path / "cache").glob("*.jsonl"):
         file.write_bytes(file.read_bytes()[:left_bytes])
     with caplog.at_level(logging.WARNING):
         assert read_all(module(corpus, tmp_path)) == expected
@@ -223,7 +226,7 @@ def test_what_is_kept_about_a_part_is_made_again_if_it_is_cut_off(
 
 def test_no_object_of_lhotse_is_made_from_a_file() -> None:
     """The bench alone reads shards with Lhotse: those that it has written a moment before."""
-    source_folder = Path(shar.__file__).parents[1]
+    source_folder = Path(shar.__file__).parents[2]
     loads = re.compile(
         r"(Cut|CutSet|Recording|RecordingSet|Features|FeatureSet)\.from_(?!cuts)|load_manifest|load_audio"
     )
@@ -278,7 +281,7 @@ def test_doubles_are_found_too_and_after_the_check_as_well(corpus: Path, chapter
     with pytest.raises(UserError, match=r"11-1-0000.wav holds 3 samples that are no numbers"):
         convert(chapter / "11-1-0000.wav", tmp_path / "x.flac")
     with pytest.raises(UserError, match="1 utterances can't be used"):
-        read_part(corpus / "LibriSpeech", "dev-tiny", tmp_path)
+        read_part(LibriSpeech(corpus / "LibriSpeech" / "dev-tiny"), tmp_path)
 
 
 def test_a_shard_s_are_found(shards: Path, tmp_path: Path) -> None:
@@ -296,7 +299,7 @@ def test_a_shard_s_are_found(shards: Path, tmp_path: Path) -> None:
             content = bad.getvalue() if one.name == "11-1-0000.flac" else content
             one.size = len(content)
             tar.addfile(one, io.BytesIO(content))
-    with pytest.raises(UserError, match=r"1 utterances can't be used.*11-1-0000\.flac in .*no numbers"):
+    with pytest.raises(UserError, match=r"1 utterances can't be used.*11-1-0000: .*recording.*\.tar:.*no numbers"):
         read_all(module(corpus, tmp_path / "data"))
     assert len(read_all(module(corpus, tmp_path / "data", max_bad_utterances=1))) == 3
 
@@ -412,14 +415,14 @@ def test_a_part_may_have_any_name(name: bytes, corpus: Path, tmp_path: Path, mon
     (corpus / "LibriSpeech/dev-tiny").rename(os.fsdecode(name))
     assert len(read_all(module(Path(), tmp_path / "data"))) == 4
     assert len(read_all(module(Path(), tmp_path / "data"))) == 4
-    assert shar.main([".", str(tmp_path / "shards")]) == 0
+    assert command.main([".", str(tmp_path / "shards")]) == 0
     assert len(read_all(module(tmp_path / "shards", tmp_path / "data"))) == 4
     assert not list(corpus.rglob("executed"))
 
 
 def test_a_file_whose_name_is_not_utf8(corpus: Path, chapter: Path, tmp_path: Path) -> None:
     chapter.rename(os.fsdecode(os.fsencode(chapter.parent) + b"/\xe9"))
-    with pytest.raises(UserError, match=r"11-1-0000: the name of its file is not UTF-8 \(.*\\udce9/.*rename it"):
+    with pytest.raises(UserError, match=r"11-1-0000: a file name that is not UTF-8 \(.*\\udce9/.*rename it"):
         read_all(module(corpus, tmp_path / "data"))
     assert len(read_all(module(corpus, tmp_path / "data", max_bad_utterances=2))) == 2
     assert len(read_all(module(corpus, tmp_path / "data", max_bad_utterances=2))) == 2

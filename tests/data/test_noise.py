@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from nibble.data.audio import Waveforms
 from nibble.data.noise import Babble, FolderNoise, fixed_random, mix, power
-from nibble.data.sources.cache import read_part
+from nibble.data.sources.librispeech import LibriSpeech
+from nibble.data.sources.part import read_part
 from nibble.errors import UserError
 from nibble.features.kaldi import SAMPLE_RATE
 
@@ -38,7 +39,7 @@ def test_silent_speech_stays_silent() -> None:
 @pytest.fixture
 def babble(tiny_corpus: Path, tmp_path: Path) -> Babble:
     waveforms = Waveforms(tmp_path)
-    cuts = read_part(tiny_corpus / "LibriSpeech", "dev-tiny", tmp_path)
+    cuts = read_part(LibriSpeech(tiny_corpus / "LibriSpeech" / "dev-tiny"), tmp_path)
     waveforms.add(cuts, "dev-tiny")
     return Babble(cuts, waveforms, talkers=4)
 

@@ -10,7 +10,7 @@ from nibble.evaluation.evaluate import evaluate_checkpoints
 from nibble.evaluation.options import Backend, EvaluateConfig, Search
 from nibble.hardware import HardwareConfig
 from nibble.quant.spec import ActivationSpec, QuantConfig, Rule, WeightSpec
-from nibble.runs.bundle import export_bundle
+from nibble.runs.bundle import write_bundle
 from nibble.runs.checkpoint import load_checkpoint, quantize
 from nibble.runs.records import read
 
@@ -88,7 +88,7 @@ def test_the_bundle_of_a_run(fitted_run) -> None:
     with pytest.raises(UserError, match=r"is no bundle, and has none in .*; write one with python -m nibble.export"):
         measure(run, Backend.bundle)
     loaded = quantize(load_checkpoint(run), INT4)
-    size = export_bundle(loaded, run / "bundle")
+    size = write_bundle(loaded, run / "bundle")
     record = measure(run, Backend.bundle, records=None).record
     assert record.backend == "bundle native greedy"
     assert record.bundle_bytes == size

@@ -7,15 +7,17 @@ import torch
 
 from nibble.data.batch import Batch
 from nibble.data.options import DataOverrides
+from nibble.device import choose_device
 from nibble.errors import UserError
-from nibble.evaluation.evaluate import choose_device, evaluate, evaluate_checkpoints, evaluate_loaded, evaluate_run
+from nibble.evaluation.evaluate import evaluate, evaluate_checkpoints, evaluate_loaded
+from nibble.evaluation.finished_run import evaluate_run
 from nibble.evaluation.options import EvaluateConfig, Search
 from nibble.evaluation.printing import comparison, print_results
 from nibble.evaluation.size import measure_size
 from nibble.hardware import HardwareConfig
 from nibble.model.decoding import Hypothesis
 from nibble.quant.spec import ActivationSpec, QuantConfig, Rule, WeightSpec
-from nibble.runs.bundle import write_bundle
+from nibble.runs.bundle import bundle_bytes, write_bundle
 from nibble.runs.checkpoint import load_checkpoint
 from nibble.runs.records import read
 from nibble.runs.speech import remember
@@ -73,7 +75,7 @@ def test_a_bundle_scores_as_its_checkpoint(write_run, tmp_path: Path) -> None:
     for name, tensor in loaded.model.state_dict().items():
         if not name.endswith("weight") and tensor.is_floating_point():
             tensor.copy_(tensor.half().float())
-    size = write_bundle(tmp_path / "bundle", loaded.model, loaded.tokenizer, loaded.config, loaded.notes)
+    size = write_bundle(loaded, tmp_path / "bundle")
     both = [evaluate_loaded(one, options(run)).record for one in (loaded, load_checkpoint(tmp_path / "bundle"))]
     assert both[0].utterance_errors == both[1].utterance_errors
     assert both[0].bundle_bytes == both[1].bundle_bytes == size
@@ -157,7 +159,7 @@ def test_a_finished_run_gets_a_bundle_with_its_figures_on_the_card(write_run) ->
     run = write_run("int4", "rules")
     record = evaluate_run(run).record
     assert (run / "bundle" / "model.safetensors").is_file()
-    assert record.bundle_bytes == sum(file.stat().st_size for file in (run / "bundle").iterdir())
+    assert record.bundle_bytes == bundle_bytes(run / "bundle")
     assert record.ratio == record.float32_bytes / record.bundle_bytes
     card = (run / "bundle" / "README.md").read_text()
     assert f"Word error rate: **{100 * record.wer:.2f} %**" in card

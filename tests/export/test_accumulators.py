@@ -12,7 +12,7 @@ from nibble.kernels import ops, reference
 from nibble.kernels.nibbles import unpack_rows
 from nibble.model.options import Predictor
 from nibble.quant.convert import quantized_modules
-from nibble.runs.bundle import export_bundle, read_bundle
+from nibble.runs.bundle import read_bundle, write_bundle
 from nibble.runs.checkpoint import load_checkpoint, quantize
 from nibble.runs.loaded import float_model
 
@@ -79,7 +79,7 @@ def test_of_each_layer(write_run, tmp_path: Path, quant: str, predictor: Predict
             tensor.is_floating_point() and name not in weights
         ):  # stored in 16 bits: an LSTM's later inputs follow biases
             tensor.copy_(tensor.half().float())
-    export_bundle(trained, tmp_path / "bundle")
+    write_bundle(trained, tmp_path / "bundle")
     read = quantized_modules(read_bundle(tmp_path / "bundle").model)
     given = layer_inputs(trained.model)
     assert given.keys() == layers.keys() == read.keys()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nibble.config import portable
-from nibble.data.datamodule import SpeechDataModule
+from nibble.data.datamodule import Feeding, SpeechDataModule
 from nibble.evaluation.recognisers import with_silence
 from nibble.export.options import Encoding
 from nibble.export.parity import compare_bundle
@@ -26,7 +26,7 @@ from nibble.quant.spec import (
     Rule,
     WeightSpec,
 )
-from nibble.runs.bundle import export_bundle, read_bundle
+from nibble.runs.bundle import read_bundle, write_bundle
 from nibble.runs.frozen import frozen_copy
 
 CHUNK, LEFT = 8, 16  # frames of the fitted model
@@ -79,7 +79,7 @@ def test_what_stays_in_16_bits_is_what_stays_in_whole_utterances(fitted) -> None
 
 def test_its_bundle_streams_the_same(fitted, tmp_path: Path) -> None:
     loaded = fitted("stateless", 4, CHUNK)
-    export_bundle(loaded, tmp_path / "bundle")
+    write_bundle(loaded, tmp_path / "bundle")
     bundle = read_bundle(tmp_path / "bundle")
     assert bundle.config == portable(loaded.config)
     features = speech(loaded.model, 1, 100)
@@ -158,8 +158,9 @@ def test_sherpa_onnx_streams_what_torch_recognises(exported, sherpa_onnx, predic
     """Several streams at once, fed in pieces of 0.1 s."""
     loaded, _, folder = exported(predictor, encoding, CHUNK)
     recogniser = online(sherpa_onnx, folder)
-    data = SpeechDataModule(loaded.config.data, loaded.config.features, HardwareConfig(workers=0), 1, root=tmp_path)
-    data.keep_samples, data.tokenizer = True, loaded.tokenizer
+    config, hardware = loaded.config, HardwareConfig(workers=0)
+    feeding = Feeding(loaded.tokenizer, keep_samples=True)
+    data = SpeechDataModule(config.data, config.features, hardware, 1, tmp_path, feeding)
     (batch,) = data.dataloader(["dev-tiny"])
     with torch.no_grad():
         encoded = loaded.model.encode(batch.features, batch.feature_lengths)

@@ -21,7 +21,7 @@ from small import MEL_BINS, small_model
 from nibble.config import plain
 from nibble.export.options import Encoding
 from nibble.model.decoding import greedy
-from nibble.runs.bundle import export_bundle, read_bundle
+from nibble.runs.bundle import read_bundle, write_bundle
 from nibble.runs.description import CHECKED
 from nibble.runs.exported import GRAPHS, read_exported, write_sherpa
 from nibble.runs.tensors import tensors_of
@@ -34,7 +34,7 @@ FRAMES = 40
 def whole_bundle(quant: str) -> Files:
     """The files of a bundle."""
     with tempfile.TemporaryDirectory() as place:
-        export_bundle(small_model(Path(place), quant), Path(place) / "bundle")
+        write_bundle(small_model(Path(place), quant), Path(place) / "bundle")
         return {path.name: path.read_bytes() for path in sorted((Path(place) / "bundle").iterdir())}
 
 
@@ -130,7 +130,7 @@ def load_bundle(folder: Path) -> None:
         {**loaded.notes, "config": plain(loaded.config)},
         {**{name: said[name] for name in loaded.notes}, "config": said["config"]},
     )
-    found = tensors_of(loaded.model, loaded.config, loaded.tokenizer.size, loaded.precision)
+    found = tensors_of(loaded)
     stored = load_file(folder / "model.safetensors")
     assert found.keys() == stored.keys()
     for name, tensor in stored.items():

@@ -21,6 +21,7 @@ from nibble.report import benchmarks, published
 from nibble.report.precisions import summary
 from nibble.report.results import render
 from nibble.runs import records, run_file
+from nibble.runs.run_folder import RUN_FILE
 
 Plain = dict[str, Any]
 
@@ -195,7 +196,7 @@ def run_cases(seed: int, count: int) -> Iterator[tuple[str, Write]]:
         wrong, content = "intact", json.dumps(run_json()).encode()
         if number:
             wrong, content = draw.choice([_hostile_run, _hostile_run, _broken_run, _raw_run])(content, draw)
-        yield wrong, lambda folder, content=content: (folder / run_file.NAME).write_bytes(content)
+        yield wrong, lambda folder, content=content: (folder / RUN_FILE).write_bytes(content)
 
 
 def _hostile_run(_content: bytes, draw: Random) -> tuple[str, bytes]:
@@ -215,7 +216,7 @@ def _raw_run(_content: bytes, draw: Random) -> tuple[str, bytes]:
 
 def load_run(folder: Path) -> None:
     run = run_file.read(folder)
-    expected = json.loads((folder / run_file.NAME).read_bytes())
+    expected = json.loads((folder / RUN_FILE).read_bytes())
     same(asdict(run), expected)
     found = run_file.record(folder)
     if found is not None:

@@ -205,7 +205,7 @@ def test_a_model_that_is_not_frozen_stays_as_it_is(fitted, bits: int | None) -> 
 
 def test_a_bundle_is_used_fused(write_run, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = load_checkpoint(write_run("int4", "rules"))
-    write_bundle(tmp_path / "bundle", trained.model, trained.tokenizer, trained.config, trained.notes)
+    write_bundle(trained, tmp_path / "bundle")
     loaded = load_checkpoint(tmp_path / "bundle")
     options = EvaluateConfig(checkpoint="x", hardware=HardwareConfig(accelerator="cpu"), records=None)
     evaluate_loaded(loaded, options)

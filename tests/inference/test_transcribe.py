@@ -15,7 +15,7 @@ from nibble.runs.checkpoint import load_checkpoint
 def bundle(write_run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle") / "bundle"
     loaded = load_checkpoint(write_run("int4", "rules"))
-    write_bundle(folder, loaded.model, loaded.tokenizer, loaded.config, loaded.notes)
+    write_bundle(loaded, folder)
     return folder
 
 

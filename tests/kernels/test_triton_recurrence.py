@@ -16,31 +16,34 @@ from nibble.kernels.reference_linear import quantize_rows
 from nibble.kernels.triton import recurrence as kernels
 from nibble.quant import recurrence
 from nibble.quant.convert import prepare, set_precision
-from nibble.quant.numerics import Integers
 from nibble.quant.spec import ActivationSpec, Precision, QuantConfig, Range, Rule, WeightSpec
+from nibble.quant.tensor import Factor, QuantizedTensor
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SIZES = [(3, 4, 5), (17, 2, 66), (1, 1, 64), (2, 3, 1)]  # sequences, steps, units
 
 
-def draw(batch: int, steps: int, units: int, one_scale: bool = False) -> tuple[list[Tensor], Integers]:
+def draw(batch: int, steps: int, units: int, one_scale: bool = False) -> tuple[list[Tensor], QuantizedTensor]:
     """The input's part of the gates, hidden state, cell and a parameter with its integers."""
     generator = torch.Generator().manual_seed(batch + units)
     shapes = [(batch, steps, 4 * units), (batch, units), (batch, units), (4 * units, units)]
     drawn = [torch.randn(shape, generator=generator).to(DEVICE) for shape in shapes]
     codes = torch.randint(-7, 8, shapes[3], generator=generator, dtype=torch.int8).to(DEVICE)
     scale = torch.rand(1 if one_scale else 4 * units, 1, generator=generator).to(DEVICE) / 10
-    return [x.requires_grad_() for x in drawn], Integers(codes, scale)
+    return [x.requires_grad_() for x in drawn], QuantizedTensor(codes, scale)
 
 
 def found_by(
-    monkeypatch: pytest.MonkeyPatch, in_kernels: bool, drawn: list[Tensor], weight: Integers
+    monkeypatch: pytest.MonkeyPatch, in_kernels: bool, drawn: list[Tensor], weight: QuantizedTensor
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """Hidden states and the last cell, gradients by all that was drawn, and the scales that are checked."""
     checked: list[Tensor] = []
     monkeypatch.setattr(recurrence, "_kernels", lambda *given: kernels if in_kernels else None)
     with np.errstate(all="ignore"):
-        out = recurrence.integer_recurrence(*drawn, weight, quantize_rows, checked.append)
+        x, hidden, cell, parameter = drawn
+        quantize = lambda hidden: QuantizedTensor(*quantize_rows(hidden))  # noqa: E731
+        factor = Factor(weight, parameter)
+        out = recurrence.integer_recurrence(x, (hidden, cell), factor, quantize, checked.append)
         slopes = [torch.linspace(-1, 1, x.numel(), device=DEVICE).view(x.shape) for x in out]
         gradients = torch.autograd.grad(out, drawn, slopes)
     return [x.detach() for x in out], list(gradients), checked
@@ -72,7 +75,7 @@ def test_the_first_step_is_exact() -> None:
     codes, scale = quantize_rows(hidden)
     weight.codes.fill_(127)
     with np.errstate(all="ignore"):
-        made = kernels.forward(x, codes, scale, cell, weight.codes, weight.scale.view(-1))
+        made = kernels.forward(x, codes, scale, cell, (weight.codes, weight.scale.view(-1)))
     sums = (codes.double() @ weight.codes.double().t()).float()
     gates = (x[:, 0] + (sums * scale) * weight.scale.view(-1)).view(2, 4, 300)
     want = torch.cat((gates[:, :2].sigmoid(), gates[:, 2:3].tanh(), gates[:, 3:].sigmoid()), 1)
@@ -89,7 +92,7 @@ def test_small_states_keep_their_digits() -> None:
     nothing = torch.zeros(256, 64, dtype=torch.int8, device=DEVICE)
     with np.errstate(all="ignore"):
         made = kernels.forward(
-            x, zeros.to(torch.int8), zeros[:, :1] + 1, zeros, nothing, torch.ones(256, device=DEVICE)
+            x, zeros.to(torch.int8), zeros[:, :1] + 1, zeros, (nothing, torch.ones(256, device=DEVICE))
         )
     torch.testing.assert_close(made.gates[0, 0, 2], values.tanh(), rtol=1e-6, atol=0)
 
@@ -99,7 +102,7 @@ def test_codes_of_a_state_are_those_of_quantize_rows() -> None:
     x, hidden, cell, _ = (one.detach() for one in drawn)
     x[1] = -200.0  # gates that are shut: a hidden state of zeros has scale 1
     with np.errstate(all="ignore"):
-        made = kernels.forward(x, *quantize_rows(hidden), cell, weight.codes, weight.scale.view(-1))
+        made = kernels.forward(x, *quantize_rows(hidden), cell, (weight.codes, weight.scale.view(-1)))
     for step in range(3):
         codes, scale = quantize_rows(made.hidden[:, step])
         assert torch.equal(made.codes[step + 1], codes)
@@ -112,7 +115,7 @@ def test_nan_reaches_a_scale() -> None:
     x, hidden, cell, _ = (one.detach() for one in drawn)
     x[1, 0, 0] = float("nan")
     with np.errstate(all="ignore"):
-        made = kernels.forward(x, *quantize_rows(hidden), cell, weight.codes, weight.scale.view(-1))
+        made = kernels.forward(x, *quantize_rows(hidden), cell, (weight.codes, weight.scale.view(-1)))
     assert made.scale[:, :, 0].isfinite().tolist()[1] == [True, False, True]
 
 
@@ -140,7 +143,7 @@ def test_a_quantized_lstm_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_only_codes_that_the_kernels_make_are_left_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Integers] = []
+    asked: list[QuantizedTensor] = []
     monkeypatch.setattr(recurrence, "_kernels", lambda x, weight: asked.append(weight))
     x = torch.randn(2, 3, 6, device=DEVICE)
     lstm()["lstm"](x)

@@ -19,6 +19,7 @@ from nibble.quant.spec import ActivationSpec, Phase, Precision, QuantConfig, Rul
 from nibble.runs.bundle import read_bundle, write_bundle
 from nibble.runs.checkpoint import load_checkpoint, quantize
 from nibble.runs.loaded import Loaded
+from nibble.runs.method import Method
 
 INT3 = QuantConfig("int3", [Rule(weight=WeightSpec(bits=3), activation=ActivationSpec())])
 INT4 = QuantConfig("int4", [Rule(weight=WeightSpec(bits=4), activation=ActivationSpec())])
@@ -70,7 +71,7 @@ def test_the_bundle_gives_what_the_model_in_memory_gives(write_run, tmp_path: Pa
     for rounding in Rounding:
         for quant in (INT3, STATIC):
             done = quantize_without_training(loaded, options(rounding=rounding, quant=quant), CPU).loaded
-            write_bundle(tmp_path / "bundle", done.model, done.tokenizer, done.config, done.notes)
+            write_bundle(done, tmp_path / "bundle")
             read = read_bundle(tmp_path / "bundle")
             assert (read.method, read.quant) == ({"nearest": "ptq", "gptq": "gptq"}[rounding.value], quant.name)
             assert torch.equal(logits(read.model, loaded), logits(done.model, loaded))
@@ -144,7 +145,7 @@ def test_pruning_alone_leaves_gptq_nothing_to_round(write_run) -> None:
 def test_a_run_for_several_precisions_has_rounded_weights_of_its_own(write_run) -> None:
     loaded = load_checkpoint(write_run("int4", "rules"))
     phase = Phase(precision=Precision.int4, together=[Precision.int8, Precision.int4])
-    shared = replace(loaded, method="shared", config=replace(loaded.config, schedule=ScheduleConfig([phase])))
+    shared = replace(loaded, method=Method.shared, config=replace(loaded.config, schedule=ScheduleConfig([phase])))
     nearest = quantize_without_training(shared, options(quant=INT4, rounding=Rounding.nearest), CPU)
     assert (nearest.loaded.method, nearest.loaded.precision) == ("shared", Precision.int4)
     with pytest.raises(UserError, match=r"was trained at int4, rounded to nearest; leave rounding=gptq out"):

@@ -8,7 +8,7 @@ from nibble.errors import UserError
 from nibble.quant.calibration import second_moments
 from nibble.quant.convert import freeze, prepare, prune, quantized_modules, set_precision
 from nibble.quant.gptq import DAMPING, Grid, OutputError, freeze_gptq, inverse_factor, output_error, round_with_feedback
-from nibble.quant.numerics import code_bounds, dequantize, quantize, quantize_weight
+from nibble.quant.numerics import code_bounds, quantize, quantize_weight
 from nibble.quant.sparsity import n_m_mask
 from nibble.quant.spec import (
     Precision,
@@ -20,6 +20,7 @@ from nibble.quant.spec import (
     WeightScale,
     WeightSpec,
 )
+from nibble.quant.tensor import QuantizedTensor
 
 
 def correlated(rows: int, inputs: int, seed: int) -> Tensor:
@@ -107,11 +108,11 @@ def test_the_error_of_the_output_falls():
             spec = WeightSpec(bits=bits)
             how, moment = grid(weight, spec), (x.T @ x)[None]
             codes = round_with_feedback(weight[None], moment, how)
-            after = output_error(weight[None] - dequantize(codes, how.scale), moment).sum()
+            after = output_error(weight[None] - QuantizedTensor(codes, how.scale).dequantize(), moment).sum()
             nearest = quantize_weight(weight, spec, "w")
-            before = output_error((weight - dequantize(nearest.codes, nearest.scale))[None], moment).sum()
+            before = output_error((weight - nearest.dequantize())[None], moment).sum()
             assert after < 0.75 * before
-            difference = (x @ (weight - dequantize(codes[0], how.scale[0])).T).square().sum()
+            difference = (x @ (weight - QuantizedTensor(codes[0], how.scale[0]).dequantize()).T).square().sum()
             torch.testing.assert_close(difference, after, rtol=1e-3, atol=0)
 
 
@@ -203,7 +204,7 @@ def test_groups_along_k():
     x = correlated(90, 24, 0)
     moments = second_moments(model, lambda: model(x))
     set_precision(model, Precision.rules)
-    nearest = model[0].integers()
+    nearest = model[0].quantized_weight()
     error = freeze_gptq(model, moments)["0.weight"]
     assert error.gptq < 0.75 * error.nearest
     codes, scale, _ = model[0].frozen_weights()["weight"]

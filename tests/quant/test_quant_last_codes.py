@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nibble.quant import last_codes, layer
+from nibble.quant import last_codes, layer_input
 from nibble.quant.convert import prepare, set_precision
 from nibble.quant.numerics import quantize_activation
 from nibble.quant.spec import ActivationSpec, Arithmetic, Precision, QuantConfig, Rule, WeightSpec
+from nibble.quant.tensor import QuantizedTensor
 
 
 @pytest.fixture
@@ -18,11 +19,11 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The layers that quantized an activation, in order."""
     names: list[str] = []
 
-    def counted(x: Tensor, dims: tuple[int, ...], spec: ActivationSpec, name: str, *rest: Tensor) -> tuple:
+    def counted(x: Tensor, dims: tuple[int, ...], spec: ActivationSpec, name: str, *rest: Tensor) -> QuantizedTensor:
         names.append(name)
         return quantize_activation(x, dims, spec, name, *rest)
 
-    monkeypatch.setattr(layer, "quantize_activation", counted)
+    monkeypatch.setattr(layer_input, "quantize_activation", counted)
     return names
 
 
@@ -75,7 +76,7 @@ def test_codes_are_forgotten_with_their_activation() -> None:
     x = torch.randn(5, 4)
     with torch.no_grad():
         layers(*3 * [ActivationSpec(8)])["q"](x)
-    codes = weakref.ref(last_codes._last.codes)
+    codes = weakref.ref(last_codes._last.quantized.codes)
     assert codes() is not None
     del x
     gc.collect()

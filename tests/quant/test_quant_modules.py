@@ -11,7 +11,7 @@ from nibble.errors import UserError
 from nibble.kernels import ops
 from nibble.quant.convert import freeze, prepare, set_precision
 from nibble.quant.modules import QuantConv1d, QuantLinear, quantized_type
-from nibble.quant.numerics import dequantize, quantize_activation, quantize_weight
+from nibble.quant.numerics import quantize_activation, quantize_weight
 from nibble.quant.spec import (
     ActivationGranularity,
     ActivationSpec,
@@ -23,6 +23,7 @@ from nibble.quant.spec import (
     WeightGranularity,
     WeightSpec,
 )
+from nibble.quant.tensor import QuantizedTensor
 
 ARITHMETICS = [Arithmetic.fake, Arithmetic.native]
 PER_UTTERANCE = ActivationGranularity.per_utterance
@@ -303,7 +304,7 @@ def test_per_utterance_scales_of_a_linear():
     x = torch.tensor([[[1.0, 2.0], [127.0, 0.0]], [[0.0, 1.27], [0.0, 0.0]]])
     codes = torch.tensor([[[1.0, 2.0], [127.0, 0.0]], [[0.0, 127.0], [0.0, 0.0]]])
     scale = torch.tensor([1.0, 0.01]).view(2, 1, 1)
-    expected = F.linear(codes * scale, layer.values().detach(), layer.bias)
+    expected = F.linear(codes * scale, layer.weight_source().values().detach(), layer.bias)
     torch.testing.assert_close(layer(x), expected)
 
 
@@ -359,7 +360,7 @@ def test_weights_only():
     set_precision(layer, Precision.rules)
     x = torch.randn(2, 4)
     codes, scale, _ = quantize_weight(layer.weight, WeightSpec(4), "layer")
-    assert torch.equal(layer(x), F.linear(x, dequantize(codes, scale), layer.bias))
+    assert torch.equal(layer(x), F.linear(x, QuantizedTensor(codes, scale).dequantize(), layer.bias))
 
 
 def test_activations_only():
@@ -367,8 +368,8 @@ def test_activations_only():
     prepare(layer, QuantConfig("a8", [Rule("**", None, ActivationSpec(8))]))
     set_precision(layer, Precision.rules)
     x = torch.randn(2, 4)
-    codes, scale = quantize_activation(x, (1,), ActivationSpec(8), "layer")
-    assert torch.equal(layer(x), F.linear(dequantize(codes, scale), layer.weight, layer.bias))
+    codes, scale, _ = quantize_activation(x, (1,), ActivationSpec(8), "layer")
+    assert torch.equal(layer(x), F.linear(QuantizedTensor(codes, scale).dequantize(), layer.weight, layer.bias))
     freeze(layer)
     assert layer.frozen_weights() == {}
     assert isinstance(layer.weight, nn.Parameter)
@@ -380,7 +381,7 @@ def test_kept_integers_follow_the_weight():
     x = torch.randn(4, 3)
     with torch.no_grad():
         before = layer(x)
-        assert layer.integers()[0] is layer.integers()[0]
+        assert layer.quantized_weight()[0] is layer.quantized_weight()[0]
         layer.weight.add_(1.0)
         assert not torch.equal(layer(x), before)
         layer.load_state_dict({"weight": layer.weight - 1.0, "bias": layer.bias})

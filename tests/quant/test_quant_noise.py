@@ -8,7 +8,7 @@ from torch import nn
 
 from nibble.quant.convert import freeze, prepare, prune, set_precision
 from nibble.quant.noise import with_noise
-from nibble.quant.numerics import code_bounds, dequantize, in_slices, quantize_weight
+from nibble.quant.numerics import code_bounds, quantize_weight
 from nibble.quant.spec import (
     ActivationSpec,
     Arithmetic,
@@ -21,6 +21,7 @@ from nibble.quant.spec import (
     WeightScale,
     WeightSpec,
 )
+from nibble.quant.tensor import in_slices
 
 SPECS = [
     WeightSpec(4),
@@ -59,7 +60,7 @@ def test_half_a_step_at_most_and_within_the_codes(spec):
     assert (steps >= lowest - zero - 1e-4).all()
     assert (steps <= highest - zero + 1e-4).all()
     # What is clipped moves as far as rounding moves it.
-    rounding = in_slices(dequantize(integers.codes, integers.scale) - weight, integers.scale).abs() / integers.scale
+    rounding = in_slices(integers.dequantize() - weight, integers.scale).abs() / integers.scale
     error = in_slices(noisy - weight, integers.scale).abs() / integers.scale
     assert (error <= rounding.clamp(min=1.0 if spec.bits == 1 else 0.5) + 1e-4).all()
 
@@ -190,7 +191,7 @@ def test_a_ramp_has_a_share_of_the_noise():
     for blend in (0.0, 0.25, 1.0):
         set_precision(model, Precision.rules, blend)
         torch.manual_seed(2)
-        errors[blend] = (layer.values() - layer.weight).detach()
+        errors[blend] = (layer.weight_source().values() - layer.weight).detach()
     assert errors[0.0].eq(0).all()
     torch.testing.assert_close(errors[0.25], 0.25 * errors[1.0], rtol=1e-3, atol=1e-6)
 
@@ -198,7 +199,7 @@ def test_a_ramp_has_a_share_of_the_noise():
 def test_pruned_weights_stay_zero_and_can_return():
     model = quantized(nn.Linear(8, 6), sparsity=Sparsity(2, 4))
     prune(model)
-    values = model[0].values()
+    values = model[0].weight_source().values()
     assert values[~model[0].weight_mask].eq(0).all()
     assert values[model[0].weight_mask].ne(0).all()
     values.sum().backward()

@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nibble.errors import UserError
+from nibble.quant.gradients import straight_through
 from nibble.quant.numerics import (
     absmax_scale,
     code_bounds,
-    dequantize,
     quantize,
     quantize_activation,
     quantize_weight,
-    straight_through,
 )
 from nibble.quant.spec import ActivationGranularity, ActivationSpec, Range, WeightGranularity, WeightSpec
+from nibble.quant.tensor import QuantizedTensor
 
 BITS = st.integers(2, 8)
 RANGES = st.sampled_from(list(Range))
@@ -60,12 +60,12 @@ def test_by_hand():
 @quickly
 @given(x=MATRICES, bits=BITS, range_=RANGES)
 def test_activation_error_is_at_most_half_a_step(x, bits, range_):
-    codes, scale = quantize_activation(x, (1,), ActivationSpec(bits, range=range_), "layer")
+    codes, scale, _ = quantize_activation(x, (1,), ActivationSpec(bits, range=range_), "layer")
     lowest, highest = code_bounds(bits, range_)
     assert lowest <= codes.min()
     assert codes.max() <= highest
     assert torch.equal(codes, codes.round())
-    assert ((x - dequantize(codes, scale)).abs() <= scale * (0.5 + 1e-3)).all()
+    assert ((x - QuantizedTensor(codes, scale).dequantize()).abs() <= scale * (0.5 + 1e-3)).all()
 
 
 @quickly
@@ -77,7 +77,7 @@ def test_weight_error_is_at_most_half_a_step(x, bits):
     codes, scale, _ = quantize_weight(x, spec, "layer")
     assert codes.dtype == torch.int8
     assert torch.equal(scale, scale.to(torch.float16).float())
-    assert ((x - dequantize(codes, scale)).abs() <= scale * (0.5 + 2**-11)).all()
+    assert ((x - QuantizedTensor(codes, scale).dequantize()).abs() <= scale * (0.5 + 2**-11)).all()
 
 
 @quickly
@@ -95,8 +95,8 @@ def test_symmetric(x, bits, range_):
 def test_idempotent(x, bits):
     """Quantized values are quantized to themselves."""
     spec = ActivationSpec(bits)
-    codes, scale = quantize_activation(x, (1,), spec, "layer")
-    again, _ = quantize_activation(dequantize(codes, scale), (1,), spec, "layer")
+    codes, scale, _ = quantize_activation(x, (1,), spec, "layer")
+    again, _, _ = quantize_activation(QuantizedTensor(codes, scale).dequantize(), (1,), spec, "layer")
     assert torch.equal(codes, again)
 
 
@@ -104,13 +104,13 @@ def test_idempotent(x, bits):
 @given(x=MATRICES, bits=BITS, range_=RANGES)
 def test_zero_is_zero(x, bits, range_):
     x[:, 0] = 0
-    codes, _ = quantize_activation(x, (1,), ActivationSpec(bits, range=range_), "layer")
+    codes, _, _ = quantize_activation(x, (1,), ActivationSpec(bits, range=range_), "layer")
     assert not codes[:, 0].any()
 
 
 def test_a_slice_of_zeros_has_scale_one():
     x = torch.tensor([[0.0, 0.0], [1.0, -127.0]])
-    codes, scale = quantize_activation(x, (1,), ActivationSpec(8), "layer")
+    codes, scale, _ = quantize_activation(x, (1,), ActivationSpec(8), "layer")
     assert scale.tolist() == [[1.0], [1.0]]
     assert codes.tolist() == [[0.0, 0.0], [1.0, -127.0]]
     codes, scale, _ = quantize_weight(torch.tensor([[0.0, 0.0], [1e-9, 0.0]]), WeightSpec(8), "layer")
@@ -121,9 +121,9 @@ def test_a_slice_of_zeros_has_scale_one():
 @quickly
 @given(x=MATRICES)
 def test_a_row_does_not_depend_on_its_neighbours(x):
-    codes, scale = quantize_activation(x, (1,), ActivationSpec(8), "layer")
+    codes, scale, _ = quantize_activation(x, (1,), ActivationSpec(8), "layer")
     for row in range(len(x)):
-        alone, its_scale = quantize_activation(x[row : row + 1], (1,), ActivationSpec(8), "layer")
+        alone, its_scale, _ = quantize_activation(x[row : row + 1], (1,), ActivationSpec(8), "layer")
         assert torch.equal(alone[0], codes[row])
         assert torch.equal(its_scale[0], scale[row])
 
@@ -132,7 +132,7 @@ def test_a_row_does_not_depend_on_its_neighbours(x):
 def test_types_and_layouts(dtype):
     x = torch.randn(6, 4, 3, dtype=torch.float32).to(dtype)
     spec = ActivationSpec(8)
-    codes, scale = quantize_activation(x, (1, 2), spec, "layer")
+    codes, scale, _ = quantize_activation(x, (1, 2), spec, "layer")
     assert scale.shape == (6, 1, 1)
     assert scale.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     strided = x.transpose(1, 2).contiguous().transpose(1, 2)
@@ -142,7 +142,7 @@ def test_types_and_layouts(dtype):
 
 @pytest.mark.parametrize("shape", [(0, 4), (3, 0), (0, 0)])
 def test_empty(shape):
-    codes, scale = quantize_activation(torch.zeros(shape), (1,), ActivationSpec(8), "layer")
+    codes, scale, _ = quantize_activation(torch.zeros(shape), (1,), ActivationSpec(8), "layer")
     assert codes.shape == shape
     assert scale.shape == (shape[0], 1)
 

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nibble.quant import finite, numerics, products
+from nibble.quant import finite, linear_product
 from nibble.quant.convert import freeze, prepare, set_precision
 from nibble.quant.layer import QuantizedLayer
 from nibble.quant.spec import ActivationSpec, Arithmetic, Precision, QuantConfig, Rule, WeightSpec
+from nibble.quant.tensor import QuantizedTensor
 
 PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "convolution", "convolution_backward", "_int_mm"}
 RULES = {
@@ -105,7 +106,7 @@ def test_gradients_are_products_in_the_type_of_the_results(without_values, group
         saved_tensors=linear, types=[torch.float32] * 3, shape=(2, 3, 16), needs_input_grad=(True, True, True)
     )
     with Multiplied() as seen:
-        dx, dw, db = products._IntegerLinear.backward(saved, on_gpu(6, 8, dtype=torch.bfloat16))[:3]
+        dx, dw, db = linear_product._IntegerLinear.backward(saved, on_gpu(6, 8, dtype=torch.bfloat16))[:3]
     assert (dx.shape, dw.shape, db.shape) == ((2, 3, 16), (8, 16), (8,))
     assert seen.types == {torch.bfloat16}
 
@@ -126,8 +127,8 @@ def gpu_products(monkeypatch):
         assert x.dtype == weight.dtype == torch.int8
         return (x.to(torch.bfloat16).float() @ weight.to(torch.bfloat16).float().t()).float()
 
-    monkeypatch.setattr(QuantizedLayer, "_multiplies_codes", lambda self, name: True)
-    monkeypatch.setattr(products, "float_sums", float_sums)
+    monkeypatch.setattr(QuantizedLayer, "_multiplies_codes", lambda self, weight: self.on_grid)
+    monkeypatch.setattr(linear_product, "float_sums", float_sums)
 
 
 @pytest.mark.parametrize("rule", ["int4", "groups", "asymmetric"])
@@ -150,14 +151,12 @@ def test_products_of_codes_in_float_are_those_of_integers(gpu_products, rule, sh
 def test_float_sums_on_a_gpu_are_exact(terms):
     x, weight = (torch.randint(-127, 128, (rows, terms), dtype=torch.int8).cuda() for rows in (33, 24))
     expected = x.cpu().long() @ weight.cpu().long().t()
-    assert torch.equal(products.float_sums(x, weight).cpu().long(), expected)
+    assert torch.equal(linear_product.float_sums(x, weight).cpu().long(), expected)
 
 
 def test_values_are_rounded_once_to_the_type_asked_for():
-    codes, scale = torch.randint(-127, 128, (5, 8)).to(torch.int8), torch.rand(5, 1)
-    assert torch.equal(
-        numerics.dequantize(codes, scale, torch.bfloat16), numerics.dequantize(codes, scale).to(torch.bfloat16)
-    )
+    quantized = QuantizedTensor(torch.randint(-127, 128, (5, 8)).to(torch.int8), torch.rand(5, 1))
+    assert torch.equal(quantized.dequantize(torch.bfloat16), quantized.dequantize().to(torch.bfloat16))
 
 
 @pytest.mark.parametrize("make", [lambda: nn.Linear(6, 5), lambda: nn.LSTM(6, 5, batch_first=True)])

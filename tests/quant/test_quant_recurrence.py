@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nibble.quant.numerics import straight_through
+from nibble.quant.gradients import straight_through
 from nibble.quant.recurrence import float_recurrence, lstm_steps
 
 
@@ -18,8 +18,8 @@ def test_states_and_gradients_are_autograds(sizes: tuple[int, int, int]) -> None
     torch.manual_seed(0)
     shapes = [(batch, steps, 4 * units), (batch, units), (batch, units), (4 * units, units)]
     drawn = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
-    found = float_recurrence(*drawn, rounded)
-    weight = drawn[3]
+    x, hidden, cell, weight = drawn
+    found = float_recurrence(x, (hidden, cell), weight, rounded)
     made = lstm_steps(*drawn[:3], lambda hidden: straight_through(hidden, rounded(hidden.detach())) @ weight.t())
     expected = torch.stack([step.hidden for step in made], 1), made[-1].cell
     slopes = [torch.randn_like(x) for x in expected]
@@ -34,7 +34,7 @@ def test_states_and_gradients_are_autograds(sizes: tuple[int, int, int]) -> None
 def test_a_frozen_weight_has_no_gradient_and_results_may_be_changed_in_place() -> None:
     x = torch.randn(2, 3, 8, requires_grad=True)
     zeros = torch.zeros(2, 2)
-    hidden, cell = float_recurrence(x, zeros, zeros, torch.randn(8, 2), rounded)
+    hidden, cell = float_recurrence(x, (zeros, zeros), torch.randn(8, 2), rounded)
     (hidden.mul_(2).sum() + cell.add_(1).sum()).backward()
     assert x.grad is not None
     assert x.grad.isfinite().all()

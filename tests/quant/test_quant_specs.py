@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from nibble.errors import UserError
 from nibble.kernels import ops
-from nibble.quant import products
 from nibble.quant.convert import freeze, prepare, prune, set_precision
-from nibble.quant.numerics import dequantize, quantize_weight
+from nibble.quant.numerics import quantize_weight
 from nibble.quant.packing import pack, unpack
 from nibble.quant.rules import assign
 from nibble.quant.spec import (
@@ -28,6 +27,7 @@ from nibble.quant.spec import (
     WeightScale,
     WeightSpec,
 )
+from nibble.quant.tensor import QuantizedTensor
 
 W, A = WeightSpec, ActivationSpec
 RULES = {
@@ -209,7 +209,7 @@ def test_what_reaches_the_integer_product(layer, x, rule_name, monkeypatch):
             assert out.dtype == out_type
             return out
 
-        monkeypatch.setattr(products.ops, name, watched)
+        monkeypatch.setattr(ops, name, watched)
 
     watch("int_matmul", 1, torch.int32)
     watch("int_conv2d", 1, torch.int32)
@@ -230,13 +230,13 @@ def test_asymmetric_by_hand():
     assert scale.tolist() == [[1.0]]
     assert zero.tolist() == [[-7]]
     assert codes.tolist() == [[-1, 0, 2, 14]]
-    assert torch.equal(dequantize(codes, scale), weight)
+    assert torch.equal(QuantizedTensor(codes, scale).dequantize(), weight)
 
 
 def test_a_slice_on_one_side_of_zero_still_has_a_zero():
     codes, scale, zero = quantize_weight(torch.tensor([[3.0, 15.0], [-15.0, -3.0]]), W(4, symmetric=False), "layer")
     assert zero.tolist() == [[-8], [7]]
-    assert dequantize(codes, scale).tolist() == [[3.0, 15.0], [-15.0, -3.0]]
+    assert QuantizedTensor(codes, scale).dequantize().tolist() == [[3.0, 15.0], [-15.0, -3.0]]
 
 
 def test_groups_by_hand():
@@ -258,7 +258,7 @@ def test_signs_by_hand():
 def test_the_search_is_never_worse_than_absmax(bits, seed):
     weight = torch.randn(4, 33, generator=torch.Generator().manual_seed(seed)) ** 3
     errors = [
-        (dequantize(*quantize_weight(weight, W(bits, scale=scale), "layer")[:2]) - weight).square().sum(1)
+        (quantize_weight(weight, W(bits, scale=scale), "layer").dequantize() - weight).square().sum(1)
         for scale in (WeightScale.search, WeightScale.absmax)
     ]
     assert (errors[0] <= errors[1]).all()
@@ -303,7 +303,7 @@ def test_masks_keep_the_largest_of_each_group_and_pruned_weights_may_return():
     assert layer.weight_mask.all(), "nothing is pruned before its time"
     prune(layer)
     assert layer.weight_mask.tolist() == [[False, True, True, False]]
-    assert layer.integers().codes.tolist() == [[0, -7, 5, 0]]
+    assert layer.quantized_weight().codes.tolist() == [[0, -7, 5, 0]]
     layer(torch.ones(1, 4)).sum().backward()
     assert (layer.weight.grad != 0).all()
     layer.weight.data[0, 0] = 5.0

@@ -78,7 +78,7 @@ def network(dtype: torch.dtype = torch.float32) -> nn.ModuleDict:
 
 def integers(layers: nn.Module) -> dict[str, tuple[torch.Tensor, ...]]:
     return {
-        f"{name}.{weight}": one.integers(weight)[:2]
+        f"{name}.{weight}": one.quantized_weight(weight)[:2]
         for name, one in quantized_modules(layers).items()
         for weight in one.weight_names
     }
@@ -143,7 +143,7 @@ def test_other_specs_are_left_to_their_layers(rule, at_once, one_by_one):
         assert at_once == [[(3, 8)]]
         if rule.weight is not None:
             one_by_one.clear()
-            layers["odd"].integers()
+            layers["odd"].quantized_weight()
             assert one_by_one == ["odd.weight"]
 
 

@@ -30,7 +30,8 @@ def test_tables_go_to_standard_output_or_a_file(here: Path, capsys: pytest.Captu
 
 
 def test_what_is_left_out_is_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("runs/tiny/killed/checkpoints").mkdir(parents=True)
+    killed = Path(shutil.copytree("runs/tiny/int4", "runs/tiny/killed"))
+    (killed / "run.json").write_text(json.dumps(json.loads((killed / "run.json").read_text()) | {"record": None}))
     lines = Path("runs/records.jsonl").read_text().splitlines(keepends=True)
     Path("runs/records.jsonl").write_text(lines[0])
     assert main(["runs", "--format", "md"]) == 0
@@ -70,7 +71,7 @@ def test_what_is_published_is_copied_once(here: Path, capsys: pytest.CaptureFixt
         (["runs", "--part", "test-tiny", "--format", "md"], "nothing was measured on part test-tiny"),
         (
             ["runs", "--format", "md", "--output", "runs/records.jsonl/a.md"],
-            "runs/records.jsonl cannot be written",
+            "runs/records.jsonl/a.md cannot be written",
         ),
     ],
 )

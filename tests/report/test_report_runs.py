@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 from pathlib import Path
@@ -6,7 +7,7 @@ import pytest
 
 from nibble.errors import UserError
 from nibble.report.runs import find_runs
-from nibble.runs import run_file
+from nibble.runs.run_folder import RUN_FILE
 
 
 def test_runs_are_found_below_a_folder_and_named_apart(finished_runs: Path) -> None:
@@ -28,7 +29,7 @@ def test_a_run_named_twice_is_one_run(finished_runs: Path) -> None:
 
 def test_the_command_of_a_run_from_before_run_json(finished_runs: Path, tmp_path: Path) -> None:
     run = shutil.copytree(finished_runs / "runs" / "tiny" / "int4", tmp_path / "run")
-    (run / run_file.NAME).unlink()
+    (run / RUN_FILE).unlink()
     assert find_runs([run])[0][0].command is None
     (run / ".hydra").mkdir()
     (run / ".hydra" / "overrides.yaml").write_text("- quant=int4\n- data.corpus_dir=<b>\n")
@@ -37,11 +38,12 @@ def test_the_command_of_a_run_from_before_run_json(finished_runs: Path, tmp_path
 
 def test_what_is_not_finished_is_said(finished_runs: Path, tmp_path: Path) -> None:
     shutil.copytree(finished_runs / "runs" / "tiny" / "int4", tmp_path / "whole")
-    (tmp_path / "half" / "checkpoints").mkdir(parents=True)
+    half = shutil.copytree(finished_runs / "runs" / "tiny" / "int4", tmp_path / "half")
+    (half / RUN_FILE).write_text(json.dumps(json.loads((half / RUN_FILE).read_text()) | {"record": None}))
     runs, unfinished = find_runs([tmp_path])
     assert [run.name for run in runs] == ["whole"]
     assert unfinished == [tmp_path / "half"]
-    with pytest.raises(UserError, match=r"half is not finished: it has no bundle/. To go on: python train.py resume="):
+    with pytest.raises(UserError, match=r"half is not finished. To go on: python train.py resume="):
         find_runs([tmp_path / "half"])
     shutil.rmtree(tmp_path / "whole")
     with pytest.raises(UserError, match=r"no run below .* is finished"):

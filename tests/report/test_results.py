@@ -10,6 +10,7 @@ from nibble.report.gains import gains
 from nibble.report.precisions import summary
 from nibble.report.results import render
 from nibble.report.tables import baseline, code, escaped, markdown, percent, points, systems
+from nibble.runs.method import Method
 from nibble.runs.records import Record, append
 
 FLOAT = Record(
@@ -19,7 +20,7 @@ FLOAT = Record(
     model="conformer_xs",
     parameters=1000,
     quant="float",
-    method="float",
+    method=Method.float,
     seed=1,
     wer=0.25,
     substitutions=1,
@@ -43,7 +44,7 @@ FLOAT = Record(
 INT4 = replace(
     FLOAT,
     quant="int4",
-    method="qat",
+    method=Method.qat,
     config_hash="def",
     backend="native greedy",
     bundle_bytes=500,
@@ -134,8 +135,8 @@ def test_check_says_whether_the_page_is_up_to_date(tmp_path: Path, capsys: pytes
 
 
 def test_each_way_to_a_precision_has_a_row_and_says_which_it_is() -> None:
-    distilled, shared = replace(INT4, method="distilled"), replace(INT4, method="shared")
-    rounded, gptq = replace(INT4, method="ptq"), replace(INT4, method="gptq")
+    distilled, shared = replace(INT4, method=Method.distilled), replace(INT4, method=Method.shared)
+    rounded, gptq = replace(INT4, method=Method.ptq), replace(INT4, method=Method.gptq)
     page = render([FLOAT, INT4, distilled, shared, rounded, gptq])
     for name in ("trained", "distilled", "one run for several precisions", "not trained", "not trained, GPTQ"):
         assert f"| int4, {name} (native" in page
@@ -196,8 +197,10 @@ def test_the_tables_of_the_readme_follow_the_records(tmp_path: Path, capsys: pyt
 
 
 def test_what_each_way_gains_over_a_simpler_one() -> None:
-    rounded = replace(INT4, method="ptq", utterance_errors=[("a", 2, 2), ("b", 1, 2)], wer=0.75)
-    taught = replace(INT4, method="distilled", config_hash="ghi", utterance_errors=[("a", 0, 2), ("b", 0, 2)], wer=0.0)
+    rounded = replace(INT4, method=Method.ptq, utterance_errors=[("a", 2, 2), ("b", 1, 2)], wer=0.75)
+    taught = replace(
+        INT4, method=Method.distilled, config_hash="ghi", utterance_errors=[("a", 0, 2), ("b", 0, 2)], wer=0.0
+    )
     exported = replace(taught, backend="onnx w4a8 greedy")
     table = gains(systems([FLOAT, rounded, INT4, taught, exported])).splitlines()
     cells = [cell.strip() for cell in table[2].split("|")[1:-1]]

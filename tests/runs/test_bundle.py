@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from nibble import composition
 from nibble.config import portable
 from nibble.errors import UserError
 from nibble.model.decoding import greedy
@@ -13,13 +14,26 @@ from nibble.model.options import ModelConfig
 from nibble.model.transducer import Transducer
 from nibble.quant.convert import freeze, prepare, quantized_modules, set_precision
 from nibble.quant.spec import ActivationSpec, Precision, QuantConfig, Rule, WeightSpec
-from nibble.runs.bundle import bundle_bytes, read_bundle, write_bundle
+from nibble.runs.bundle import bundle_bytes, read_bundle, unwritten_bytes, write_bundle
 from nibble.runs.checkpoint import load_checkpoint, quantize
 from nibble.runs.loaded import Loaded
+from nibble.runs.method import Method
+from nibble.runs.tensors import WEIGHTS, stored, stored_of
 
 
 def save(loaded: Loaded, folder: Path) -> int:
-    return write_bundle(folder, loaded.model, loaded.tokenizer, loaded.config, loaded.notes)
+    return write_bundle(loaded, folder)
+
+
+@pytest.mark.parametrize("quant", ["float", "int8", "int4", "int2", "int4_asymmetric", "int4_24", "sparse_24"])
+def test_the_size_of_a_bundle_is_known_before_it_is_written(write_run, tmp_path: Path, quant: str) -> None:
+    rules = composition.training_config([f"quant={quant}", "run_dir=."]).quant
+    loaded = quantize(load_checkpoint(write_run()), rules)
+    expected = unwritten_bytes(loaded, stored_of(loaded))
+    assert expected == write_bundle(loaded, tmp_path / "bundle")
+    (tmp_path / "bundle" / "README.md").write_text("whatever whoever passes it on writes there")
+    assert bundle_bytes(tmp_path / "bundle") == expected
+    assert stored(tmp_path / "bundle" / WEIGHTS) == stored_of(loaded)
 
 
 def encode(loaded: Loaded) -> torch.Tensor:
@@ -45,7 +59,8 @@ def test_what_is_read_is_what_was_trained(write_run, tmp_path: Path, quant: str)
     size = save(trained, tmp_path / "bundle")
     read = read_bundle(tmp_path / "bundle")
     assert len({file.stat().st_mode for file in (tmp_path / "bundle").iterdir()}) == 1, "all may be read by the same"
-    assert size == bundle_bytes(tmp_path / "bundle") == sum(f.stat().st_size for f in (tmp_path / "bundle").iterdir())
+    files = [file for file in (tmp_path / "bundle").iterdir() if file.name != "README.md"]
+    assert size == bundle_bytes(tmp_path / "bundle") == sum(file.stat().st_size for file in files)
     assert (read.quant, read.method, read.precision, read.step) == (quant, "qat", Precision.rules, 3)
     assert read.config == portable(trained.config)
     assert torch.equal(encode(read), encode(trained))
@@ -180,6 +195,5 @@ def test_the_whole_int4_bundle_of_conformer_l_is_7_7_times_smaller(write_run, tm
     parameters = sum(parameter.numel() for parameter in model.parameters())
     prepare(model, config.quant)
     set_precision(model, Precision.rules)
-    notes = {"precision": "rules", "method": "ptq", "corpus": "tiny", "step": 0}
-    size = write_bundle(tmp_path / "bundle", model, loaded.tokenizer, config, notes)
-    assert 4 * parameters / size >= 7.7
+    large = replace(loaded, config=config, model=model, precision=Precision.rules, method=Method.ptq)
+    assert 4 * parameters / unwritten_bytes(large, stored_of(large)) >= 7.7

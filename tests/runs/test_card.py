@@ -6,7 +6,7 @@ import pytest
 
 from nibble import provenance
 from nibble.errors import UserError
-from nibble.runs.bundle import bundle_bytes, export_bundle, read_bundle
+from nibble.runs.bundle import bundle_bytes, write_bundle, read_bundle
 from nibble.runs.card import Measured, write_card
 from nibble.runs.checkpoint import load_checkpoint
 from nibble.runs.loaded import float_parameters
@@ -19,13 +19,13 @@ def test_says_what_the_model_is_worth_and_how_large_the_folder_is(write_run, tmp
     folder = tmp_path / "bundle"
     for measured in (None, MEASURED):
         if measured is None:
-            assert export_bundle(trained, folder) == bundle_bytes(folder)
+            assert write_bundle(trained, folder) == bundle_bytes(folder)
         else:
-            write_card(folder, trained.config, trained.notes, trained.tokenizer.size, measured)
+            write_card(folder, trained, bundle_bytes(folder), measured)
         text = (folder / "README.md").read_text()
         parameters = float_parameters(trained.config, trained.tokenizer.size)
         ratio = 4 * parameters / bundle_bytes(folder)
-        assert f"Size: {bundle_bytes(folder):,} bytes" in text
+        assert f"Size: {bundle_bytes(folder):,} bytes without this page" in text
         assert re.search(rf" {ratio:.2f} times smaller than its {parameters:,} parameters", text)
         assert text.startswith("# tiny at int4")
         assert "int4, trained at this precision" in text
@@ -44,13 +44,13 @@ def test_a_bundle_is_as_large_however_the_run_was_typed(
     for number, word in enumerate(["python train.py", f"python train.py resume={'long/' * 50}"]):
         monkeypatch.setenv(provenance.COMMAND, word)
         config = replace(trained.config, run_dir=word, resume=word, records=word)
-        export_bundle(replace(trained, config=config), tmp_path / str(number))
+        write_bundle(replace(trained, config=config), tmp_path / str(number))
         found.add(tuple((tmp_path / str(number) / name).read_bytes() for name in ("config.json", "README.md")))
     assert len(found) == 1
 
 
 def test_of_a_float_model(write_run, tmp_path: Path) -> None:
-    export_bundle(load_checkpoint(write_run()), tmp_path / "bundle")
+    write_bundle(load_checkpoint(write_run()), tmp_path / "bundle")
     text = (tmp_path / "bundle" / "README.md").read_text()
     assert "# tiny at float" in text
     assert "not measured yet" in text
@@ -59,12 +59,12 @@ def test_of_a_float_model(write_run, tmp_path: Path) -> None:
 
 def test_a_full_disk(write_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = load_checkpoint(write_run("int4", "rules"))
-    export_bundle(trained, tmp_path / "bundle")
+    write_bundle(trained, tmp_path / "bundle")
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(UserError, match=r"README\.md cannot be written: No space left on device"):
-        write_card(tmp_path / "bundle", trained.config, trained.notes, trained.tokenizer.size, MEASURED)
+        write_card(tmp_path / "bundle", trained, bundle_bytes(tmp_path / "bundle"), MEASURED)
     assert read_bundle(tmp_path / "bundle").quant == "int4"

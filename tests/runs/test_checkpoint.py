@@ -12,14 +12,15 @@ from nibble.errors import UserError
 from nibble.quant.convert import quantized_modules
 from nibble.quant.spec import ActivationSpec, Precision, QuantConfig, Rule, WeightSpec
 from nibble.runs.bundle import write_bundle
-from nibble.runs.checkpoint import latest_run, load_checkpoint, quantize
+from nibble.runs.checkpoint import load_checkpoint, quantize
+from nibble.runs.locate import latest_run
 from nibble.runs.checkpoint_file import read_checkpoint
 
 
 def test_a_run_folder_a_file_and_a_bundle_give_the_same_model(write_run, tmp_path: Path) -> None:
     run = write_run("int4", "rules")
     first = load_checkpoint(run)
-    write_bundle(run / "bundle", first.model, first.tokenizer, first.config, first.notes)
+    write_bundle(first, run / "bundle")
     for path in (run / "checkpoints" / "last.ckpt", run / "bundle"):
         other = load_checkpoint(path)
         assert (other.quant, other.method, other.corpus, other.step) == ("int4", "qat", "tiny", 3)
@@ -218,7 +219,7 @@ def test_weights_that_are_no_numbers_become_no_bundle(write_run, tmp_path: Path)
     loaded = load_checkpoint(write_run())
     next(loaded.model.buffers())[0] = torch.nan
     with pytest.raises(UserError, match=r"running_mean is not finite, so no bundle"):
-        write_bundle(tmp_path / "bundle", loaded.model, loaded.tokenizer, loaded.config, loaded.notes)
+        write_bundle(loaded, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 
 

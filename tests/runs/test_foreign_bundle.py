@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from nibble.errors import UserError
 from nibble.quant.spec import ActivationSpec, QuantConfig, Rule, Sparsity, WeightSpec
-from nibble.runs.bundle import export_bundle, read_bundle
+from nibble.runs.bundle import write_bundle, read_bundle
 from nibble.runs.checkpoint import load_checkpoint, quantize
 
 CHECKED = ("model.safetensors", "tokenizer.model", "tokens.txt")
@@ -25,7 +25,7 @@ FILES = ("config.json", *CHECKED)
 @pytest.fixture(scope="module")
 def written(write_run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("written") / "bundle"
-    export_bundle(load_checkpoint(write_run("int4", "rules")), folder)
+    write_bundle(load_checkpoint(write_run("int4", "rules")), folder)
     return folder
 
 
@@ -203,7 +203,7 @@ def test_places_of_pruned_weights_that_cannot_be(write_run, tmp_path: Path) -> N
         Rule("joiner.output", WeightSpec(bits=4), ActivationSpec(), Sparsity(2, 4)),
         Rule(weight=WeightSpec(bits=4), activation=ActivationSpec()),
     ]
-    export_bundle(quantize(load_checkpoint(write_run()), QuantConfig("pruned", rules)), tmp_path / "bundle")
+    write_bundle(quantize(load_checkpoint(write_run()), QuantConfig("pruned", rules)), tmp_path / "bundle")
     read_bundle(tmp_path / "bundle")
     change_tensors(tmp_path / "bundle", lambda tensors: tensors[CODES][-1:].fill_(0))
     with pytest.raises(UserError, match=rf"model\.safetensors is damaged: {CODES}: places in a group that do not incr"):

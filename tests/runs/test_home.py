@@ -71,6 +71,6 @@ def test_a_corpus_that_has_moved(trained: tuple[Config, Path], tmp_path: Path, m
 )
 def test_a_damaged_file_is_named(text: str, trained: tuple[Config, Path]) -> None:
     config, run = trained
-    (run / speech.NAME).write_text(text)
+    (run / "speech.json").write_text(text)
     with pytest.raises(UserError, match=r"speech\.json is damaged: .*remove it"):
         speech.speech(config, run)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from nibble.errors import UserError
+from nibble.runs.method import Method
 from nibble.runs.records import Record, append, from_plain, read
 
 RECORD = Record(
@@ -15,7 +16,7 @@ RECORD = Record(
     model="conformer_xs",
     parameters=1000,
     quant="int4",
-    method="qat",
+    method=Method.qat,
     seed=1,
     wer=0.25,
     substitutions=1,

@@ -37,7 +37,7 @@ def test_predicted_bytes_are_those_of_the_bundle(loaded, damage, tmp_path):
     assignment = {layer: (2, 4, 8)[index % 3] for index, layer in enumerate(cost)}
     quant = mixed(loaded, assignment, "mixed")
     model = quantize(loaded, quant)
-    written = write_bundle(tmp_path / "b", model.model, model.tokenizer, model.config, model.notes)
+    written = write_bundle(model, tmp_path / "b")
     assert written == assigned_bytes(loaded, assignment, "mixed")
     uniform = dict.fromkeys(cost, 4)
     rest = assigned_bytes(loaded, uniform, "mixed") - total(cost, uniform)

@@ -19,5 +19,5 @@ def test_damage_and_what_is_in_the_way_are_named(tmp_path: Path) -> None:
     (tmp_path / "sensitivity_mine.json").write_text('{"name": "mine"}')
     with pytest.raises(UserError, match=r"sensitivity_mine.json is damaged: no value for method"):
         read_tables(tmp_path)
-    with pytest.raises(UserError, match=r"cannot write .*mine\.json"):
+    with pytest.raises(UserError, match=r"mine\.json cannot be written"):
         write_table(TABLE, tmp_path / "sensitivity_mine.json")

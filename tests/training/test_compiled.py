@@ -27,11 +27,11 @@ def step(model, monkeypatch):
     taken = []
     for layer in quantized_modules(model.encoder).values():
         kind = type(layer)
-        monkeypatch.setattr(layer, "input_integers", lambda *given, kind=kind, layer=layer: note(kind, layer, *given))
+        monkeypatch.setattr(layer, "quantized_input", lambda *given, kind=kind, layer=layer: note(kind, layer, *given))
 
     def note(kind, layer, *given):
-        found = kind.input_integers(layer, *given)
-        taken.append(found[1].clone())
+        found = kind.quantized_input(layer, *given)
+        taken.append(found.quantized.codes.clone())
         return found
 
     features = torch.randn(2, 90, 80, generator=torch.Generator().manual_seed(1))

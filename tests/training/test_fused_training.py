@@ -17,11 +17,12 @@ from nibble.model.fused_loss import fused_transducer_loss
 from nibble.model.joiner import Joiner
 from nibble.model.loss import transducer_loss
 from nibble.model.transducer import Transducer
-from nibble.quant import layer
+from nibble.quant import layer, layer_input
 from nibble.quant.convert import prepare, quantized_modules, set_precision
 from nibble.quant.low_rank import factorize
-from nibble.quant.numerics import Integers, quantize_activation, quantize_weight
+from nibble.quant.numerics import quantize_activation, quantize_weight
 from nibble.quant.spec import ActivationSpec, Precision, WeightSpec
+from nibble.quant.tensor import QuantizedTensor
 from nibble.training.run import check_rules, train
 
 LOSSES = [file.stem for file in (composition.conf_dir() / "loss").glob("*.yaml")]
@@ -119,7 +120,7 @@ def test_a_step_quantizes_each_weight_once_and_an_activation_once_for_query_key_
     at_once(12, monkeypatch)  # parts whose logits are computed twice
     weights, activations = Counter(), Counter()
 
-    def weight(x: Tensor, spec: WeightSpec, name: str, *rest: Tensor | None) -> Integers:
+    def weight(x: Tensor, spec: WeightSpec, name: str, *rest: Tensor | None) -> QuantizedTensor:
         weights[name] += 1
         return quantize_weight(x, spec, name, *rest)
 
@@ -128,7 +129,7 @@ def test_a_step_quantizes_each_weight_once_and_an_activation_once_for_query_key_
         return quantize_activation(x, dims, spec, name, *rest)
 
     monkeypatch.setattr(layer, "quantize_weight", weight)
-    monkeypatch.setattr(layer, "quantize_activation", activation)
+    monkeypatch.setattr(layer_input, "quantize_activation", activation)
     lengths, labels = torch.tensor([60, 50]), torch.randint(1, 9, (2, 3))
     encoded, frames = model.encode(torch.randn(2, 60, config.features.mel_bins), lengths)
     loss = fused_transducer_loss(

@@ -38,7 +38,7 @@ def test_a_run_of_two_processes_ends_in_one_record(make_config):
 
 def test_each_is_told_which_it_is(as_processes, tmp_path):
     as_processes("(folder / str(rank)).write_text(os.environ['WORLD_SIZE'])")
-    launch.run(tmp_path, 3)
+    launch.start(tmp_path, 3)
     assert [(tmp_path / str(rank)).read_text() for rank in range(3)] == ["3", "3", "3"]
 
 
@@ -46,10 +46,10 @@ def test_an_error_of_one_ends_all_and_is_passed_on(as_processes, tmp_path, monke
     monkeypatch.setattr(launch, "_PATIENCE_S", 0.2)
     as_processes("if rank == 0: time.sleep(60)\n(folder / 'rank1.error').write_text('no such corpus')\nsys.exit(1)")
     with pytest.raises(UserError, match="no such corpus"):
-        launch.run(tmp_path, 2)
+        launch.start(tmp_path, 2)
     as_processes("if rank == 0: time.sleep(60)\nprint('what it said', flush=True)\nos._exit(9)")
     with pytest.raises(UserError, match=r"process 1 of 2 ended with exit code 9; what it said stands in .*rank1\.log"):
-        launch.run(tmp_path, 2)
+        launch.start(tmp_path, 2)
     assert (tmp_path / "rank1.log").read_text() == "what it said\n"
 
 
@@ -66,7 +66,7 @@ def test_a_signal_reaches_all(as_processes, tmp_path):
     )
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupted):
-        launch.run(tmp_path, 2)
+        launch.start(tmp_path, 2)
     assert (tmp_path / "0.stopped").exists()
     assert (tmp_path / "1.stopped").exists()
     assert signal.getsignal(signal.SIGINT) is before

@@ -73,7 +73,7 @@ def test_in_float(make_config, float_run, tmp_path):
     for quant in ("int4", "int4_lowrank"):  # the factors stay, said again or not
         rounded = quantize(trained, make_config(f"quant={quant}").quant)
         assert (rounded.quant, rounded.method, rounded.config.quant.low_rank) == (quant, "ptq", low_rank)
-        write_bundle(tmp_path / quant, rounded.model, rounded.tokenizer, rounded.config, rounded.notes)
+        write_bundle(rounded, tmp_path / quant)
         assert set(low_rank_modules(read_bundle(tmp_path / quant).model)) == LAYERS
     other = make_config("quant=int4_lowrank", "quant.low_rank=[{match: '**.expansion', share: 0.25}]")
     with pytest.raises(UserError, match="factorized already, and by other rules"):
@@ -92,7 +92,7 @@ def test_after_training(make_config, float_run, tmp_path):
     for name, expected in (("int4_lowrank", Precision.rules), ("float_lowrank", Precision.float)):
         found = quantize(full, make_config(f"quant={name}").quant)
         assert (found.quant, found.method, found.precision) == (name, "ptq", expected)
-        write_bundle(tmp_path / name, found.model, found.tokenizer, found.config, found.notes)
+        write_bundle(found, tmp_path / name)
         read = read_bundle(tmp_path / name)
         assert (read.quant, read.method) == (name, "ptq")
         torch.testing.assert_close(encode(read), encode(found), atol=0.05, rtol=0.05)

@@ -10,6 +10,7 @@ from filelock import FileLock
 
 from nibble.errors import UserError
 from nibble.runs import records, run_file
+from nibble.runs.run_folder import RUN_FILE
 from nibble.training.resume import resumed, run_folder
 from nibble.training.run import train
 
@@ -36,7 +37,7 @@ def test_the_complete_run_is_found_before_the_stopped_one(make_config):
         folder = Path(name)
         (folder / "checkpoints").mkdir(parents=True)
         run_file.begin(folder, make_config("seed=2") if folder.name == "other" else config)
-        os.utime(folder / run_file.NAME, (age, age))
+        os.utime(folder / RUN_FILE, (age, age))
     assert run_file.find(config) == Path("runs/tiny/stopped")
     (Path("runs/tiny/a_sweep/begun") / "checkpoints/last.ckpt").touch()
     assert run_file.find(config) == Path("runs/tiny/a_sweep/begun")
@@ -99,12 +100,12 @@ def test_two_processes_in_one_folder(tmp_path):
         with run_file.claimed(tmp_path):
             pass
 
-    with FileLock(tmp_path / run_file.LOCK), pytest.raises(UserError, match="another process is training in"):
+    with FileLock(tmp_path / ".lock"), pytest.raises(UserError, match="another process is training in"):
         claim()
     claim()
 
 
 def test_a_damaged_run_file(tmp_path):
-    (tmp_path / run_file.NAME).write_text("{")
+    (tmp_path / RUN_FILE).write_text("{")
     with pytest.raises(UserError, match=r"run\.json is damaged.*delete it"):
         run_file.read(tmp_path)

@@ -30,6 +30,7 @@ from nibble.data.datamodule import SpeechDataModule
 from nibble.data.sampler import TrainSampler
 from nibble.errors import UserError
 from nibble.progress import track
+from nibble.runs.run_folder import RunFolder
 
 MODEL = "conformer_xxs"
 _ROUNDS = 3
@@ -79,7 +80,7 @@ def measure_trainings(words: list[str], steps: int = _STEPS) -> list[Measurement
         for number, (name, options) in track(trainings, f"training, {steps} steps each", len(_TRAININGS)):
             run = Path(folder) / f"run_{number}"
             _train([*words, *options], run, steps)
-            found += _training(name, run / "csv" / "metrics.csv")
+            found += _training(name, RunFolder(run).metrics)
     return found
 
 

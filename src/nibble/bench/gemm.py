@@ -87,8 +87,8 @@ def _mean(case: str, ours: str, baseline: str, times: list[dict[str, Times]], th
 
 
 def _w4a8(layer: nn.Linear, x: Tensor) -> Layer:
-    codes, scale, _ = quantize_weight(layer.weight, WeightSpec(4), "weight")
-    packed, scales, bias = pack_rows(codes), scale.view(-1), layer.bias
+    weight = quantize_weight(layer.weight, WeightSpec(4), "weight")
+    packed, scales, bias = pack_rows(weight.codes), weight.channel_scale(), layer.bias
     return lambda: ops.linear_w4a8(*ops.quantize_rows(x), packed, scales, bias)
 
 

@@ -19,6 +19,7 @@ from nibble.bench.__main__ import table
 from nibble.bench.checklist import Step, python
 from nibble.bench.records import read
 from nibble.kernels.gpu import missing_gpu
+from nibble.runs.run_folder import RunFolder
 from nibble.terminal import Console
 
 LSTM_TEST = "tests/kernels/test_triton_recurrence.py"
@@ -56,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def steps(out: Path, corpus: Path) -> list[Step]:
     """What is run, in this order; correctness first."""
-    native, reference, run = out / "native.pt", out / "reference.pt", out / "run"
+    native, reference, run = out / "native.pt", out / "reference.pt", RunFolder(out / "run")
     bench = [*python("-m", "nibble.bench"), "--device", "cuda", "--records", str(out / "bench.jsonl")]
     train = [*python("train.py"), "hardware=gpu", "logger=csv", "records=null"]
     sanitizer = compute_sanitizer()
@@ -88,15 +89,15 @@ def steps(out: Path, corpus: Path) -> list[Step]:
         Step("gemm", [*bench, "gemm"], 20),
         Step(
             "thirty steps",
-            [*train, "quant=int4", "model=conformer_l", "trainer.max_steps=30", f"hydra.run.dir={run}"],
+            [*train, "quant=int4", "model=conformer_l", "trainer.max_steps=30", f"hydra.run.dir={run.path}"],
             50,
             missing=lambda: None if find_spec("espeakng_loader") else "no speech; pip install -e .[embedded]",
         ),
         Step(
             "evaluate",
-            [*python("evaluate.py"), f"checkpoint={run / 'bundle'}", "hardware=gpu", "records=null"],
+            [*python("evaluate.py"), f"checkpoint={run.bundle}", "hardware=gpu", "records=null"],
             25,
-            missing=lambda: None if (run / "bundle").is_dir() else "thirty steps left no bundle",
+            missing=lambda: None if run.bundle.is_dir() else "thirty steps left no bundle",
         ),
         Step(
             "librispeech_mini",

@@ -10,8 +10,9 @@ from nibble.bench.fresh import fresh_model, fresh_tokenizer
 from nibble.bench.records import Measurement
 from nibble.data.tokenizer import Tokenizer
 from nibble.progress import track
-from nibble.runs.bundle import export_bundle
+from nibble.runs.bundle import unwritten_bytes
 from nibble.runs.loaded import float_parameters
+from nibble.runs.tensors import stored_of
 
 MODELS = ("conformer_xs", "conformer_s", "conformer_m", "conformer_l")
 PRECISIONS = ("int4", "int4_24")
@@ -23,14 +24,13 @@ def measure(models: tuple[str, ...] = MODELS, precisions: tuple[str, ...] = PREC
     with tempfile.TemporaryDirectory() as temporary:
         tokenizer = fresh_tokenizer(Path(temporary))
         return [
-            _measure(model, precision, tokenizer, Path(temporary) / "bundle")
-            for model, precision in track(cases, "writing bundles", len(cases))
+            _measure(model, precision, tokenizer) for model, precision in track(cases, "packing weights", len(cases))
         ]
 
 
-def _measure(model: str, precision: str, tokenizer: Tokenizer, folder: Path) -> Measurement:
+def _measure(model: str, precision: str, tokenizer: Tokenizer) -> Measurement:
     loaded = fresh_model(model, precision, tokenizer)
-    size_bytes = export_bundle(loaded, folder)
+    size_bytes = unwritten_bytes(loaded, stored_of(loaded))
     return Measurement(
         bench="size",
         case=model,

@@ -20,8 +20,10 @@ from nibble.bench.fresh import fresh_model, fresh_tokenizer
 from nibble.bench.records import Measurement
 from nibble.bench.timing import Times, in_turns, measurements, torch_threads
 from nibble.data.tokenizer import Tokenizer
+from nibble.evaluation.sherpa import load_sherpa
 from nibble.export.options import Encoding
-from nibble.features.kaldi import FRAME_SHIFT_S, SAMPLE_RATE, SHIFT_SAMPLES, WINDOW_SAMPLES, log_mel
+from nibble.features.extractor import make_features
+from nibble.features.kaldi import FRAME_SHIFT_S, SAMPLE_RATE, SHIFT_SAMPLES, WINDOW_SAMPLES
 from nibble.inference.fused import fused_copy
 from nibble.model.chunks import Chunks
 from nibble.model.streaming_encoder import StreamingEncoder
@@ -72,7 +74,7 @@ def _measure(
         for encoding, to in track(folders.items(), f"writing {model}", len(folders))
     }
     sizes_bytes = {name: exported.size_bytes for name, exported in written.items()}
-    recognisers = {name: _recogniser(exported.path) for name, exported in written.items()}
+    recognisers = {name: load_sherpa(exported, beam_width=1, threads=1) for name, exported in written.items()}
     loaded = _loaded(model, "int4", tokenizer)
     encoder = loaded.model.encoder
     assert isinstance(encoder, StreamingEncoder), f"{model} streams"
@@ -121,13 +123,6 @@ def _name(encoding: Encoding) -> str:
     return f"{encoding.value}, sherpa-onnx {sherpa_onnx.__version__}"
 
 
-def _recogniser(folder: Path) -> Any:
-    import sherpa_onnx
-
-    files = {name: str(folder / f"{name}.onnx") for name in ("encoder", "decoder", "joiner")}
-    return sherpa_onnx.OnlineRecognizer.from_transducer(**files, tokens=str(folder / "tokens.txt"), num_threads=1)
-
-
 def _noise(duration_s: float) -> Tensor:
     return 0.1 * torch.randn(round(duration_s * SAMPLE_RATE), generator=torch.Generator().manual_seed(0))
 
@@ -159,7 +154,8 @@ def _beginning(recogniser: Any, first_s: float) -> Callable[[], object]:
 def _in_torch(loaded: Loaded, chunk_s: float) -> Callable[[], object]:
     """As `_in_sherpa`."""
     stream, samples = Stream(fused_copy(loaded.model)), _noise(chunk_s)
-    return lambda: stream.accept(log_mel(samples, loaded.config.features))
+    features = make_features(loaded.config.features)
+    return lambda: stream.accept(features(samples))
 
 
 def _lasting(duration_s: float, rounds: int) -> dict[str, Times]:

@@ -46,10 +46,7 @@ def write(path: Path) -> None:
         UserError: there is no package, or `path` cannot be written.
     """
     definition = _workspace("ENTITY", "PROJECT")._spec["spec"]  # the package has no public way to it
-    try:
-        write_text(path, json.dumps(definition, indent=1) + "\n")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; give another --output FILE") from error
+    write_text(path, json.dumps(definition, indent=1) + "\n", "give another --output FILE")
 
 
 def _workspace(entity: str, project: str) -> "Workspace":

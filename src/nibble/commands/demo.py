@@ -20,8 +20,10 @@ from nibble.hardware import HardwareConfig
 from nibble.quant.spec import ActivationSpec, QuantConfig, Rule, WeightSpec
 from nibble.report.precisions import precisions
 from nibble.report.tables import percent
-from nibble.runs.checkpoint import latest_run, load_checkpoint
+from nibble.runs.checkpoint import load_checkpoint
+from nibble.runs.locate import latest_run
 from nibble.runs.records import Record
+from nibble.runs.run_folder import RunFolder
 from nibble.runs.speech import speech
 from nibble.terminal import Console, Table
 
@@ -64,8 +66,7 @@ def evaluate_demo(run: Path, records: str | None, hardware: HardwareConfig) -> l
     Raises:
         UserError: the run is not staged, or not finished.
     """
-    folder = run / "checkpoints"
-    phases = sorted(folder.glob("phase_*.ckpt"))
+    phases = RunFolder(run).phase_checkpoints()
     floats = [phase for phase in phases if phase.stem.endswith("_float")]
     if not floats:
         raise UserError(f"{run} has no checkpoint of a float phase; train with schedule=staged")
@@ -84,7 +85,7 @@ def transcribe_one(run: Path) -> None:
     config, root = speech(loaded.config, run)
     data = SpeechDataModule(config.data, config.features, HardwareConfig(), config.seed, root)
     cut = next(iter(data.cuts(data.parts("test"))))
-    words = [f"model={run / 'bundle'}", str(source(cut))]
+    words = [f"model={RunFolder(run).bundle}", str(source(cut))]
     print(f"$ python -m nibble.transcribe {' '.join(words)}", flush=True)
     transcribe.main(words)
     print(f"(said was: {cut.supervisions[0].text})")

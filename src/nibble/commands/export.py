@@ -46,11 +46,11 @@ def export(options: ExportConfig) -> Path:
 
 def _export_bundle(options: ExportConfig, loaded: "Loaded") -> Path:
     from nibble.export.parity import compare_bundle
-    from nibble.runs.bundle import export_bundle, read_bundle
-    from nibble.runs.checkpoint import run_folder
+    from nibble.runs.bundle import read_bundle, write_bundle
+    from nibble.runs.run_folder import RunFolder
 
-    folder = Path(options.output) if options.output else run_folder(loaded.path) / "bundle"
-    export_bundle(loaded, folder)
+    folder = Path(options.output) if options.output else RunFolder.of(loaded.path).bundle
+    write_bundle(loaded, folder)
     if options.parity:
         _print_parity(compare_bundle(loaded, read_bundle(folder)), folder)
     return folder
@@ -63,11 +63,11 @@ def _export_sherpa(options: ExportConfig, loaded: "Loaded") -> Path:
     if options.parity:
         need("onnxruntime", "parity=true")
     from nibble.export.onnx.graphs import choose_encoding, default_labels_per_frame, export_graphs
-    from nibble.runs.checkpoint import run_folder
     from nibble.runs.exported import check_folder, write_sherpa
+    from nibble.runs.run_folder import RunFolder
 
     encoding = choose_encoding(loaded, options.encoding)
-    folder = Path(options.output) if options.output else run_folder(loaded.path) / f"sherpa_{encoding.value}"
+    folder = Path(options.output) if options.output else RunFolder.of(loaded.path).exported(encoding.value)
     check_folder(folder)
     labels_per_frame = options.labels_per_frame or default_labels_per_frame(loaded.config)
     if labels_per_frame > 1:

@@ -24,20 +24,21 @@ def quantize_checkpoint(options: QuantizeConfig) -> Path:
     Raises:
         UserError: the checkpoint, the output folder or the speech does not allow it; the text says which.
     """
-    from nibble.evaluation.evaluate import choose_device
+    from nibble.device import choose_device
     from nibble.evaluation.size import Size
     from nibble.post_training.quantization import quantize_without_training
     from nibble.runs.bundle import check_folder, write_bundle
-    from nibble.runs.checkpoint import load_checkpoint, run_folder
+    from nibble.runs.checkpoint import load_checkpoint
     from nibble.runs.loaded import float_parameters
+    from nibble.runs.run_folder import RunFolder
 
     loaded = load_checkpoint(Path(str(options.checkpoint)))
-    name = f"bundle_{options.quant.name}_{options.rounding.value}"
-    folder = Path(options.output) if options.output else run_folder(loaded.path) / name
+    own = RunFolder.of(loaded.path).quantized_bundle(options.quant.name, options.rounding.value)
+    folder = Path(options.output) if options.output else own
     check_folder(folder)
     done = quantize_without_training(loaded, options, choose_device(options.hardware))
     model = done.loaded
-    size_bytes = write_bundle(folder, model.model, model.tokenizer, model.config, model.notes)
+    size_bytes = write_bundle(model, folder)
     if done.errors:
         shares = [error.gptq / error.nearest for error in done.errors.values() if error.nearest > 0]
         print(

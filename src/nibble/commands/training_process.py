@@ -14,8 +14,9 @@ from nibble.commands import hydra_command
 from nibble.config import from_plain
 from nibble.errors import Interrupted, UserError
 from nibble.runs import run_file
-from nibble.training import launch
+from nibble.runs.run_folder import RunFolder
 from nibble.training.run import fit
+from nibble.writing import write_text
 
 
 def main(folder: Path) -> int:
@@ -28,7 +29,7 @@ def main(folder: Path) -> int:
     try:
         fit(replace(from_plain(run.config), run_dir=str(folder)))
     except UserError as error:
-        launch.error_file(folder, distributed.started()[0]).write_text(hydra_command.message(error), encoding="utf-8")
+        write_text(RunFolder(folder).error(distributed.started()[0]), hydra_command.message(error))
         return 1
     except Interrupted as stop:
         return stop.exit_code

@@ -1,65 +1,38 @@
-"""Audio files: checked, converted to 16 kHz mono, and for small corpora decoded only once."""
+"""Places of speech in files, and the samples there; small corpora are decoded only once."""
 
 import hashlib
 import io
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import soundfile
-from lhotse import CutSet, MonoCut
+from lhotse import MonoCut
 from numpy.typing import NDArray
 
-from nibble.data.samples import FLOATS, Samples, at_16_khz, opened, read
+from nibble.data.cuts import Cuts
+from nibble.data.samples import Samples, opened, read
 from nibble.errors import UserError
-from nibble.features.kaldi import SAMPLE_RATE
 from nibble.progress import track
 from nibble.writing import whole_file
 
-AUDIO_SUFFIXES = (".flac", ".opus", ".ogg", ".wav")
-END_SAMPLES = 1600
+# What libsndfile reads, in any mixture of capitals.
+AUDIO_SUFFIXES = (
+    *(".flac", ".opus", ".ogg", ".oga", ".wav", ".wave", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf"),
+    *(".w64", ".rf64", ".sph", ".voc"),
+)
+MEDIA_SUFFIXES = (".m4a", ".mp4", ".mov", ".aac", ".webm", ".mkv", ".mka", ".wma", ".amr", ".3gp")  # needs PyAV
 MAX_STORED_HOURS = 10.0
 _MEMBER = re.compile(r"(.*\.tar):(\d+):(\d+)", re.DOTALL)
+_STRETCH = re.compile(r"(.*)\[(\d+):(\d+)\]", re.DOTALL)
 
 
-@dataclass(frozen=True)
-class Shape:
-    """What an audio file holds."""
-
-    samples: int  # per channel
-    rate_hz: int
-    channels: int
-
-    def difference(self) -> str:
-        """How it differs from 16 kHz mono; empty if it doesn't."""
-        rate = f"{self.rate_hz} Hz" if self.rate_hz != SAMPLE_RATE else ""
-        channels = f"{self.channels} channels" if self.channels != 1 else ""
-        return ", ".join(filter(None, [rate, channels]))
-
-
-def check(audio: Path | BinaryIO, name: str = "") -> Shape:
-    """Read the last tenth of a second of an audio file; of samples that may be NaN, all.
-
-    A truncated FLAC still promises its full length; only reading where the end should be tells.
-
-    Args:
-        audio: the file, or its bytes as a stream.
-        name: what messages call it; its path by default.
-
-    Raises:
-        UserError: not audio, truncated, or with samples that are no numbers.
-    """
-    name = name or str(audio)
-    with opened(audio, name) as file:
-        if file.subtype not in FLOATS:
-            file.seek(max(0, file.frames - END_SAMPLES))
-        read(file, name)
-        return Shape(file.frames, file.samplerate, file.channels)
+def is_audio(path: Path) -> bool:
+    """Whether a file is audio by its name."""
+    return path.suffix.lower() in (*AUDIO_SUFFIXES, *MEDIA_SUFFIXES)
 
 
 def member(archive: Path, start: int, size_bytes: int) -> str:
@@ -67,98 +40,118 @@ def member(archive: Path, start: int, size_bytes: int) -> str:
     return f"{archive}:{start}:{size_bytes}"
 
 
-def decode(path: Path | str, start: int = 0, count: int = -1) -> Samples:
-    """Samples (count,) from `start` on of a 16 kHz mono file, or `member`; all of them by default.
+def is_member(place: str) -> bool:
+    """Whether a place is within a tar file."""
+    return _MEMBER.fullmatch(place) is not None
+
+
+def stretch(file: str, first: int, samples: int) -> str:
+    """How the source of a cut names a stretch of a longer file: like a slice of its samples."""
+    return f"{file}[{first}:{first + samples}]"
+
+
+def is_stretch(place: str) -> bool:
+    """Whether a place is a stretch of a longer file."""
+    return _STRETCH.fullmatch(place) is not None
+
+
+def stretch_of(place: str) -> tuple[int, int]:
+    """The first sample of a stretch and the one after its last."""
+    found = _STRETCH.fullmatch(place)
+    assert found is not None, place
+    return int(found[2]), int(found[3])
+
+
+def file_of(place: str) -> str:
+    """The file that a place is in: of a `member` the tar file, of a `stretch` the longer file."""
+    found = _MEMBER.fullmatch(place) or _STRETCH.fullmatch(place)
+    return found[1] if found else place
+
+
+def decode(place: Path | str, start: int = 0, count: int = -1) -> Samples:
+    """Samples (count,) from `start` on of a 16 kHz mono file, `member` or `stretch`; all of them by default.
 
     Raises:
         UserError: the file can't be decoded.
     """
+    place = str(place)
+    if is_stretch(place):
+        first, end = stretch_of(place)
+        left = max(0, end - first - start)
+        start, count, place = first + start, left if count < 0 else min(count, left), file_of(place)
     try:
-        with opened(_bytes(path), str(path)) as file:
+        with opened(content(place), place) as file:
             file.seek(start)
-            return read(file, str(path), count)
+            return read(file, place, count)
     except UserError as error:
         raise UserError(f"{error}; replace the file, or remove it with its transcript") from error
 
 
-def _bytes(path: Path | str) -> Path | BinaryIO:
-    """The file at `path` or, of a `member`, its bytes."""
-    place = _MEMBER.fullmatch(str(path))
-    if place is None:
-        return Path(path)
+def content(place: Path | str) -> Path | BinaryIO:
+    """The file at a place or, of a `member`, its bytes."""
+    found = _MEMBER.fullmatch(str(place))
+    if found is None:
+        return Path(place)
     try:
-        with open(place[1], "rb") as archive:
-            archive.seek(int(place[2]))
-            return io.BytesIO(archive.read(min(int(place[3]), os.fstat(archive.fileno()).st_size)))
-    except OSError as error:
-        raise UserError(f"{place[1]} cannot be read: {error.strerror}") from error
-
-
-def convert(source: Path, target: Path) -> Path:
-    """Write `source` as 16 kHz mono FLAC to `target`: channels averaged, then resampled."""
-    with opened(source) as file:
-        samples = at_16_khz(read(file, str(source)), file.samplerate)
-    with whole_file(target) as path:
-        try:
-            soundfile.write(os.fsencode(path), samples.clip(-1, 1), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-        except soundfile.LibsndfileError as error:
-            raise OSError(f"can't write {target}: {error.error_string}") from error
-    return target
+        with open(found[1], "rb") as archive:
+            archive.seek(int(found[2]))
+            return io.BytesIO(archive.read(min(int(found[3]), os.fstat(archive.fileno()).st_size)))
+    except (OSError, OverflowError) as error:
+        raise UserError(f"{found[1]} cannot be read: {error}") from error
 
 
 class Waveforms:
-    """Samples by path. Parts of up to ten hours are decoded once into a file that all loader processes map.
+    """Samples by place. Parts of up to ten hours are decoded once into a file that all loader processes map.
 
     A loader on two cores has no time to decode FLAC for a batch with four talkers behind each utterance.
     """
 
     def __init__(self, cache_dir: Path) -> None:
         self.cache_dir = cache_dir
-        self._places: dict[str, tuple[Path, int, int]] = {}  # audio path -> (store, first sample, samples)
+        self._places: dict[str, tuple[Path, int, int]] = {}  # place -> (store, first sample, samples)
 
-    def add(self, cuts: CutSet, name: str) -> None:
+    def add(self, cuts: Cuts, name: str) -> None:
         """Decode the recordings of `cuts`, unless that was done before or they are too long to keep."""
-        lengths = {source(cut): cut.recording.num_samples for cut in cuts}
-        if sum(lengths.values()) > MAX_STORED_HOURS * 3600 * SAMPLE_RATE:
+        if cuts.durations_s.sum() > MAX_STORED_HOURS * 3600:
             return
+        lengths = {source(cut): cut.recording.num_samples for cut in cuts}
         store = self.cache_dir / f"{name}-{fingerprint(cuts)}.pcm"
         if not store.is_file():
             _write_store(store, list(lengths), name)
         if store.stat().st_size != 2 * sum(lengths.values()):
             raise UserError(f"{store} is not as long as the audio it was made from; remove it and start again")
         start = 0
-        for path, samples in lengths.items():
-            self._places[path] = (store, start, samples)
+        for place, samples in lengths.items():
+            self._places[place] = (store, start, samples)
             start += samples
 
-    def read(self, path: str, start: int = 0, count: int = -1) -> Samples:
-        """Samples (count,) in [-1, 1] of the file at `path` from `start` on; all of them by default."""
-        if path not in self._places:
-            return decode(path, start, count)
-        store, first, samples = self._places[path]
+    def read(self, place: str, start: int = 0, count: int = -1) -> Samples:
+        """Samples (count,) in [-1, 1] at a place from `start` on; all of them by default."""
+        if place not in self._places:
+            return decode(place, start, count)
+        store, first, samples = self._places[place]
         stop = samples if count < 0 else min(samples, start + count)
         return _mapped(store)[first + start : first + stop].astype(np.float32) / np.float32(32768)
 
 
 def source(cut: MonoCut) -> str:
-    """The audio file of a cut."""
+    """The place of the audio of a cut."""
     return str(cut.recording.sources[0].source)
 
 
-def fingerprint(cuts: CutSet) -> str:
+def fingerprint(cuts: Cuts) -> str:
     """A name for what the audio files of `cuts` hold: their paths, sizes and times of change."""
     digest = hashlib.sha256()
     for cut in cuts:
-        place = _MEMBER.fullmatch(source(cut))
-        status = os.stat(place[1] if place else source(cut))
+        status = os.stat(file_of(source(cut)))
         where = os.path.abspath(source(cut))  # the same from any working directory
         digest.update(os.fsencode(f"{where} {cut.num_samples} {status.st_size} {status.st_mtime_ns}\n"))
     return digest.hexdigest()[:16]
 
 
-def _write_store(store: Path, paths: list[str], name: str) -> None:
+def _write_store(store: Path, places: list[str], name: str) -> None:
     with ThreadPoolExecutor(os.cpu_count()) as pool, whole_file(store) as path, path.open("wb") as file:
-        for samples in track(pool.map(decode, paths), f"decoding {name}", len(paths)):
+        for samples in track(pool.map(decode, places), f"decoding {name}", len(places)):
             file.write((samples * 32768).clip(-32768, 32767).round().astype("<i2").tobytes())
 
 

@@ -1,11 +1,15 @@
 """SpecAugment: masks over time and frequency (Park et al., 2019), and speed perturbation (Ko et al., 2015)."""
 
+import numpy as np
 import torch
-from lhotse import CutSet
+from lhotse import MonoCut
+from lhotse.utils import perturb_num_samples
 from torch import Tensor
 from torchaudio.functional import mask_along_axis
 
+from nibble.data.cuts import Cuts
 from nibble.data.options import SpecAugmentConfig
+from nibble.features.kaldi import SAMPLE_RATE
 
 SPEEDS = (0.9, 1.1)
 
@@ -26,7 +30,16 @@ def spec_augment(features: Tensor, config: SpecAugmentConfig, seed: int) -> Tens
     return features
 
 
-def with_speeds(cuts: CutSet) -> CutSet:
+def with_speeds(cuts: Cuts) -> Cuts:
     """`cuts` and their copies at 0.9 and 1.1 times the speed; applied when the audio is loaded."""
-    copies = [cut.perturb_speed(speed) for speed in SPEEDS for cut in cuts]
-    return CutSet.from_cuts([*cuts, *copies])
+    return Cuts.join([cuts, *(_at_speed(cuts, speed) for speed in SPEEDS)])
+
+
+def _at_speed(cuts: Cuts, speed: float) -> Cuts:
+    samples = (cuts.durations_s * SAMPLE_RATE).round().astype(np.int64).tolist()
+    durations_s = np.array([perturb_num_samples(count, speed) / SAMPLE_RATE for count in samples], dtype=np.float64)
+
+    def change(number: int) -> MonoCut:
+        return cuts[number].perturb_speed(speed)
+
+    return Cuts(change, durations_s)

@@ -3,30 +3,33 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
-from lhotse import CutSet
 from torch.utils.data import DataLoader
 
 from nibble.data import loader_processes
 from nibble.data.audio import Waveforms
 from nibble.data.augmentation import with_speeds
 from nibble.data.batch import Batch
-from nibble.data.corpora.locate import ROOT, locate, parts_folder, select_parts
+from nibble.data.corpora.locate import ROOT, locate
+from nibble.data.cuts import Cuts
 from nibble.data.dataset import Disturbance, SpeechDataset
 from nibble.data.noise import Babble, FolderNoise, Noise
 from nibble.data.options import DataConfig, NoiseConfig, NoiseKind
 from nibble.data.sampler import Item, TrainSampler, evaluation_batches
 from nibble.data.screening import report_unknown, trainable
-from nibble.data.sources.cache import read_part
-from nibble.data.sources.shar import is_shar, read_shar
+from nibble.data.sources.part import Reading, read_part
+from nibble.data.sources.recognise import part_path, parts_folder, parts_in, select_parts, source_of
+from nibble.data.sources.shar import Shar
 from nibble.data.stored import with_stored_features
 from nibble.data.tokenizer import Tokenizer, train_tokenizer
 from nibble.errors import UserError
+from nibble.features.extractor import make_features
 from nibble.features.options import FeatureConfig, FeatureStorage
 from nibble.hardware import HardwareConfig
 from nibble.progress import track
@@ -35,11 +38,30 @@ from nibble.progress import track
 _START = "fork" if sys.platform == "linux" else "spawn"
 
 
+@dataclass(frozen=True)
+class Feeding:
+    """How one use of the speech differs from another: training, validation in several processes, evaluation.
+
+    Args:
+        tokenizer: of a trained model; None: learnt from the training transcripts.
+        encoded_frames: feature frames -> frames that the encoder makes of them; given if the loss has a CTC term, which
+            cannot learn from an utterance with fewer of them than labels.
+        processes: (rank, number) of the process, of those that train together.
+        max_validation_utterances: a bound on the dev set of `val_dataloader()`; None for all of it.
+        keep_samples: whether batches have the samples that their features were made from; needs features on the fly.
+    """
+
+    tokenizer: Tokenizer | None = None
+    encoded_frames: Callable[[int], int] | None = None
+    processes: tuple[int, int] = (0, 1)
+    max_validation_utterances: int | None = None
+    keep_samples: bool = False
+
+
 class SpeechDataModule(pl.LightningDataModule):
     """Speech for training, validation and evaluation.
 
-    Whatever is needed is made when first asked for and kept below `root`; a second run finds it there. A tokenizer
-    that came with a checkpoint can be given as `module.tokenizer = ...`; then the training part isn't read for one.
+    Whatever is needed is made when first asked for and kept below `root`; a second run finds it there.
 
     Args:
         data: which speech, labels and disturbances.
@@ -47,14 +69,10 @@ class SpeechDataModule(pl.LightningDataModule):
         hardware: how large a batch is and how many processes load it.
         seed: of order and disturbances.
         root: where corpora that nibble makes or downloads lie, and its caches.
-        encoded_frames: feature frames -> frames that the encoder makes of them; given if the loss has a CTC term, which
-            cannot learn from an utterance with fewer of them than labels.
+        feeding: what it is used for.
 
     Attributes:
         position: the (epoch, batch index) at which `train_dataloader()` starts; a part of a checkpoint.
-        processes: (rank, number) of the process, of those that train together.
-        max_validation_utterances: a bound on the dev set of `val_dataloader()`; None for all of it.
-        keep_samples: whether batches have the samples that their features were made from; needs features on the fly.
     """
 
     def __init__(
@@ -64,7 +82,7 @@ class SpeechDataModule(pl.LightningDataModule):
         hardware: HardwareConfig,
         seed: int,
         root: Path = ROOT,
-        encoded_frames: Callable[[int], int] | None = None,
+        feeding: Feeding | None = None,
     ) -> None:
         super().__init__()
         if features.storage == FeatureStorage.stored and (data.speed_perturbation or data.noise.kind != NoiseKind.none):
@@ -77,18 +95,15 @@ class SpeechDataModule(pl.LightningDataModule):
         self.hardware = hardware
         self.seed = seed
         self.root = root
-        self.encoded_frames = encoded_frames
+        self.feeding = feeding or Feeding()
         self.position: tuple[int, int] = (0, 0)
-        self.processes: tuple[int, int] = (0, 1)
-        self.max_validation_utterances: int | None = None
-        self.keep_samples = False
         self._waveforms = Waveforms(root / "cache")
         self._located: tuple[str, Path] | None = None
-        self._cuts: dict[tuple[Path, str], CutSet] = {}
+        self._cuts: dict[Path, Cuts] = {}
         self._screened: set[str] = set()  # parts whose characters were compared with the tokenizer's
-        self._tokenizer: Tokenizer | None = None
+        self._tokenizer = self.feeding.tokenizer
         self._noise: dict[str, Noise] = {}
-        self._kept: CutSet | None = None
+        self._kept: Cuts | None = None
 
     # ---- corpora and labels ----------------------------------------------------------------------------------------
 
@@ -109,28 +124,23 @@ class SpeechDataModule(pl.LightningDataModule):
         wanted: list[str] | None = getattr(self.data, f"{kind}_parts")
         return select_parts(self._locate()[1], kind, wanted, f"data.{kind}_parts")
 
-    def cuts(self, parts: Sequence[str]) -> CutSet:
+    def cuts(self, parts: Sequence[str]) -> Cuts:
         """Every good utterance of `parts`, checked, decoded if small, with features if these are stored.
 
         With `data.overfit_utterances`, only so many; the dev parts are then the training parts.
         """
         folder = self._locate()[1]
-        every = (cut for part in parts for cut in self._read(folder, part))
-        return CutSet.from_cuts(islice(every, self.data.overfit_utterances))
+        return Cuts.join([self._read(folder, part) for part in parts])[: self.data.overfit_utterances]
 
     @property
     def tokenizer(self) -> Tokenizer:
         """Labels learnt from the training transcripts."""
         if self._tokenizer is None:
-            texts = [cut.supervisions[0].text for cut in self.cuts(self._some_parts("train"))]
+            texts = (cut.supervisions[0].text for cut in self.cuts(self._some_parts("train")))
             tokens, size = self.data.tokens, self.data.vocabulary_size
             with self._disk():
                 self._tokenizer = train_tokenizer(texts, tokens, size, self.root / "cache")
         return self._tokenizer
-
-    @tokenizer.setter
-    def tokenizer(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
 
     def prepare_data(self) -> None:
         """Make or download, check and decode what training needs; afterwards `setup` is quick."""
@@ -152,18 +162,24 @@ class SpeechDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The dev parts, or `max_validation_utterances` of them evenly spread."""
-        cuts = list(self._references(self._some_parts("dev")))
-        most = self.max_validation_utterances
-        if most is not None and most < len(cuts):
-            cuts = [cuts[i * len(cuts) // most] for i in range(most)]
-        return self._loader(self._in_order(CutSet.from_cuts(cuts)), training=False)
+        return self.dataloader(self._some_parts("dev"), most=self.feeding.max_validation_utterances)
 
-    def dataloader(self, part_names: list[str], ids: Sequence[str] | None = None) -> DataLoader[Batch]:
-        """Every utterance of the parts once, or those with these ids, in a fixed order, disturbed like dev."""
+    def dataloader(
+        self, part_names: Sequence[str], ids: Sequence[str] | None = None, most: int | None = None
+    ) -> DataLoader[Batch]:
+        """Utterances of the parts once each, in a fixed order, disturbed like dev.
+
+        Args:
+            part_names: of the parts.
+            ids: of the utterances; None for all.
+            most: how many at most, evenly spread.
+        """
         cuts = self._references(part_names)
         if ids is not None:
-            cuts = CutSet.from_cuts(cut for cut in cuts if cut.id in ids)
-        return self._loader(self._in_order(cuts), training=False)
+            cuts = Cuts.of(cut for cut in cuts if cut.id in ids)
+        if most is not None and most < len(cuts):
+            cuts = cuts.select(np.arange(most, dtype=np.int64) * len(cuts) // most)
+        return self._loader(evaluation_batches(cuts, self.hardware, *self.feeding.processes), training=False)
 
     def batches_per_epoch(self) -> int:
         """Batches of epoch 0, for this process as for every other."""
@@ -203,35 +219,35 @@ class SpeechDataModule(pl.LightningDataModule):
         parts = self.parts(kind)
         if not parts:
             folder = self._locate()[1]
-            present = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir()))
+            present = ", ".join(parts_in(folder))
             raise UserError(
                 f"no part of {folder} begins with {kind}; name some with data.{kind}_parts=[...]; there is {present}"
             )
         return parts
 
-    def _read(self, folder: Path, part: str) -> CutSet:
-        key = (folder, part)
-        if key not in self._cuts:
+    def _read(self, folder: Path, part: str) -> Cuts:
+        path = part_path(folder, part)
+        if path not in self._cuts:
             with self._disk():
-                self._cuts[key] = self._read_anew(folder, part)
-        return self._cuts[key]
+                self._cuts[path] = self._read_anew(path)
+        return self._cuts[path]
 
-    def _read_anew(self, folder: Path, part: str) -> CutSet:
+    def _read_anew(self, path: Path) -> Cuts:
+        source = source_of(path)
         stored = self.feature_config.storage == FeatureStorage.stored
-        shards = is_shar(folder / part)
-        if shards and stored:
+        if stored and isinstance(source, Shar):
             raise UserError(
-                f"features.storage=stored makes a file of each utterance, which the shards of {folder / part} "
+                f"features.storage=stored makes a file of each utterance, which the shards of {path} "
                 "are there to avoid; give features.storage=on_the_fly"
             )
-        read = read_shar if shards else read_part
-        cuts = read(folder, part, self.root / "cache", self.data.max_bad_utterances)
+        reading = Reading(self.data.max_bad_utterances, self.data.channel, self.data.text_case)
+        cuts = read_part(source, self.root / "cache", reading)
         if stored:
             return with_stored_features(cuts, self.feature_config, self.root / "features")
-        self._waveforms.add(cuts, part)
+        self._waveforms.add(cuts, path.name)
         return cuts
 
-    def _references(self, parts: Sequence[str]) -> CutSet:
+    def _references(self, parts: Sequence[str]) -> Cuts:
         """`cuts` for evaluation; what the model can't write in them is said once."""
         for part in parts:
             if part not in self._screened:
@@ -239,20 +255,19 @@ class SpeechDataModule(pl.LightningDataModule):
                 self._screened.add(part)
         return self.cuts(parts)
 
-    def _trainable(self) -> CutSet:
+    def _trainable(self) -> Cuts:
         """The training utterances, speeds included, that can be learnt from."""
         if self._kept is None:
             cuts = self.cuts(self._some_parts("train"))
             if self.data.speed_perturbation:
                 cuts = with_speeds(cuts)
-            self._kept = trainable(cuts, self.tokenizer, self.data, self.encoded_frames)
+            frames, features = self.feeding.encoded_frames, make_features(self.feature_config)
+            encoded = None if frames is None else lambda samples: frames(features.frame_count(samples))
+            self._kept = trainable(cuts, self.tokenizer, self.data, encoded)
         return self._kept
 
     def _train_sampler(self, start: tuple[int, int]) -> TrainSampler:
-        return TrainSampler(self._trainable(), self.hardware, self.seed, start, *self.processes)
-
-    def _in_order(self, cuts: CutSet) -> list[Item]:
-        return evaluation_batches(cuts, self.hardware, *self.processes)
+        return TrainSampler(self._trainable(), self.hardware, self.seed, start, *self.feeding.processes)
 
     def _noise_of(self, kind: str) -> Noise | None:
         """The noise behind "train" or "dev"."""
@@ -269,7 +284,7 @@ class SpeechDataModule(pl.LightningDataModule):
                 parts = select_parts(folder, kind, getattr(config, f"{kind}_parts"), option)
                 if not parts:
                     raise UserError(f"no part of {folder} begins with {kind}; name some with {option}=[...]")
-                cuts = CutSet.from_cuts(cut for part in parts for cut in self._read(folder, part))
+                cuts = Cuts.join([self._read(folder, part) for part in parts])
                 self._noise[kind] = Babble(cuts, self._waveforms, config.talkers)
         return self._noise[kind]
 
@@ -283,8 +298,8 @@ class SpeechDataModule(pl.LightningDataModule):
                 self.feature_config,
                 disturbance,
                 self.seed,
-                rank=self.processes[0],
-                keep_samples=self.keep_samples,
+                rank=self.feeding.processes[0],
+                keep_samples=self.feeding.keep_samples,
             ),
             batch_size=None,
             sampler=sampler,

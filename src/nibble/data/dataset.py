@@ -21,7 +21,8 @@ from nibble.data.sampler import Item
 from nibble.data.samples import Samples
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
-from nibble.features.kaldi import SAMPLE_RATE, log_mel
+from nibble.features.extractor import make_features
+from nibble.features.kaldi import SAMPLE_RATE
 from nibble.features.options import FeatureConfig
 
 
@@ -87,7 +88,7 @@ class SpeechDataset(Dataset[Batch]):
             features = torch.from_numpy(_stored(cut))
         else:
             samples = torch.from_numpy(self._with_noise(cut, self._speech(cut), random))
-            features = log_mel(samples, self.features)
+            features = make_features(self.features)(samples)
         masks = self.disturbance.spec_augment
         if self.disturbance.training and random.random() < masks.probability:
             features = spec_augment(features, masks, seed=int(random.integers(2**62)))

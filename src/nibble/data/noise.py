@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from lhotse import CutSet
 
-from nibble.data.audio import AUDIO_SUFFIXES, Waveforms, check, source
+from nibble.data.audio import AUDIO_SUFFIXES, Waveforms, source
+from nibble.data.conversion import check
+from nibble.data.cuts import Cuts
 from nibble.data.files import files
 from nibble.data.samples import Samples, at_16_khz, opened, read
 from nibble.errors import UserError
@@ -39,7 +40,7 @@ class FolderNoise:
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
             raise UserError(f"data.noise.dir: no folder {folder}")
-        self.paths = sorted(path for path in files(folder) if path.suffix in AUDIO_SUFFIXES)
+        self.paths = sorted(path for path in files(folder) if path.suffix.lower() in AUDIO_SUFFIXES)
         if not self.paths:
             raise UserError(f"data.noise.dir: no audio ({', '.join(AUDIO_SUFFIXES)}) below {folder}")
         for path in track(self.paths, "checking noise", len(self.paths)):
@@ -66,7 +67,7 @@ class FolderNoise:
 class Babble:
     """Several random utterances of a corpus at once, each from a random point and equally loud."""
 
-    def __init__(self, cuts: CutSet, waveforms: Waveforms, talkers: int) -> None:
+    def __init__(self, cuts: Cuts, waveforms: Waveforms, talkers: int) -> None:
         self.lengths = [(source(cut), cut.recording.num_samples) for cut in cuts]
         self.waveforms = waveforms
         self.talkers = talkers

@@ -25,6 +25,14 @@ class Tokens(StrEnum):
     bpe = "bpe"
 
 
+class TextCase(StrEnum):
+    """What becomes of capitals in transcripts."""
+
+    keep = "keep"
+    upper = "upper"  # type: ignore[assignment]  # hides a method of str that nothing calls
+    lower = "lower"  # type: ignore[assignment]
+
+
 @dataclass
 class SpecAugmentConfig:
     """Masks on the log-mel features (Park et al., 2019)."""
@@ -83,12 +91,15 @@ class DataConfig:
     """`data=`: which speech, which labels, which disturbances."""
 
     corpus: Corpus = MISSING
-    corpus_dir: str | None = None  # any folder in LibriSpeech layout; null: data/<corpus>, made on first use
+    # a folder of parts in any format of docs/your-speech.md; null: data/<corpus>, made on first use
+    corpus_dir: str | None = None
     train_parts: list[str] | None = None  # null: every part that begins with "train"
     dev_parts: list[str] | None = None  # null: every part that begins with "dev"
     test_parts: list[str] | None = None  # null: every part that begins with "test"
     fsdd_dir: str | None = None  # corpus=digits: a clone of the free-spoken-digit-dataset to build from
     max_bad_utterances: int = 0  # utterances with missing audio, text or broken files to skip before stopping
+    channel: str = "mix"  # of recordings with several: a number counted from 0, or mix for the mean of all
+    text_case: TextCase = TextCase.keep  # of transcripts
     tokens: Tokens = Tokens.char
     vocabulary_size: int = 1024  # bpe: pieces, blank and unknown included; char: not used
     min_duration_s: float = 0.1  # shorter training utterances are left out
@@ -110,6 +121,8 @@ class DataConfig:
             overfit_utterances=COUNT,
             embedded_hours=Range(0, 1_000, open_below=True),
         )
+        if self.channel != "mix" and not (self.channel.isascii() and self.channel.isdigit()):
+            raise UserError(f"data.channel={self.channel}; give mix, or the number of a channel: 0, 1 ...")
         if self.min_duration_s >= self.max_duration_s:
             raise UserError(
                 f"data.min_duration_s={self.min_duration_s:g} leaves nothing below "

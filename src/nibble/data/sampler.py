@@ -1,15 +1,42 @@
 """Which utterances make a batch, and in which order."""
 
 import random
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 from lhotse import CutSet, MonoCut
 from lhotse.dataset import DynamicBucketingSampler, DynamicCutSampler
 from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
+from nibble.data.cuts import Cuts
 from nibble.errors import UserError
 from nibble.hardware import HardwareConfig
+
+
+@dataclass(slots=True)
+class _Number:
+    """All that Lhotse's samplers look at of a cut, since they hold thousands at a time."""
+
+    number: int
+    duration: float
+    dataloading_info: object = None  # Lhotse writes it
+
+
+class _Drawn:
+    """The numbers of cuts in an order, as Lhotse's samplers take them."""
+
+    def __init__(self, durations_s: NDArray[np.float64], numbers: Sequence[int]) -> None:
+        self.durations_s = durations_s
+        self.numbers = numbers
+
+    def __iter__(self) -> Iterator[_Number]:
+        for number in self.numbers:
+            yield _Number(number, float(self.durations_s[number]))
+
 
 Item = tuple[int, int, CutSet]  # epoch, index of the batch in the epoch, its utterances
 
@@ -24,14 +51,14 @@ class TrainSampler(Sampler[Item]):
 
     def __init__(
         self,
-        cuts: CutSet,
+        cuts: Cuts,
         hardware: HardwareConfig,
         seed: int,
         start: tuple[int, int] = (0, 0),
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.cuts = list(cuts)
+        self.cuts = cuts
         self.hardware = hardware
         self.seed = seed
         self.start = start
@@ -63,10 +90,10 @@ class TrainSampler(Sampler[Item]):
 
     def _batches(self, epoch: int) -> Iterator[CutSet]:
         seed = self.seed * 1_000_003 + epoch
-        shuffled = self.cuts.copy()
-        random.Random(seed).shuffle(shuffled)
+        numbers = array("q", range(len(self.cuts)))
+        random.Random(seed).shuffle(numbers)
         sampler: DynamicBucketingSampler = DynamicBucketingSampler(
-            shuffled,
+            _Drawn(self.cuts.durations_s, numbers),
             max_duration=self.batch_duration_s,
             max_cuts=self.max_batch_utterances,
             duration_bins=self.bounds_s,
@@ -78,17 +105,19 @@ class TrainSampler(Sampler[Item]):
             rank=0,
             world_size=1,
         )
-        return iter(sampler)
+        for batch in sampler:
+            yield CutSet.from_cuts(self.cuts[one.number] for one in batch)
 
     def _bucket_bounds_s(self) -> list[float]:
         """Durations between buckets; few enough that a bucket holds at least a batch."""
-        batches = sum(cut.duration for cut in self.cuts) / self.batch_duration_s
+        batches = sum(self.cuts.durations_s.tolist()) / self.batch_duration_s
         if self.max_batch_utterances is not None:
             batches = max(batches, len(self.cuts) / self.max_batch_utterances)
         buckets = min(self.hardware.buckets, int(batches))
         if buckets < 2:
             return [self.batch_duration_s]
-        bounds_s: list[float] = estimate_duration_buckets(self.cuts, buckets)
+        drawn = _Drawn(self.cuts.durations_s, range(len(self.cuts)))
+        bounds_s: list[float] = estimate_duration_buckets(drawn, buckets)
         return [float(bound) for bound in bounds_s]
 
 
@@ -117,7 +146,7 @@ def share(batch: CutSet, rank: int, world_size: int) -> CutSet:
     return CutSet.from_cuts(ordered[rank::world_size])
 
 
-def evaluation_batches(cuts: CutSet, hardware: HardwareConfig, rank: int = 0, world_size: int = 1) -> list[Item]:
+def evaluation_batches(cuts: Cuts, hardware: HardwareConfig, rank: int = 0, world_size: int = 1) -> list[Item]:
     """Every utterance once, longest first, so that a batch that doesn't fit into memory shows at once.
 
     Several processes have as many batches each; where they don't come out even, some are given twice.

@@ -5,6 +5,7 @@ before they are used: NaN in one sample would be NaN in every weight a step late
 """
 
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ import torchaudio
 from numpy.typing import NDArray
 from scipy.signal import firwin, resample_poly
 
+from nibble.data.headers import broken_promise
 from nibble.errors import UserError
 from nibble.features.kaldi import SAMPLE_RATE
 
@@ -28,7 +30,12 @@ MAX_SAMPLES = 2**27  # of one channel, before and after resampling: 140 minutes 
 MAX_CHANNEL_SAMPLES = 2**28  # of all channels together
 MAX_LEVEL = 2.0**31  # what integers of 32 bits reach; the power spectrum of samples far above is infinite
 FLOATS = ("FLOAT", "DOUBLE")  # encodings that can hold NaN
+INTEGER_LEVEL = 8.0  # floats above are integers that a program has not divided by their range
+MP3_TOLERANCE_S = 0.5  # by which the length of an MP3 may be guessed wrong, as in Lhotse
 _BLOCK_SAMPLES = 2**20  # read at a time, of all channels together
+_CANCELLED = (
+    1e-3  # of the energy of the loudest channel that their mean has at least, unless they are of opposite phase
+)
 _LONG_PERIOD = 1_000  # samples of a file between two that fall together with samples at 16 kHz
 
 Samples = NDArray[np.float32]
@@ -53,21 +60,46 @@ def opened(audio: Path | BinaryIO, name: str = "") -> Iterator[soundfile.SoundFi
                 raise UserError(f"{name} is not a file")  # a named pipe would be waited for
             if status.st_size == 0:
                 raise UserError(f"{name} is empty: it has 0 bytes")
+        _check_promise(audio, name)
         with soundfile.SoundFile(os.fsencode(audio) if isinstance(audio, Path) else audio) as file:
             _check_claims(file, name)
             yield file
     except soundfile.LibsndfileError as error:
-        raise UserError(f"{name} is not audio that can be read, or is truncated: {error.error_string}") from error
+        why = error.error_string
+        raise UserError(
+            f"{name} is not audio that can be read, or is truncated: {why} If another program plays it, convert it: "
+            f"{ffmpeg_line(name)}"
+        ) from error
     except OSError as error:
         raise UserError(f"{name} cannot be read: {error.strerror or error}") from error
     except (soundfile.SoundFileError, TypeError, ValueError, MemoryError) as error:
         raise UserError(f"{name} is not audio that can be read, or is truncated: {error}") from error
 
 
-def _check_claims(file: soundfile.SoundFile, name: str) -> None:
-    rate_hz, samples, channels = file.samplerate, file.frames, file.channels
+def ffmpeg_line(name: str) -> str:
+    """What to type to convert a file, whatever it is."""
+    return f"ffmpeg -i {shlex.quote(name)} -ac 1 -ar {SAMPLE_RATE} NEW.flac"
+
+
+def _check_promise(audio: Path | BinaryIO, name: str) -> None:
+    if isinstance(audio, Path):
+        with audio.open("rb") as file:
+            broken = broken_promise(file)
+    else:
+        broken = broken_promise(audio)
+    if broken:
+        raise UserError(f"{name}: {broken}; record or copy it again, or keep what is there: {ffmpeg_line(name)}")
+
+
+def check_rate(name: str, rate_hz: int) -> None:
+    """Raise `UserError` if no speech is recorded at this rate."""
     if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
         raise UserError(f"{name} claims {rate_hz} samples a second; speech has {MIN_RATE_HZ} to {MAX_RATE_HZ}")
+
+
+def _check_claims(file: soundfile.SoundFile, name: str) -> None:
+    rate_hz, samples, channels = file.samplerate, file.frames, file.channels
+    check_rate(name, rate_hz)
     if samples * max(1.0, SAMPLE_RATE / rate_hz) > MAX_SAMPLES or samples * channels > MAX_CHANNEL_SAMPLES:
         raise UserError(
             f"{name} claims {samples:,} samples in each of {channels} channels, {samples / rate_hz / 3600:,.1f} hours; "
@@ -75,8 +107,22 @@ def _check_claims(file: soundfile.SoundFile, name: str) -> None:
         )
 
 
-def read(file: soundfile.SoundFile, name: str, count: int = -1, dtype: str = "float32") -> NDArray[Any]:
-    """The next samples (count,) of an opened file, channels averaged; all that are left by default.
+def has_exact_length(file: soundfile.SoundFile) -> bool:
+    """Whether `frames` is what the file holds; of an MP3 it may be a guess from its first frames."""
+    return bool(file.format != "MP3")
+
+
+def read(
+    file: soundfile.SoundFile, name: str, count: int = -1, dtype: str = "float32", channel: int | None = None
+) -> NDArray[Any]:
+    """The next samples (count,) of an opened file; all that are left by default.
+
+    Args:
+        file: the file, at the first sample.
+        name: what messages call it.
+        count: how many samples, at most.
+        dtype: of the samples.
+        channel: counted from 0; None for the mean of all or, if they cancel each other, the loudest.
 
     Raises:
         UserError: there are fewer, or some are no numbers.
@@ -84,15 +130,53 @@ def read(file: soundfile.SoundFile, name: str, count: int = -1, dtype: str = "fl
     first = file.tell()
     left = file.frames - first
     samples = np.empty(left if count < 0 else min(count, left), dtype)  # no memory is taken before it is written to
-    done = 0
+    energies, done = np.zeros(file.channels), 0
     while done < len(samples):
         block = file.read(min(len(samples) - done, _BLOCK_SAMPLES // file.channels), dtype=dtype, always_2d=True)
         if not len(block):
+            if not has_exact_length(file) and len(samples) - done <= MP3_TOLERANCE_S * file.samplerate:
+                samples = samples[:done]
+                break
             raise UserError(f"{name} is truncated: it promises {file.frames} samples and holds {first + done}")
-        samples[done : done + len(block)] = block[:, 0] if file.channels == 1 else block.mean(axis=1)
+        here = samples[done : done + len(block)]
+        if file.channels == 1 or channel is not None:
+            here[:] = block[:, channel or 0]
+        else:
+            here[:] = block.mean(axis=1)
+            energies += np.square(block, dtype=np.float64).sum(axis=0)
         done += len(block)
+    if energies.any() and np.square(samples, dtype=np.float64).sum() < _CANCELLED * energies.max():
+        file.seek(first)
+        return read(file, name, count, dtype, int(energies.argmax()))
     require_numbers(samples, name, file.samplerate, first)
     return samples
+
+
+def loudest_if_cancelled(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The mean (samples,) of the channels of (samples, channels) or, if they cancel each other, the loudest."""
+    mean: NDArray[np.float32] = samples.mean(axis=1)
+    energies = np.square(samples, dtype=np.float64).sum(axis=0)
+    if np.square(mean, dtype=np.float64).sum() < _CANCELLED * energies.max():
+        return samples[:, energies.argmax()].copy()
+    return mean
+
+
+def in_range(samples: NDArray[Any]) -> NDArray[Any]:
+    """`samples` (samples,) in [-1, 1], if a program has left them in the range of 16- or 32-bit integers."""
+    peak = float(np.abs(samples).max(initial=0.0))
+    if peak <= INTEGER_LEVEL:
+        return samples
+    return samples / samples.dtype.type(2.0**15 if peak <= 2.0**15 else 2.0**31)
+
+
+def as_numbers(samples: NDArray[Any]) -> NDArray[np.float32]:
+    """Integers of any width, or floats, as float32 in [-1, 1]."""
+    if samples.dtype.kind == "f":
+        numbers = samples.astype(np.float32)
+        require_numbers(numbers.ravel(), "it")
+        return numbers
+    middle = 128 if samples.dtype == np.uint8 else 0
+    return ((samples.astype(np.float64) - middle) / 2.0 ** (8 * samples.dtype.itemsize - 1)).astype(np.float32)
 
 
 def require_numbers(samples: NDArray[Any], name: str, rate_hz: int = SAMPLE_RATE, first: int = 0) -> None:

@@ -5,41 +5,45 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lhotse import CutSet, Features, MonoCut
+from lhotse import Features as StoredFeatures
+from lhotse import MonoCut
 from lhotse.utils import fastcopy
 
 from nibble.data.audio import decode, fingerprint, source
-from nibble.data.corpora.layout import make_whole
-from nibble.features.kaldi import FRAME_SHIFT_S, SAMPLE_RATE, fbank, frame_count, log_mel
+from nibble.data.cuts import Cuts
+from nibble.features.extractor import Features, make_features
+from nibble.features.kaldi import SAMPLE_RATE
 from nibble.features.options import FeatureConfig
 from nibble.progress import track
+from nibble.writing import make_folder_once
 
 
-def with_stored_features(cuts: CutSet, config: FeatureConfig, folder: Path) -> CutSet:
+def with_stored_features(cuts: Cuts, config: FeatureConfig, folder: Path) -> Cuts:
     """`cuts` that load their (T, F) float32 features from below `folder`, computed if they aren't there yet.
 
     Where the features of a cut lie follows from its place among the cuts. No file says it, so none can say that they
     come out of a command.
     """
-    what = f"{fbank(config).config.to_dict()} {fingerprint(cuts)}"
+    extractor = make_features(config)
+    what = f"{extractor.settings} {fingerprint(cuts)}"
     store = folder.resolve() / hashlib.sha256(what.encode()).hexdigest()[:16]
-    make_whole(store, lambda partial: _compute(cuts, config, partial))
-    return CutSet.from_cuts(_with_features(cut, config, store, number) for number, cut in enumerate(cuts))
+    make_folder_once(store, lambda partial: _compute(cuts, extractor, partial))
+    return cuts.changed(lambda cut, number: _with_features(cut, extractor, store, number))
 
 
-def _compute(cuts: CutSet, config: FeatureConfig, folder: Path) -> None:
+def _compute(cuts: Cuts, extractor: Features, folder: Path) -> None:
     for number, cut in enumerate(track(cuts, "computing features", len(cuts))):
         file = folder / _name(number)
         file.parent.mkdir(exist_ok=True)
-        np.save(file, log_mel(torch.from_numpy(decode(source(cut))), config).numpy())
+        np.save(file, extractor(torch.from_numpy(decode(source(cut)))).numpy())
 
 
-def _with_features(cut: MonoCut, config: FeatureConfig, store: Path, number: int) -> MonoCut:
-    features = Features(
+def _with_features(cut: MonoCut, extractor: Features, store: Path, number: int) -> MonoCut:
+    features = StoredFeatures(
         type="kaldi-fbank",
-        num_frames=frame_count(cut.num_samples),
-        num_features=config.mel_bins,
-        frame_shift=FRAME_SHIFT_S,
+        num_frames=extractor.frame_count(cut.num_samples),
+        num_features=extractor.bins,
+        frame_shift=extractor.shift_s,
         sampling_rate=SAMPLE_RATE,
         start=0.0,
         duration=cut.duration,

@@ -63,11 +63,15 @@ class Tokenizer:
         found = self._processor.encode(text, out_type=str)
         return set("".join(piece for piece in found if self._processor.piece_to_id(piece) == UNKNOWN)) - {WORD_START}
 
-    def write(self, folder: Path) -> None:
-        """Write tokenizer.model and tokens.txt ("symbol id" a line, as sherpa-onnx reads it) into `folder`."""
-        (folder / "tokenizer.model").write_bytes(self.model)
+    def files(self) -> dict[str, bytes]:
+        """What tokenizer.model and tokens.txt ("symbol id" a line, as sherpa-onnx reads it) hold."""
         lines = [f"{piece} {i}\n" for i, piece in enumerate(self.pieces(range(self.size)))]
-        (folder / "tokens.txt").write_text("".join(lines), encoding="utf-8")
+        return {"tokenizer.model": self.model, "tokens.txt": "".join(lines).encode()}
+
+    def write(self, folder: Path) -> None:
+        """Write both files into `folder`."""
+        for name, content in self.files().items():
+            (folder / name).write_bytes(content)
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 from nibble.data.batch import Batch
 from nibble.data.corpora.locate import find_made
-from nibble.data.datamodule import SpeechDataModule
+from nibble.data.datamodule import Feeding, SpeechDataModule
 from nibble.errors import UserError
 from nibble.features.options import FeatureStorage
 from nibble.hardware import HardwareConfig
-from nibble.runs.checkpoint import run_folder
 from nibble.runs.loaded import Loaded
+from nibble.runs.run_folder import RunFolder
 from nibble.runs.speech import speech
 
 
@@ -28,15 +28,15 @@ def listen(loaded: Loaded, part: str, ids: Sequence[str]) -> list[Batch]:
     Raises:
         UserError: the corpus or the noise is not on this machine.
     """
-    config, root = speech(loaded.config, run_folder(loaded.path))
+    config, root = speech(loaded.config, RunFolder.of(loaded.path).path)
     folder = find_made(config.data, root)
     if folder is None:
         raise UserError(f"the corpus {loaded.corpus} is not on this machine, below {root.resolve()}")
     data = replace(config.data, corpus_dir=str(folder))  # so that nothing is downloaded for it
     features = replace(loaded.config.features, storage=FeatureStorage.on_the_fly)
-    module = SpeechDataModule(data, features, HardwareConfig(workers=0, max_batch_utterances=1), config.seed, root)
-    module.tokenizer = loaded.tokenizer
-    module.keep_samples = True
+    hardware = HardwareConfig(workers=0, max_batch_utterances=1)
+    feeding = Feeding(loaded.tokenizer, keep_samples=True)
+    module = SpeechDataModule(data, features, hardware, config.seed, root, feeding)
     batches = list(module.dataloader(part.split("+"), ids))
     if missing := set(ids) - {batch.ids[0] for batch in batches}:
         raise UserError(f"{folder} has no utterance {min(missing)} in {part}, which was evaluated")

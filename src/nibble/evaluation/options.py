@@ -21,6 +21,11 @@ class Backend(StrEnum):
     onnx = "onnx"  # ONNX Runtime on an exported folder, with the search of this project
     sherpa = "sherpa"  # sherpa-onnx on an exported folder: its features, and its search of one label a frame at most
 
+    @property
+    def reads_export(self) -> bool:
+        """Whether it runs what `python -m nibble.export` wrote, and no checkpoint."""
+        return self in (Backend.onnx, Backend.sherpa)
+
 
 class Search(StrEnum):
     """How labels are found in the network's output."""
@@ -52,17 +57,12 @@ class EvaluateConfig:
                 "give either checkpoint=RUN, checkpoint=[RUN,RUN] (run folders, .ckpt files or bundles), "
                 "or experiment=NAME for its latest run"
             )
-        if self.exported and (self.experiment is not None or self.quant is not None):
+        if self.backend.reads_export and (self.experiment is not None or self.quant is not None):
             raise UserError(
                 f"backend={self.backend.value} measures an exported folder as it is; "
                 "give checkpoint=FOLDER from python -m nibble.export, and leave experiment= and quant= out"
             )
         check(self, "", beam_width=Range(1, 1_000), max_utterances=COUNT, worst=COUNT_OR_NONE)
-
-    @property
-    def exported(self) -> bool:
-        """Whether the backend reads what `python -m nibble.export` wrote, and no checkpoint."""
-        return self.backend in (Backend.onnx, Backend.sherpa)
 
     @property
     def checkpoints(self) -> list[str]:

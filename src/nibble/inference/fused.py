@@ -68,7 +68,7 @@ class FusedSubsampling(Subsampling):
         """features (B, T, F), frames after the first convolution (B,) -> (B, C, T', F')."""
         first: QuantConv2d = self.conv1  # type: ignore[assignment]
         second: QuantConv2d = self.conv2  # type: ignore[assignment]
-        _, codes, scale = first.input_integers(features.unsqueeze(1), (1, 2, 3))
+        codes, scale, _ = first.quantized_input(features.unsqueeze(1), (1, 2, 3)).quantized
         codes, scale = ops.conv2d_relu_quantize(
             codes, scale.view(-1), *_filters(first), first.bias, first.stride, halves
         )
@@ -158,8 +158,8 @@ def _normalized(norm: nn.LayerNorm, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _filters(layer: QuantConv2d) -> tuple[Tensor, Tensor]:
     """Codes (N, C, kh, kw) and scales (N,)."""
-    codes, scale, _ = layer.integers()
-    return codes, scale.view(-1).expand(len(codes))
+    quantized = layer.quantized_weight()
+    return quantized.codes, quantized.channel_scale()
 
 
 def _product(layer: nn.Linear, codes: tuple[Tensor, Tensor]) -> Tensor:

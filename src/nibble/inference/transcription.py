@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nibble.data.samples import at_16_khz, opened, read
 from nibble.errors import UserError
-from nibble.features.kaldi import FRAME_SHIFT_S, log_mel
+from nibble.features.extractor import make_features
 from nibble.model.decoding import Word, beam, greedy, word_timestamps
 from nibble.runs.loaded import Loaded
 
@@ -27,7 +27,8 @@ def transcribe(loaded: Loaded, path: Path, beam_width: int = 1) -> Transcription
     Raises:
         UserError: the file is absent, is not audio, or is truncated.
     """
-    features = log_mel(read_audio(path), loaded.config.features)
+    extractor = make_features(loaded.config.features)
+    features = extractor(read_audio(path))
     with torch.inference_mode():
         encoded, lengths = loaded.model.encode(features[None], torch.tensor([len(features)]))
         if beam_width == 1:
@@ -35,7 +36,7 @@ def transcribe(loaded: Loaded, path: Path, beam_width: int = 1) -> Transcription
         else:
             hypothesis = beam(loaded.model, encoded, lengths, beam_width)[0]
     pieces = loaded.tokenizer.pieces(hypothesis.ids)
-    frame_s = loaded.model.encoder.factor * FRAME_SHIFT_S
+    frame_s = loaded.model.encoder.factor * extractor.shift_s
     return Transcription(loaded.tokenizer.decode(hypothesis.ids), word_timestamps(pieces, hypothesis.frames, frame_s))
 
 

@@ -1,19 +1,19 @@
-"""The only place where anything is rounded to a code: `nibble.quant.numerics` and the operators' reference call it.
+"""The only place where values are rounded to codes; `nibble.quant.numerics` and the operators' reference call it.
 
     q = clamp(round_half_even(x / s), lowest, highest)
 
-An operator that is compiled rounds for itself, and is tested to give the same bits.
+Compiled operators round on their own; tests check that they give the same bits.
 """
 
 import torch
 from torch import Tensor
 
-HIGHEST_INT8 = 127  # of the narrow range
+HIGHEST_INT8 = 127  # in the narrow range
 
 
-def to_codes(x: Tensor, scale: Tensor, lowest: int, highest: int) -> Tensor:
-    """q: the codes of x (...) with scales that broadcast, in x's floating type."""
-    return round_half_even(torch.div(x, scale)).clamp_(lowest, highest)
+def to_codes(x: Tensor, scale: Tensor, lowest: int | Tensor, highest: int | Tensor) -> Tensor:
+    """q: the codes of x with scales that broadcast, in x's floating type."""
+    return round_half_even(torch.div(x, scale)).clamp_(lowest, highest)  # type: ignore[arg-type]
 
 
 def divide(x: Tensor, divisor: float) -> Tensor:
@@ -26,7 +26,7 @@ def divide(x: Tensor, divisor: float) -> Tensor:
 
 
 def round_half_even(x: Tensor) -> Tensor:
-    """x rounded to the nearest integers, in place; the even one of two that are as near."""
+    """x rounded to the nearest integers, in place; ties go to the even integer."""
     return x.round_()
 
 

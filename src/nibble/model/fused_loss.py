@@ -24,13 +24,13 @@ from nibble.model.joiner import Joiner
 from nibble.model.lattice import transducer_lattice
 from nibble.model.node_log_probs import node_log_probs, wide_type
 from nibble.model.transducer import BLANK
-from nibble.parameter_cache import steady_parameters
+from nibble.parameter_cache import constant_parameters
 
 GROUP, PART = 2**14, 2**12  # on a CPU: nodes whose logits are there together, 64 MB at 1024 labels; in the joiner
 MOST_IN_PART = 2**18  # nodes in the joiner at once on a GPU
 
 
-@steady_parameters()  # what the joiner makes of its parameters serves all groups
+@constant_parameters()  # the joiner quantizes its weights once for all groups
 def fused_transducer_loss(
     joiner: Joiner,
     encoded: Tensor,

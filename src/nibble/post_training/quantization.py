@@ -16,9 +16,10 @@ from nibble.quant.calibration import second_moments, settle_static_scales
 from nibble.quant.convert import quantized_modules, set_precision
 from nibble.quant.gptq import OutputError, freeze_gptq
 from nibble.quant.spec import Precision
-from nibble.runs.checkpoint import quantize, run_folder
+from nibble.runs.checkpoint import quantize
 from nibble.runs.loaded import Loaded
 from nibble.runs.method import Method
+from nibble.runs.run_folder import RunFolder
 from nibble.runs.speech import speech
 from nibble.runs.unaugmented import first_utterances, undisturbed
 
@@ -50,7 +51,7 @@ def quantize_without_training(loaded: Loaded, options: QuantizeConfig, device: t
         for weight in layer.weight_names
     ]
     gptq = options.rounding is Rounding.gptq
-    if gptq and quantized.method == "shared":
+    if gptq and quantized.method is Method.shared:
         raise UserError(
             f"{loaded.path} was trained at {options.quant.name}, rounded to nearest; leave rounding=gptq out"
         )
@@ -77,7 +78,7 @@ def calibration_batches(loaded: Loaded, options: QuantizeConfig) -> list[Batch]:
     Raises:
         UserError: the speech is not there.
     """
-    config, root = speech(loaded.config, run_folder(loaded.path), options.data)
+    config, root = speech(loaded.config, RunFolder.of(loaded.path).path, options.data)
     hardware = HardwareConfig(max_batch_utterances=1, workers=0)
     data = undisturbed(replace(config, seed=options.seed), root, loaded.tokenizer, hardware)
     count = options.calibration_utterances

@@ -1,15 +1,16 @@
 """Rounding in which later weights make up for the errors of earlier ones: GPTQ (Frantar et al., 2022, 2210.17323).
 
-Rounding to nearest makes |W - W~| small. What counts is what a layer puts out: over calibration inputs X (rows, K)
+Rounding to nearest makes |W - W~| small. What matters is the error of a layer's output over calibration inputs
+X (rows, K):
 
     |X (W - W~)^T|^2 = tr (W - W~) H (W - W~)^T          H = X^T X
 
-With U upper triangular and U^T U = H^-1, weights are rounded one input after another, and each error is taken back
-as far as the inputs that are left allow, for all output channels at once:
+With U upper triangular and U^T U = H^-1, weights are rounded one input after another. The weights of the inputs that
+are left compensate each error as far as they can, for all output channels at once:
 
     e_k = (w_k - w~_k) / U_kk          w_j -= e_k U_kj     for all j > k
 
-Scales are those of rounding to nearest, fixed beforehand.
+The scales are those of rounding to nearest, and do not change.
 """
 
 from typing import NamedTuple
@@ -20,11 +21,12 @@ from torch import Tensor, nn
 from nibble.errors import UserError
 from nibble.quant.convert import quantized_modules
 from nibble.quant.layer import QuantizedLayer
-from nibble.quant.numerics import Integers, code_bounds, compute_type, dequantize, in_slices, quantize
+from nibble.quant.numerics import compute_type, quantize
 from nibble.quant.spec import Range, WeightSpec
+from nibble.quant.tensor import QuantizedTensor, in_slices
 
 DAMPING = 0.01  # of the mean of H's diagonal, added to it
-BLOCK = 128  # inputs whose errors reach the weights beyond them in one product
+BLOCK = 128  # inputs; the errors of a block reach the weights after it in one product
 
 
 class OutputError(NamedTuple):
@@ -35,7 +37,7 @@ class OutputError(NamedTuple):
 
 
 def freeze_gptq(model: nn.Module, moments: dict[str, Tensor]) -> dict[str, OutputError]:
-    """Freeze the layers whose inputs are known, in place; all others stay as they are, for `freeze`.
+    """Freeze the layers that have calibration inputs, in place. All others stay as they are, for `freeze`.
 
     Args:
         model: prepared, at the precision to freeze at.
@@ -62,9 +64,9 @@ def freeze_gptq(model: nn.Module, moments: dict[str, Tensor]) -> dict[str, Outpu
 
 
 @torch.no_grad()
-def _rounded(layer: QuantizedLayer, name: str, spec: WeightSpec, moment: Tensor) -> tuple[Integers, OutputError]:
-    """A weight of a layer, with its output channels in the groups of the moment."""
-    nearest = layer.integers(name)
+def _rounded(layer: QuantizedLayer, name: str, spec: WeightSpec, moment: Tensor) -> tuple[QuantizedTensor, OutputError]:
+    """A rounded weight of a layer, and its error. Its output channels are in the groups of the moment."""
+    nearest = layer.quantized_weight(name)
     weight = getattr(layer, name)
     shape = (moment.shape[0], -1, moment.shape[-1])
     scale, zero, mask = (
@@ -75,11 +77,11 @@ def _rounded(layer: QuantizedLayer, name: str, spec: WeightSpec, moment: Tensor)
     grid = Grid(scale, zero, mask, spec)
     weight = weight.to(compute_type(weight)).reshape(shape)
     codes = round_with_feedback(weight, moment, grid)
-    before = output_error(weight - dequantize(nearest.codes.reshape(shape), scale), moment)
-    after = output_error(weight - dequantize(codes, scale), moment)
-    # Clipping can keep errors from being taken back; an output channel that lost by it is rounded to nearest.
+    before = output_error(weight - QuantizedTensor(nearest.codes.reshape(shape), scale).dequantize(), moment)
+    after = output_error(weight - QuantizedTensor(codes, scale).dequantize(), moment)
+    # Clipping can keep errors from being compensated; an output channel that lost by it is rounded to nearest.
     codes = torch.where((after < before).unsqueeze(2), codes, nearest.codes.reshape(shape))
-    found = Integers(codes.to(torch.int8).reshape(nearest.codes.shape), nearest.scale, nearest.zero)
+    found = nearest._replace(codes=codes.to(torch.int8).reshape(nearest.codes.shape))
     return found, OutputError(float(before.sum()), float(torch.minimum(before, after).sum()))
 
 
@@ -93,13 +95,11 @@ class Grid(NamedTuple):
 
     def codes(self, weight: Tensor, place: int) -> Tensor:
         """The nearest codes of the weights (G, N) at one input."""
-        scale = self.scale[..., place]
+        scale, bits = self.scale[..., place], self.spec.bits
         if self.zero is None:
-            codes = quantize(weight, scale, self.spec.bits, self.spec.range)
+            codes = quantize(weight, scale, bits, self.spec.range)
         else:
-            lowest, highest = code_bounds(self.spec.bits, Range.full)
-            zero = self.zero[..., place]
-            codes = quantize(weight, scale, self.spec.bits + 1, Range.full).clamp_(lowest - zero, highest - zero)
+            codes = quantize(weight, scale, bits, Range.full, self.zero[..., place])
         return codes if self.mask is None else codes.mul_(self.mask[..., place])
 
     def reordered(self, order: Tensor) -> "Grid":
@@ -112,12 +112,12 @@ class Grid(NamedTuple):
 def round_with_feedback(weight: Tensor, moment: Tensor, grid: Grid) -> Tensor:
     """The codes (G, N, K), in a floating type, of weights (G, N, K).
 
-    Inputs go in the order of falling power, so that the largest errors have most to be taken back by.
+    Inputs are rounded in the order of falling power, so that most weights are left to compensate the largest errors.
 
     Args:
         weight: in the type computed with.
-        moment: H before damping, (G, K, K). An input that was always 0 has no error to take back.
-        grid: what the weights may become.
+        moment: H before damping, (G, K, K). An input that was always 0 has no error to compensate.
+        grid: the values that the weights may take.
     """
     order = moment.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True, stable=True)
     grid, weight = grid.reordered(order), in_order(weight, order)
@@ -130,7 +130,7 @@ def round_with_feedback(weight: Tensor, moment: Tensor, grid: Grid) -> Tensor:
         errors = torch.empty_like(weight[..., start:end])
         for place in range(start, end):
             codes[..., place] = grid.codes(weight[..., place], place)
-            missed = weight[..., place] - dequantize(codes[..., place], grid.scale[..., place])
+            missed = weight[..., place] - QuantizedTensor(codes[..., place], grid.scale[..., place]).dequantize()
             error = missed / factor[:, place, place, None]
             weight[..., place:end] -= error.unsqueeze(2) * factor[:, None, place, place:end]
             errors[..., place - start] = error

@@ -11,26 +11,27 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nibble.quant.tensor import QuantizedTensor
+
 
 class _Last(NamedTuple):
     x: "weakref.ref[Tensor]"
     version: int
     key: Hashable
-    codes: Tensor
-    scale: Tensor
+    quantized: QuantizedTensor
 
 
 # One for all threads: it is read and written as a whole, and only ever taken for the very tensor that it is of.
 _last: _Last | None = None
 
 
-def codes_of(x: Tensor, key: Hashable, quantize: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def codes_of(x: Tensor, key: Hashable, quantize: Callable[[], QuantizedTensor]) -> QuantizedTensor:
     """quantize(), or what it gave for the same x, unchanged since, and the same key.
 
     Args:
         x: the activation.
         key: how it is quantized.
-        quantize: gives codes and scales, without a gradient.
+        quantize: without a gradient.
     """
     global _last
     # Those made in inference mode have no version to tell whether they changed. A layer that is traced or compiled must
@@ -39,9 +40,9 @@ def codes_of(x: Tensor, key: Hashable, quantize: Callable[[], tuple[Tensor, Tens
         return quantize()
     last = _last
     if last is None or last.x() is not x or (last.version, last.key) != (x._version, key):
-        last = _Last(weakref.ref(x, _forget), x._version, key, *quantize())
+        last = _Last(weakref.ref(x, _forget), x._version, key, quantize())
         _last = last
-    return last.codes, last.scale
+    return last.quantized
 
 
 def _forget(x: "weakref.ref[Tensor]") -> None:

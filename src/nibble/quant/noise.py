@@ -10,36 +10,37 @@ arXiv:2305.15536) find that noise without this signal to the outliers is worse t
 import torch
 from torch import Tensor
 
-from nibble.quant.numerics import Integers, code_bounds, in_slices
+from nibble.quant.numerics import code_bounds
 from nibble.quant.spec import Range, WeightScale, WeightSpec
+from nibble.quant.tensor import QuantizedTensor, in_slices
 
 
-def with_noise(weight: Tensor, integers: Integers, spec: WeightSpec, log_scale: Tensor | None = None) -> Tensor:
-    """w~, of the weight's shape; gradients go to the weight, also by way of the scale, and to `log_scale`.
+def with_noise(weight: Tensor, quantized: QuantizedTensor, spec: WeightSpec, log_scale: Tensor | None = None) -> Tensor:
+    """w~, of the weight's shape. Gradients go to the weight, directly and through the scale, and to `log_scale`.
 
     Args:
         weight: (N, ...), in the type computed with.
-        integers: of this weight: its scales, and its zero points if it has any.
-        spec: what the scales were computed from.
-        log_scale: p, one a scale, where scales are learned.
+        quantized: the weight's scales, and its zero points if it has any; its codes are not read.
+        spec: how the scales were computed.
+        log_scale: p, one for each scale, where scales are learned.
     """
-    scale = integers.scale
+    scale = quantized.scale
     slices = in_slices(weight, scale)
     step = scale * _following(slices, scale, spec)
     if log_scale is not None:
         step = step * (log_scale - log_scale.detach()).exp().view(scale.shape)
     lowest, highest = code_bounds(spec.bits, spec.range if spec.symmetric else Range.full)
-    offset = 0 if integers.zero is None else integers.zero.to(scale.dtype)
+    zero = 0 if quantized.zero is None else quantized.zero.to(scale.dtype)
     width = 2 if spec.bits == 1 else 1  # the codes of a sign are two apart
     noisy = slices + (torch.rand_like(slices) - 0.5) * (step * width)
-    noisy = torch.minimum(torch.maximum(noisy, (lowest - offset) * step), (highest - offset) * step)
+    noisy = torch.minimum(torch.maximum(noisy, (lowest - zero) * step), (highest - zero) * step)
     return noisy.view(weight.shape)
 
 
 def _following(slices: Tensor, scale: Tensor, spec: WeightSpec) -> Tensor:
     """1 for each scale, with the gradient of the scale's logarithm; 0 for a slice of zeros, which has no error.
 
-    What the scale is proportional to is the largest weight, the range if asymmetric, or the mean magnitude.
+    The scale is proportional to the largest weight, to the range if asymmetric, or to the mean magnitude.
     """
     dims = tuple(dim for dim, size in enumerate(scale.shape) if size == 1)
     above, below = slices.amax(dims, keepdim=True), slices.amin(dims, keepdim=True)

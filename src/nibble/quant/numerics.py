@@ -1,21 +1,20 @@
-"""What becomes of a value: training, freezing, packing and export use these equations.
+"""The quantization equations. Training, freezing, packing and export all use these functions.
 
     s  = max|x| over the reduced dimensions / Q          Q = 2^(b-1) - 1
     q  = clamp(round_half_even(x / s), lowest, highest)
     x~ = q s
 
-Signed; zero is always representable, but for weights of 1 bit (q = sign x, s = mean|x|). A slice of zeros has scale 1.
-The second equation stands in `nibble.kernels.rounding`, the only place where anything is rounded to a code.
-Asymmetric weights have a zero point z, and q = clamp(round(x / s) + z, lowest, highest) - z, which fits int8, so that a
-product needs no correction. `WeightSpec.scale` and `learned` give other s.
+Codes are signed, and zero always has one, except in 1-bit weights (q = sign x, s = mean|x|). A slice is the part of a
+tensor that shares a scale; a slice of zeros has scale 1. The second equation is computed in `nibble.kernels.rounding`,
+the only place where a value is rounded to a code, the third in `nibble.quant.tensor`.
 
-Gradients are straight-through, with the scale held constant: the identity. A scale that covers the largest magnitude
-clips nothing; one that clips weights follows those weights, so they get their gradient too. Only where a scale does not
-follow (learned, or static of an activation) has what is clipped no gradient.
+Asymmetric weights have a zero point z: q = clamp(round(x / s), lowest - z, highest - z), which fits int8, so that a
+product of codes needs no correction. `WeightSpec.scale` and `learned` choose other scales.
+
+Gradients are straight-through: `nibble.quant.gradients`.
 """
 
 import math
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,20 +30,13 @@ from nibble.quant.spec import (
     WeightScale,
     WeightSpec,
 )
+from nibble.quant.tensor import QuantizedTensor
 
 CLIP_FACTORS = tuple(1 - 0.05 * step for step in range(17))  # of `WeightScale.search`: 1.0 ... 0.2
 
 
-class Integers(NamedTuple):
-    """A weight as integers: value = codes x scale."""
-
-    codes: Tensor  # int8, the weight's shape; less the zero point
-    scale: Tensor  # (N, 1, ...) per channel, (1, 1, ...) per tensor, (N, K / group, 1) in groups
-    zero: Tensor | None = None  # int8, the scale's shape: what was taken from the codes; None if symmetric
-
-
 def largest_code(bits: int) -> int:
-    """Q = 2^(b-1) - 1, and 1 for a sign."""
+    """Q = 2^(b-1) - 1; 1 for 1 bit."""
     return max(2 ** (bits - 1) - 1, 1)
 
 
@@ -65,41 +57,26 @@ def absmax_scale(x: Tensor, dims: tuple[int, ...], bits: int, range_: Range) -> 
     return divide(largest, highest + 0.5 if range_ is Range.half_step else highest)
 
 
-def quantize(x: Tensor, scale: Tensor, bits: int, range_: Range) -> Tensor:
-    """q: the codes of x, in x's floating type."""
+def quantize(x: Tensor, scale: Tensor, bits: int, range_: Range, zero: Tensor | None = None) -> Tensor:
+    """q: the codes of x with the zero point subtracted, if there is one; in x's floating type."""
     if bits == 1:
         return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
-    return to_codes(x, scale, *code_bounds(bits, range_))
+    lowest, highest = code_bounds(bits, range_)
+    if zero is None:
+        return to_codes(x, scale, lowest, highest)
+    return to_codes(x, scale, lowest - zero, highest - zero)
 
 
-def dequantize(codes: Tensor, scale: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """x~: the values that codes stand for, computed in the scale's floating type; of type `dtype`, if it is given."""
-    layout = torch.contiguous_format if scale.dim() > codes.dim() else torch.preserve_format
-    if codes.is_cuda:  # one pass over memory: a byte is read and a value of `dtype` written
-        values = torch.empty_like(codes, dtype=dtype or scale.dtype, memory_format=layout)
-        torch.mul(in_slices(codes, scale), scale, out=in_slices(values, scale))
-        return values
-    # In place on a copy: a product of int8 and float32 tensors takes several times as long on CPU.
-    values = codes.to(scale.dtype, copy=True, memory_format=layout)
-    in_slices(values, scale).mul_(scale)
-    return values if dtype is None else values.to(dtype)
+def quantize_weight(weight: Tensor, spec: WeightSpec, name: str, log_scale: Tensor | None = None) -> QuantizedTensor:
+    """Quantize a weight whose first dimension is the output channel.
 
-
-def in_slices(weight: Tensor, scale: Tensor) -> Tensor:
-    """A weight so shaped that its scale broadcasts: (N, K) -> (N, K / group, group) for scales of groups."""
-    return weight.reshape(*scale.shape[:-1], -1) if scale.dim() > weight.dim() else weight
-
-
-def quantize_weight(weight: Tensor, spec: WeightSpec, name: str, log_scale: Tensor | None = None) -> Integers:
-    """Codes, scales and zero points of a weight whose first dimension is the output channel.
-
-    Scales have float16 values, because that is how they are stored, in the type computed with.
+    Scales have float16 values, because they are stored in float16, and the type that is computed with.
 
     Args:
         weight: (N, ...); (N, K) with groups.
         spec: width, scales and range.
         name: for the message.
-        log_scale: p, one a scale: the scale is multiplied by e^p.
+        log_scale: p, one for each scale: the scale is multiplied by e^p.
 
     Raises:
         UserError: the weight has NaN or infinity, or is too large for a float16 scale.
@@ -111,14 +88,20 @@ def quantize_weight(weight: Tensor, spec: WeightSpec, name: str, log_scale: Tens
     exact = weight_scale(slices, dims, spec)
     if log_scale is not None:
         exact = exact * log_scale.detach().exp().view(exact.shape)
-    scale = half(exact) if spec.bits == 1 else stored(exact)  # a sign times 0 is how a slice of zeros stays zero
+    scale = half(exact) if spec.bits == 1 else stored(exact)  # at 1 bit, scale 0 is how a slice of zeros stays zero
     require_finite(scale, lambda: weight_fault(weight, name))
-    if spec.symmetric:
-        return Integers(quantize(slices, scale, spec.bits, spec.range).to(torch.int8).view(weight.shape), scale)
-    lowest, highest = code_bounds(spec.bits, Range.full)
-    zero = round_half_even(lowest - slices.amin(dims, keepdim=True).clamp_(max=0).div_(scale)).clamp_(lowest, highest)
-    codes = round_half_even(torch.div(slices, scale)).add_(zero).clamp_(lowest, highest).sub_(zero)
-    return Integers(codes.to(torch.int8).view(weight.shape), scale, zero.to(torch.int8))
+    zero, range_ = None, spec.range
+    if not spec.symmetric:
+        zero, range_ = _zero_point(slices, dims, scale, spec.bits), Range.full
+    codes = quantize(slices, scale, spec.bits, range_, zero).to(torch.int8).view(weight.shape)
+    return QuantizedTensor(codes, scale, None if zero is None else zero.to(torch.int8))
+
+
+def _zero_point(slices: Tensor, dims: tuple[int, ...], scale: Tensor, bits: int) -> Tensor:
+    """z: the code of 0 in each slice, such that the smallest value has the lowest code; in the slices' type."""
+    lowest, highest = code_bounds(bits, Range.full)
+    below = slices.amin(dims, keepdim=True).clamp_(max=0)
+    return round_half_even(lowest - below.div_(scale)).clamp_(lowest, highest)
 
 
 def weight_scale(slices: Tensor, dims: tuple[int, ...], spec: WeightSpec) -> Tensor:
@@ -133,7 +116,7 @@ def weight_scale(slices: Tensor, dims: tuple[int, ...], spec: WeightSpec) -> Ten
 
 
 def least_squares_scale(slices: Tensor, dims: tuple[int, ...], widest: Tensor, spec: WeightSpec) -> Tensor:
-    """Of `widest` times each of `CLIP_FACTORS`, the scale with which sum (x - x~)^2 is least; the widest of equals."""
+    """The multiple of `widest` by one of `CLIP_FACTORS` that gives the least sum (x - x~)^2; the widest of equals."""
     best, least = widest, torch.full_like(widest, math.inf)
     for factor in CLIP_FACTORS:
         scale = stored(widest * factor)
@@ -146,26 +129,26 @@ def least_squares_scale(slices: Tensor, dims: tuple[int, ...], widest: Tensor, s
 
 
 def half(scale: Tensor) -> Tensor:
-    """A scale of float16 precision, as it is stored."""
+    """A scale rounded to float16, the precision in which it is stored."""
     return scale.to(torch.float16).to(scale.dtype)
 
 
 def stored(scale: Tensor) -> Tensor:
-    """A scale to divide by: of float16 precision, 1 in place of 0."""
+    """A scale to divide by: rounded to float16, and 1 in place of 0."""
     return without_zeros(half(scale))
 
 
 def quantize_activation(
     x: Tensor, dims: tuple[int, ...], spec: ActivationSpec, name: str, largest: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Codes int8 and scales of an activation, one for each slice over `dims`.
+) -> QuantizedTensor:
+    """Quantize an activation, with one scale for each slice over `dims`.
 
     Args:
         x: the activation.
-        dims: what shares a scale.
+        dims: the dimensions that share a scale.
         spec: width and range.
         name: for the message.
-        largest: of a static spec, the magnitude of the highest code: a scalar, for all slices.
+        largest: for a static spec, the magnitude that has the highest code: a scalar, for all slices.
 
     Raises:
         UserError: x has NaN or infinity.
@@ -173,21 +156,21 @@ def quantize_activation(
     x = x.detach()
     shape = [1 if dim in dims or dim - x.dim() in dims else size for dim, size in enumerate(x.shape)]
     if not x.numel():
-        return x.to(torch.int8), torch.ones(shape, dtype=compute_type(x), device=x.device)
+        return QuantizedTensor(x.to(torch.int8), torch.ones(shape, dtype=compute_type(x), device=x.device))
     rows = _as_rows(x, dims) if spec.bits == 8 and spec.range is Range.narrow and largest is None else None
     if rows is not None:
         codes, scale = ops.quantize_rows(rows)
         require_finite_input(scale, name)
-        return codes.as_strided(x.shape, x.stride()), scale.view(shape)
+        return QuantizedTensor(codes.as_strided(x.shape, x.stride()), scale.view(shape))
     x = x.to(compute_type(x))
     exact = absmax_scale(x, dims, spec.bits, spec.range)
     require_finite_input(exact, name)
     scale = without_zeros(exact) if largest is None else static_scale(largest.to(x.dtype), spec).expand(shape)
-    return quantize(x, scale, spec.bits, spec.range).to(torch.int8), scale
+    return QuantizedTensor(quantize(x, scale, spec.bits, spec.range).to(torch.int8), scale)
 
 
 def _as_rows(x: Tensor, dims: tuple[int, ...]) -> Tensor | None:
-    """x as a contiguous matrix with a row for each scale, without a copy, for `ops.quantize_rows`; None if it is none.
+    """x as a contiguous matrix with one row for each scale, for `ops.quantize_rows`; None if that needs a copy.
 
     A convolution's x (B, C, H, W) may be in channels-last layout: within a row, the order does not matter.
     """
@@ -204,7 +187,7 @@ def _as_rows(x: Tensor, dims: tuple[int, ...]) -> Tensor | None:
 
 
 def weight_fault(weight: Tensor, name: str) -> str:
-    """What is wrong with a weight that has a scale of NaN or infinity."""
+    """The message about a weight whose scale is NaN or infinite."""
     if not weight.isfinite().all():
         return f"{name}: NaN or infinity in the weight; lower the learning rate or clip gradients harder"
     return (
@@ -214,7 +197,7 @@ def weight_fault(weight: Tensor, name: str) -> str:
 
 
 def require_finite_input(scale: Tensor, name: str) -> None:
-    """As `require_finite`, of the scales of a layer's input."""
+    """Raise `UserError` if a scale of the input of the layer `name` is not finite; see `require_finite`."""
     require_finite(
         scale,
         lambda: (
@@ -225,7 +208,7 @@ def require_finite_input(scale: Tensor, name: str) -> None:
 
 
 def static_scale(largest: Tensor, spec: ActivationSpec) -> Tensor:
-    """The scale, a scalar, with which `largest` has the highest code; `largest` as it is stored, in float16."""
+    """The scale, a scalar, with which `largest` has the highest code. `largest` is rounded to float16, as stored."""
     divisor = largest_code(spec.bits) + (0.5 if spec.range is Range.half_step else 0.0)
     return divide(stored(largest), divisor)
 
@@ -238,58 +221,5 @@ def activation_dims(spec: ActivationSpec, dim: int) -> tuple[int, ...]:
 
 
 def compute_type(x: Tensor) -> torch.dtype:
-    """The type scales and codes are computed in: float32, or float64 for float64."""
+    """The type in which scales and codes are computed: float32, or float64 for float64."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
-def straight_through(x: Tensor, replacement: Tensor) -> Tensor:
-    """`replacement` in the forward pass, the gradient of x in the backward pass."""
-    replaced: Tensor = _StraightThrough.apply(x, replacement)
-    return replaced
-
-
-def inside_clip(x: Tensor, largest: Tensor) -> Tensor:
-    """x, whose gradient is zero where |x| > largest."""
-    return torch.where(x.detach().abs() <= largest, x, x.detach())
-
-
-def learning_scale(weight: Tensor, log_scale: Tensor, integers: Integers, bits: int) -> Tensor:
-    """The weight, whose gradient (as that of x~) goes on to the weight where it is not clipped, and to p = `log_scale`.
-
-    dx~/dp = s (q - x / s) inside the clip, s q outside, over sqrt(K Q) (Esser et al., 2020, equations 3 and 5, by way
-    of p).
-    """
-    learning: Tensor = _LearningScale.apply(weight, log_scale, integers.codes, integers.scale, bits)
-    return learning
-
-
-class _StraightThrough(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, replacement: Tensor) -> Tensor:
-        ctx.dtype = x.dtype
-        return replacement.view_as(replacement)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient.to(ctx.dtype), None
-
-
-class _LearningScale(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, log_scale: Tensor, codes: Tensor, scale: Tensor, bits: int) -> Tensor:
-        ctx.save_for_backward(weight, log_scale, codes, scale)
-        ctx.bits = bits
-        return weight.view_as(weight)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        weight, log_scale, codes, scale = ctx.saved_tensors
-        values, codes, slopes = (in_slices(part.to(scale.dtype), scale) for part in (weight, codes, gradient))
-        steps = values / scale
-        clipped = torch.zeros_like(steps, dtype=torch.bool) if ctx.bits == 1 else (steps - codes).abs() > 0.5
-        error = torch.where(clipped, codes, codes - steps).mul_(slopes)
-        dims = [dim for dim, size in enumerate(scale.shape) if size == 1]
-        per_scale = (error.sum(dims, keepdim=True) * scale).reshape(log_scale.shape)
-        per_scale /= math.sqrt(weight.numel() / log_scale.numel() * largest_code(ctx.bits))
-        passed = slopes.masked_fill(clipped, 0.0).view(weight.shape).to(weight.dtype)
-        return passed, per_scale.to(log_scale.dtype), None, None, None

@@ -1,4 +1,4 @@
-"""The steps of an LSTM; on integers as one function, so that its weight is dequantized and gets its gradient once.
+"""The steps of an LSTM. On integers they are one autograd function, so that the weight is dequantized only once.
 
 i, f, g, o = gates of (x_t + W h_{t-1})     c_t = f c_{t-1} + i g     h_t = o tanh c_t
 """
@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from nibble.kernels import implementations
-from nibble.quant.numerics import Integers, dequantize
-from nibble.quant.products import integer_linear
+from nibble.quant.linear_product import integer_linear
+from nibble.quant.tensor import Factor, QuantizedTensor
 
 
 class Step(NamedTuple):
-    """What a step computes, each (B, N)."""
+    """The results of one step, each (B, N)."""
 
     update: Tensor  # i
     forget: Tensor  # f
@@ -32,7 +32,7 @@ def lstm_steps(from_input: Tensor, hidden: Tensor, cell: Tensor, product: Callab
     Args:
         from_input: the input's part of the gates, i, f, g and o side by side, (B, U, 4N).
         hidden: before the first step, (B, N).
-        cell: likewise.
+        cell: before the first step, (B, N).
         product: hidden (B, N) -> its part of the gates, (B, 4N).
     """
     steps = []
@@ -47,53 +47,54 @@ def lstm_steps(from_input: Tensor, hidden: Tensor, cell: Tensor, product: Callab
 
 def integer_recurrence(
     from_input: Tensor,
-    hidden: Tensor,
-    cell: Tensor,
-    parameter: Tensor | None,
-    weight: Integers,
-    quantize: Callable[[Tensor], tuple[Tensor, Tensor]],
+    state: tuple[Tensor, Tensor],
+    weight: Factor,
+    quantize: Callable[[Tensor], QuantizedTensor],
     check: Callable[[Tensor], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Hidden states (B, U, N) and the last cell (B, N), with the gradients of the values that codes stand for.
 
     Args:
-        from_input: as `lstm_steps` takes it.
-        hidden: likewise.
-        cell: likewise.
-        parameter: (4N, N), what the weight's codes were made from; receives the gradient. None if frozen.
-        weight: (4N, N).
-        quantize: hidden (B, N) -> its codes (B, N) and scales (B, 1).
-        check: raises an error if one of these scales is not finite; None if codes are not int8 of the narrow range,
-            which one kernel on a GPU makes for all steps.
+        from_input: the input's part of the gates, as in `lstm_steps`.
+        state: the hidden state and the cell before the first step, (B, N) each.
+        weight: codes (4N, N).
+        quantize: hidden (B, N) -> codes (B, N) and scales (B, 1).
+        check: raises an error if one of these scales is not finite. None if the codes are not int8 of the narrow
+            range; if they are, one kernel on a GPU makes them for all steps.
     """
-    kernel = None if check is None else _kernels(from_input, weight)
-    states: tuple[Tensor, Tensor] = _Recurrence.apply(
-        from_input, hidden, cell, parameter, weight.codes, weight.scale, quantize, check, kernel
-    )
+    kernel = None if check is None else _kernels(from_input, weight.quantized)
+    how = _OnCodes(weight.quantized, quantize, check, kernel)
+    states: tuple[Tensor, Tensor] = _Recurrence.apply(from_input, *state, weight.source, how)
     return states
 
 
 def float_recurrence(
-    from_input: Tensor, hidden: Tensor, cell: Tensor, weight: Tensor, represented: Callable[[Tensor], Tensor]
+    from_input: Tensor, state: tuple[Tensor, Tensor], weight: Tensor, represented: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """As `integer_recurrence`, with values in place of codes: for a weight on a ramp: fewer launches than autograd.
+    """As `integer_recurrence` with values in place of codes, for a weight on a ramp. Fewer launches than autograd.
 
     Args:
-        from_input: as `lstm_steps` takes it.
-        hidden: likewise.
-        cell: likewise.
+        from_input: the input's part of the gates, as in `lstm_steps`.
+        state: the hidden state and the cell before the first step, (B, N) each.
         weight: (4N, N); receives the gradient.
-        represented: hidden (B, N) -> the values that its codes stand for (B, N), through which gradients pass as
-            through the identity.
+        represented: hidden (B, N) -> the values that its codes stand for (B, N). Gradients pass through it unchanged.
     """
-    states: tuple[Tensor, Tensor] = _FloatRecurrence.apply(from_input, hidden, cell, weight, represented)
+    states: tuple[Tensor, Tensor] = _FloatRecurrence.apply(from_input, *state, weight, represented)
     return states
 
 
-def _kernels(from_input: Tensor, weight: Integers) -> ModuleType | None:
-    """The kernels that take all steps at once; None where there are none for these tensors."""
-    one_a_channel = weight.scale.dim() == weight.codes.dim()  # or one for all, but not one a group
-    if not (from_input.is_cuda and from_input.dtype == torch.float32 and from_input.numel() and one_a_channel):
+class _OnCodes(NamedTuple):
+    """How the hidden states are multiplied."""
+
+    weight: QuantizedTensor
+    quantize: Callable[[Tensor], QuantizedTensor]
+    check: Callable[[Tensor], None] | None
+    kernel: ModuleType | None
+
+
+def _kernels(from_input: Tensor, weight: QuantizedTensor) -> ModuleType | None:
+    """The kernels that compute all steps at once; None where these tensors have none."""
+    if not (from_input.is_cuda and from_input.dtype == torch.float32 and from_input.numel()) or weight.grouped:
         return None
     return implementations.triton_kernels("recurrence")
 
@@ -101,56 +102,50 @@ def _kernels(from_input: Tensor, weight: Integers) -> ModuleType | None:
 class _Recurrence(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        from_input: Tensor,
-        hidden: Tensor,
-        cell: Tensor,
-        parameter: Tensor | None,
-        w_codes: Tensor,
-        w_scale: Tensor,
-        quantize: Callable[[Tensor], tuple[Tensor, Tensor]],
-        check: Callable[[Tensor], None] | None,
-        kernel: ModuleType | None,
+        ctx: Any, from_input: Tensor, hidden: Tensor, cell: Tensor, parameter: Tensor | None, how: _OnCodes
     ) -> tuple[Tensor, Tensor]:
         ctx.parameter_type = None if parameter is None else parameter.dtype
-        ctx.kernel = kernel
-        if kernel is not None:
-            made = kernel.forward(from_input, *quantize(hidden), cell, w_codes, _of_channels(w_scale, w_codes))
-            assert check is not None
-            check(made.scale)
-            ctx.save_for_backward(w_codes, w_scale, *made.gates.unbind(2), made.cells, made.codes, made.scale)
+        ctx.kernel = how.kernel
+        weight = how.weight
+        if how.kernel is not None:
+            codes, scale, _ = how.quantize(hidden)
+            made = how.kernel.forward(from_input, codes, scale, cell, (weight.codes, weight.channel_scale()))
+            assert how.check is not None
+            how.check(made.scale)
+            ctx.save_for_backward(*weight[:2], *made.gates.unbind(2), made.cells, made.codes, made.scale)
             return made.hidden, made.cells[-1].clone()
-        taken = []
+        taken: list[QuantizedTensor] = []
 
         def product(hidden: Tensor) -> Tensor:
-            codes, scale = quantize(hidden)
-            taken.append((codes, scale))
-            return integer_linear(hidden, None, None, codes, scale, w_codes, w_scale, from_input.dtype)
+            taken.append(how.quantize(hidden))
+            return integer_linear(Factor(taken[-1]), Factor(weight), None, from_input.dtype)
 
         steps = lstm_steps(from_input, hidden, cell, product)
-        parts = [torch.stack(parts) for parts in (*zip(*steps, strict=True), *zip(*taken, strict=True))]
-        cells = torch.cat((cell.unsqueeze(0), parts[4]))
-        ctx.save_for_backward(w_codes, w_scale, *parts[:4], cells, *parts[6:])
-        # Copies: a function's result that is a view may not be changed in place.
-        return parts[5].transpose(0, 1).clone(memory_format=torch.contiguous_format), steps[-1].cell.clone()
+        gates = [torch.stack(parts) for parts in list(zip(*steps, strict=True))[:4]]
+        cells = torch.stack([cell, *(step.cell for step in steps)])
+        codes, scale = (torch.stack([getattr(one, part) for one in taken]) for part in ("codes", "scale"))
+        ctx.save_for_backward(*weight[:2], *gates, cells, codes, scale)
+        # A copy: a function's result that is a view may not be changed in place.
+        return torch.stack([step.hidden for step in steps], 1), steps[-1].cell.clone()
 
     @staticmethod
     def backward(ctx: Any, by_hidden: Tensor, by_cell: Tensor) -> tuple[Tensor | None, ...]:
         w_codes, w_scale, update, forget, candidate, output, cells, codes, scale = ctx.saved_tensors
+        weight = QuantizedTensor(w_codes, w_scale)
         slopes, through = _slopes(update, forget, candidate, output, cells)
         if ctx.kernel is not None:
             by_gates, carried, by_cell = ctx.kernel.backward(
-                slopes, through, forget, by_hidden, by_cell, w_codes, _of_channels(w_scale, w_codes)
+                slopes, through, forget, by_hidden, by_cell, (w_codes, weight.channel_scale())
             )
         else:
-            values = dequantize(w_codes, w_scale).to(by_hidden.dtype)
+            values = weight.dequantize().to(by_hidden.dtype)
             by_gates, carried, by_cell = _back(slopes, through, forget, by_hidden, by_cell, values)
         by_gates = by_gates.flatten(2)
         dw = None
         if ctx.needs_input_grad[3]:
-            hidden = dequantize(codes, scale).to(by_gates.dtype).flatten(0, 1)
+            hidden = QuantizedTensor(codes, scale).dequantize().to(by_gates.dtype).flatten(0, 1)
             dw = (by_gates.flatten(0, 1).t() @ hidden).to(ctx.parameter_type)
-        return by_gates.transpose(0, 1), carried, by_cell, dw, None, None, None, None, None
+        return by_gates.transpose(0, 1), carried, by_cell, dw, None
 
 
 class _FloatRecurrence(torch.autograd.Function):
@@ -191,14 +186,16 @@ class _FloatRecurrence(torch.autograd.Function):
 
 
 def _slopes(update: Tensor, forget: Tensor, candidate: Tensor, output: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
-    """How each gate's input moves the cell or, the last, the hidden state (U, B, 4, N); how the cell moves that one.
+    """Derivatives within a step: by each gate's input (U, B, 4, N), and of the hidden state by the cell (U, B, N).
+
+    The first three gates move the cell, the last one the hidden state.
 
     Args:
-        update: of all steps (U, B, N), as are the next three.
-        forget: likewise.
-        candidate: likewise.
-        output: likewise.
-        cells: from that before the first step on, (U + 1, B, N).
+        update: i of all steps, (U, B, N).
+        forget: f, (U, B, N).
+        candidate: g, (U, B, N).
+        output: o, (U, B, N).
+        cells: (U + 1, B, N), the first one from before the first step.
     """
     before, squashed = cells[:-1], cells[1:].tanh()
     slopes = torch.stack(
@@ -216,15 +213,15 @@ def _slopes(update: Tensor, forget: Tensor, candidate: Tensor, output: Tensor, c
 def _back(
     slopes: Tensor, through: Tensor, forget: Tensor, by_hidden: Tensor, by_cell: Tensor, weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients by what the gates are made from (U, B, 4, N), by the first hidden state and by the first cell (B, N).
+    """Gradients by the gates' inputs (U, B, 4, N), by the first hidden state and by the first cell (B, N).
 
     Args:
         slopes: of `_slopes`, (U, B, 4, N).
-        through: likewise, (U, B, N).
-        forget: (U, B, N).
-        by_hidden: (B, U, N)
-        by_cell: by the last cell, (B, N).
-        weight: (4N, N)
+        through: of `_slopes`, (U, B, N).
+        forget: f of all steps, (U, B, N).
+        by_hidden: the gradient by the hidden states, (B, U, N).
+        by_cell: the gradient by the last cell, (B, N).
+        weight: (4N, N).
     """
     by_gates = torch.empty_like(slopes)
     carried = torch.zeros_like(through[0])
@@ -236,8 +233,3 @@ def _back(
         by_cell = by_cell * forget[t]
         carried = by_gates[t].flatten(1) @ weight
     return by_gates, carried, by_cell
-
-
-def _of_channels(scale: Tensor, codes: Tensor) -> Tensor:
-    """A weight's scales (4N, 1) or (1, 1), one for each channel: (4N,)."""
-    return scale.reshape(-1).expand(codes.shape[0])

@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from nibble.errors import UserError, nearest
@@ -137,12 +137,38 @@ def _check_supported(model: nn.Module, number: int, rule: Rule, won: list[str]) 
     for name in won:
         module = model.get_submodule(name)
         layer = quantized_type(type(module))
-        reason = layer.unsupported(module, rule) if layer is not None else None
+        reason = _unsupported(layer, module, rule) if layer is not None else None
         if reason is not None:
             raise UserError(
                 f"quant rule {number}: {name} ({type(module).__name__}) cannot be quantized with {reason}; "
                 f'to leave it in float, put {{match: "{name}"}} first'
             )
+
+
+def _unsupported(layer: type[QuantizedLayer], module: nn.Module, rule: Rule) -> str | None:
+    """Why a float module cannot become this quantized layer as the rule says; None if it can."""
+    for option, value in layer.supported_options.items():
+        if getattr(module, option) != value:
+            return f"{option}={getattr(module, option)} (only {option}={value} is supported)"
+    for name in layer.weight_names:
+        weight: Tensor = getattr(module, name)
+        inputs = weight[0].numel()
+        if rule.weight is not None and (size := rule.weight.group_size) is not None:
+            if weight.dim() != 2:
+                return f"group_size={size} (a convolution has one scale a channel: group_size=null)"
+            if inputs % size:
+                divisor = _divisor(inputs, size)
+                return f"group_size={size}, which does not divide its K={inputs} (nearest that does: {divisor})"
+        if rule.sparsity is not None and inputs % rule.sparsity.of:
+            of, legal = rule.sparsity.of, [m for m in range(2, 17) if inputs % m == 0]
+            closest = min(legal, key=lambda m: abs(m - of)) if legal else "none: leave sparsity out"
+            return f"sparsity of={of}, which does not divide its K={inputs} (nearest that does: {closest})"
+    return None
+
+
+def _divisor(number: int, near: int) -> int:
+    """The divisor of `number` nearest to `near`."""
+    return min((d for d in range(1, number + 1) if number % d == 0), key=lambda divisor: abs(divisor - near))
 
 
 def _few(names: list[str]) -> str:

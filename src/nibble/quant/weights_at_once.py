@@ -1,7 +1,7 @@
-"""On a GPU, all weights of a network quantized in one launch at the start of a step.
+"""Quantizes all weights of a network in one launch at the start of a step, on a GPU.
 
 Weight by weight, a step of a large Conformer would spend some 3,600 launches on it, most of them shorter than the
-launch itself. On a CPU, where a launch costs nothing, each layer quantizes its weight when it is asked for it.
+launch itself. On a CPU, where a launch costs nothing, each layer quantizes its weight when it needs it.
 """
 
 from collections import defaultdict
@@ -14,10 +14,11 @@ from nibble.kernels import ops
 from nibble.quant.convert import quantized_modules
 from nibble.quant.finite import require_finite
 from nibble.quant.layer import QuantizedLayer
-from nibble.quant.numerics import Integers, weight_fault
+from nibble.quant.numerics import weight_fault
 from nibble.quant.spec import Range, WeightGranularity, WeightScale, WeightSpec
+from nibble.quant.tensor import QuantizedTensor
 
-DEVICES = ("cuda",)  # where it is worth it
+DEVICES = ("cuda",)  # where it saves time
 
 
 class _Weight(NamedTuple):
@@ -28,17 +29,17 @@ class _Weight(NamedTuple):
 
     @property
     def terms(self) -> int:
-        """How many successive values share a scale."""
+        """The number of successive values that share a scale."""
         return self.spec.group_size or self.values[0].numel()
 
 
 def quantize_at_once(network: nn.Module) -> None:
-    """Quantize the weights that are on a GPU, in one launch for each of their types; layers then have their integers.
+    """Quantize the weights that are on a GPU, in one launch for each of their types, and give them to their layers.
 
     Weights with zero points, masks, learned or searched scales, of one bit or per tensor are left to their layers.
 
     Args:
-        network: prepared, within `nibble.parameter_cache.steady_parameters`.
+        network: prepared, within `nibble.parameter_cache.constant_parameters`.
 
     Raises:
         UserError: a weight has NaN, infinity or a magnitude that no float16 scale covers; at the end of a step within
@@ -50,7 +51,7 @@ def quantize_at_once(network: nn.Module) -> None:
         if spec is None or layer.frozen or layer.rule.sparsity is not None or not _is_common(spec):
             continue
         for name in layer.weight_names:
-            values = layer._parameters.get(name)  # None of one that is computed anew at each access, as by weight_norm
+            values = layer._parameters.get(name)  # None if it is computed anew at each access, as by weight_norm
             if values is not None and _is_plain(values):
                 alike[values.device, values.dtype].append(_Weight(layer, name, values, spec))
     for weights in alike.values():
@@ -78,7 +79,7 @@ def _quantize(weights: list[_Weight]) -> None:
     require_finite(scale, lambda: _fault(weights, scales))
     for weight, found, of_weight in zip(weights, codes, scales, strict=True):
         shape = (len(found), -1, 1) if weight.spec.group_size else (-1, *(1 for _ in found.shape[1:]))
-        weight.layer.keep(weight.name, Integers(found, of_weight.view(shape)))
+        weight.layer.keep_quantized(weight.name, QuantizedTensor(found, of_weight.view(shape)))
 
 
 def _fault(weights: list[_Weight], scales: tuple[Tensor, ...]) -> str:

@@ -10,7 +10,7 @@ from nibble.errors import UserError
 from nibble.report.matching import Measurement
 from nibble.report.options import Options, described, differing, options_of
 from nibble.report.runs import Run
-from nibble.report.tables import METHODS, System, baseline, order
+from nibble.report.tables import System, baseline, order
 from nibble.runs.records import Record
 
 
@@ -43,7 +43,7 @@ class Row:
     @property
     def method(self) -> str:
         """How the weights came to their precision; empty for float."""
-        return METHODS[self.last.method]
+        return self.last.method.label
 
     @cached_property
     def wer(self) -> tuple[float, float, float]:
@@ -82,7 +82,7 @@ class Comparison:
             record
             for row in self.rows
             for of, record in zip(row.runs, row.system.records, strict=True)
-            if of.name == run.name and record.trained
+            if of.name == run.name and record.method.is_trained
         ]
         return next((one for one in trained if one.quant == run.config.quant.name), trained[-1] if trained else None)
 

@@ -8,7 +8,6 @@ from nibble.config import plain
 from nibble.evaluation.options import Search
 from nibble.provenance import config_hash
 from nibble.report.runs import Run
-from nibble.report.tables import search
 from nibble.runs.records import Record
 
 
@@ -27,25 +26,25 @@ def match(runs: Sequence[Run], records: Sequence[Record]) -> list[Measurement]:
     run with its experiment, model and seed, else of the only run with these.
     """
     by_hash: dict[str, Run] = {}
-    searches = {(record.part, search(record)) for record in records}
+    searches = {(record.part, record.inference.beam_width) for record in records}
     for run in sorted(runs, key=lambda run: run.finished_s):
         by_hash.update(dict.fromkeys(_hashes(run, searches), run))
     latest = list({run.name: run for run in by_hash.values()}.values())
     found = []
     for record in records:
-        of = by_hash.get(record.config_hash) if record.trained else _float_run(latest, record)
+        of = by_hash.get(record.config_hash) if record.method.is_trained else _float_run(latest, record)
         if of is not None:
             found.append(Measurement(of, record))
     return found
 
 
-def _hashes(run: Run, searches: set[tuple[str, str]]) -> Iterator[str]:
+def _hashes(run: Run, searches: set[tuple[str, int | None]]) -> Iterator[str]:
     """What `config_hash` the records of a run have: of its options as it wrote them, and with later options."""
     for settings in (run.settings, plain(run.config)):
-        for part, found_by in searches:
+        for part, beam_width in searches:
             how: dict[str, Any] = {"parts": part.split("+"), "decoding": Search.greedy.value}
-            if found_by != Search.greedy:
-                how |= {"decoding": Search.beam.value, "beam_width": int(found_by.removeprefix(Search.beam))}
+            if beam_width is not None:
+                how |= {"decoding": Search.beam.value, "beam_width": beam_width}
             for most in {None, run.config.trainer.max_validation_utterances}:
                 yield config_hash({**settings, "evaluation": {**how, "max_utterances": most}})
 

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import NamedTuple
 
+from nibble.evaluation.options import Backend
 from nibble.report.tables import System, engine, escaped, markdown, percent, points, systems
+from nibble.runs.method import Method
 from nibble.runs.records import Record
 
 COLUMNS = ("weights", "WER % trained", "WER % not trained", "trained minus float, points", "bytes", "smaller", "RTF")
-# Methods in the order of their rows, and what a cell says of each.
-_TRAINED = {"float": "", "qat": "", "distilled": " distilled", "shared": " shared"}
-_UNTRAINED = {"ptq": "", "gptq": " GPTQ"}
+_TRAINED = [method for method in Method if method.is_trained]  # in the order of their rows
+_UNTRAINED = [method for method in Method if not method.is_trained]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Precision:
 
 def precisions(records: Sequence[Record]) -> list[Precision]:
     """Each precision of one model on the same utterances, largest file first."""
-    methods: dict[str, dict[str, System]] = {}
+    methods: dict[str, dict[Method, System]] = {}
     for system in systems(records):
         methods.setdefault(system.last.quant, {})[system.last.method] = system
     return [
@@ -60,7 +61,7 @@ def summary(records: Sequence[Record]) -> str:
 def sections(records: Sequence[Record]) -> list[Section]:
     """One for each experiment, part and model; exports stand in RESULTS.md alone."""
     groups: dict[tuple[str, str, str, str], list[Record]] = {}
-    for record in (record for record in records if engine(record) == "torch"):
+    for record in (record for record in records if engine(record) is Backend.torch):
         groups.setdefault((record.experiment, record.corpus, record.part, record.model), []).append(record)
     return [_section(*key, groups[key]) for key in sorted(groups)]
 
@@ -81,10 +82,15 @@ def _row(precision: Precision, reference: System | None) -> list[str]:
     compared = trained is not None and reference is not None and precision.quant != "float"
     return [
         precision.quant,
-        percent(trained.wer) + _TRAINED[trained.last.method] if trained else "",
-        percent(untrained.wer) + _UNTRAINED[untrained.last.method] if untrained else "",
+        _rate(trained),
+        _rate(untrained),
         points(trained.difference(reference)) if compared and trained and reference else "",
         f"{shown.last.bundle_bytes:,}",
         f"{shown.last.ratio:.2f}×",
         f"{shown.rtf:.4f}",
     ]
+
+
+def _rate(system: System | None) -> str:
+    """An error rate, and the method where it is not the plain one."""
+    return "" if system is None else f"{percent(system.wer)} {system.last.method.short}".rstrip()

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 
 from nibble.report.gains import gains
 from nibble.report.tables import (
-    METHODS,
     System,
     baseline,
     code,
@@ -107,4 +106,4 @@ def _memory(record: Record) -> str:
 
 
 def _precision(record: Record) -> str:
-    return ", ".join(filter(None, [record.quant, METHODS[record.method]]))
+    return ", ".join(filter(None, [record.quant, record.method.label]))

@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,12 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from nibble.config import Config, from_plain
-from nibble.errors import UserError, nearest
+from nibble.errors import UserError
 from nibble.plain import parse
 from nibble.runs import run_file
+from nibble.runs.description import DESCRIPTION
+from nibble.runs.locate import runs_below
+from nibble.runs.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Run:
         """What starts this run again; None if `train.py` did not start it."""
         if (run := run_file.read(self.folder)) is not None:
             return run.command
-        overrides = self.folder / ".hydra" / "overrides.yaml"  # runs before run.json
+        overrides = RunFolder(self.folder).overrides  # of a run from before run.json
         if not overrides.is_file():
             return None
         given = OmegaConf.load(overrides)
@@ -43,11 +46,11 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[Path]]:
     Raises:
         UserError: a path is no run and has none below it, or is a run that is not finished.
     """
-    folders = {folder.resolve(): folder for path in paths for folder in _folders(path)}
-    finished = [folder for folder in folders.values() if _is_finished(folder)]
+    folders = {folder.resolve(): folder for path in paths for folder in runs_below(path)}
+    finished = [folder for folder in folders.values() if run_file.is_finished(folder)]
     for path in paths:
-        if _is_run(path) and not _is_finished(path):
-            raise UserError(f"{path} is not finished: it has no bundle/. To go on: python train.py resume={path}")
+        if RunFolder(path).is_run() and not run_file.is_finished(path):
+            raise UserError(f"{path} is not finished. To go on: python train.py resume={path}")
     if not finished:
         raise UserError(
             f"no run below {', '.join(map(str, paths))} is finished; to go on with one: "
@@ -58,35 +61,8 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[Path]]:
     return runs, sorted(set(folders.values()) - set(finished))
 
 
-def _folders(path: Path) -> Iterator[Path]:
-    """The run folders at or below `path`."""
-    if not path.is_dir():
-        siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        hint = f"; in {path.parent} there is: {nearest(path.name, siblings)}" if siblings else ""
-        raise UserError(f"{path} is not a folder{hint}")
-    found = []
-    for parent, names, _ in os.walk(path, followlinks=True):
-        if _is_run(Path(parent)):
-            found.append(Path(parent))
-            names.clear()  # what lies in a run belongs to it
-    if not found:
-        raise UserError(
-            f"{path} is not a run folder, and no run lies below it: a run has checkpoints/ and, once finished, "
-            "bundle/. Give runs/NAME/RUN, or runs/NAME for all runs of an experiment"
-        )
-    yield from found
-
-
-def _is_run(folder: Path) -> bool:
-    return (folder / "checkpoints").is_dir()
-
-
-def _is_finished(folder: Path) -> bool:
-    return (folder / "bundle" / "config.json").is_file()
-
-
 def _read(folder: Path, name: str) -> Run:
-    described = folder / "bundle" / "config.json"
+    described = RunFolder(folder).bundle / DESCRIPTION
     try:
         settings = parse(described.read_bytes())["config"]
         return Run(folder, name, settings, from_plain(settings), described.stat().st_mtime)

@@ -4,18 +4,10 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from nibble.evaluation.options import Backend
 from nibble.evaluation.wer import interval, paired_interval
 from nibble.runs.method import Method
 from nibble.runs.records import Record
-
-METHODS = {  # of records, in words
-    Method.float: "",
-    Method.ptq: "not trained",
-    Method.gptq: "not trained, GPTQ",
-    Method.qat: "trained",
-    Method.distilled: "distilled",
-    Method.shared: "one run for several precisions",
-}
 
 
 @dataclass(frozen=True)
@@ -51,7 +43,8 @@ class System:
 
     def is_phase_of_run_of(self, other: "System") -> bool:
         """Whether both were trained, one after the other, in one run."""
-        return self.last.trained and other.last.trained and self.last.config_hash == other.last.config_hash
+        trained = self.last.method.is_trained and other.last.method.is_trained
+        return trained and self.last.config_hash == other.last.config_hash
 
     def difference(self, other: "System") -> tuple[float, float, float] | None:
         """WER of this minus WER of `other` on the same utterances, over the seeds both have: (value, low, high).
@@ -88,13 +81,12 @@ def systems(records: Iterable[Record]) -> list[System]:
 
 def baseline(system: System, among: Sequence[System]) -> System | None:
     """The float system that `system` is compared with: same model, engine and search; None for float itself."""
-    if system.last.method == "float":
+    if system.last.method is Method.float:
         return None
-    for other in among:
-        same = all(of(other.last) == of(system.last) for of in (_model, engine, search))
-        if other.last.method == "float" and same:
-            return other
-    return None
+    wanted = _compared_by(system.last)
+    return next(
+        (other for other in among if other.last.method is Method.float and _compared_by(other.last) == wanted), None
+    )
 
 
 def percent(rates: tuple[float, float, float], decimals: int = 2) -> str:
@@ -140,16 +132,12 @@ def order(system: System) -> tuple[str, int, str, str]:
     return last.model, -last.bundle_bytes, last.method, last.backend
 
 
-def engine(record: Record) -> str:
-    """torch, onnx or sherpa: the first word of the backend, where it is not torch's arithmetic."""
-    first = record.backend.split()[0]
-    return first if first in ("onnx", "sherpa") else "torch"
+def engine(record: Record) -> Backend:
+    """torch, onnx or sherpa; torch on a bundle counts as torch."""
+    found = record.inference.backend
+    return found if found.reads_export else Backend.torch
 
 
-def _model(record: Record) -> str:
-    return record.model
-
-
-def search(record: Record) -> str:
-    """greedy, beam8 ...: the last word of the backend."""
-    return record.backend.split()[-1]
+def _compared_by(record: Record) -> tuple[str, Backend, str]:
+    """What a system and the float system that it is compared with have in common."""
+    return record.model, engine(record), record.inference.search

@@ -1,60 +1,51 @@
-"""The packed file: a folder with integer weights, configuration and tokenizer, from which nothing is executed.
+"""The bundle: a folder with integer weights, configuration and tokenizer, from which nothing is executed.
 
 model.safetensors  integers, scales, and the rest in 16 bits: `nibble.runs.tensors`
 config.json        the run's configuration, what the weights are, and checksums: `nibble.runs.description`
 tokenizer.model    SentencePiece
 tokens.txt         "symbol id" a line, as sherpa-onnx reads it
 README.md          for people: what the model is worth, how large it is, and where it comes from: `nibble.runs.card`
+
+The size of a bundle counts all files but README.md, which nothing needs and anyone may change.
 """
 
 import shutil
 from pathlib import Path
-from typing import Any
 
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
-from nibble.config import Config
 from nibble.data.tokenizer import Tokenizer
 from nibble.runs.card import CARD, write_card
-from nibble.runs.description import CHECKED, read_description, write_description
-from nibble.runs.folder import check_replaceable, folder_bytes, written_whole
+from nibble.runs.description import CHECKED, DESCRIPTION, described, read_description
+from nibble.runs.folder import check_replaceable, checksum, replacing
 from nibble.runs.loaded import Loaded
-from nibble.runs.tensors import read_model, tensors_of
-from nibble.model.transducer import Transducer
-from nibble.quant.spec import Precision
+from nibble.runs.tensors import WEIGHTS, Stored, file_bytes, read_model, tensors_of
 
-_FILES = {*CHECKED, "config.json", CARD}
-
-
-def export_bundle(loaded: Loaded, folder: Path) -> int:
-    """Write the bundle of a model and return the size of all its files in bytes; see `write_bundle`."""
-    return write_bundle(folder, loaded.model, loaded.tokenizer, loaded.config, loaded.notes)
+_FILES = {*CHECKED, DESCRIPTION, CARD}
+_KIND = "a bundle"
 
 
-def write_bundle(folder: Path, model: Transducer, tokenizer: Tokenizer, config: Config, notes: dict[str, Any]) -> int:
-    """Write a trained model, at the precision it is at, and return the size of all files in bytes.
+def write_bundle(loaded: Loaded, folder: Path) -> int:
+    """Write the bundle of a model, at the precision it is at, and return its size in bytes.
 
-    The model is copied before it is frozen. `folder` appears whole or not at all; an older bundle there is replaced.
-
-    Args:
-        folder: the bundle; its parent is made if need be.
-        model: prepared for `config.quant`, at the precision and full blend it is to be used at.
-        tokenizer: as in training.
-        config: of the run.
-        notes: `precision` ("float", "int8", "rules"), `method` (as in records), `corpus`, `step`.
+    The model stays as it is. `folder` appears whole or not at all; an older bundle there is replaced.
 
     Raises:
         UserError: the folder holds something else, the disk is full, or writing is not allowed there.
     """
     check_folder(folder)
-    tensors = tensors_of(model, config, tokenizer.size, Precision(notes["precision"]))
-    with written_whole(folder, "bundle") as partial:
-        save_file(tensors, partial / "model.safetensors")
-        tokenizer.write(partial)
-        shutil.copymode(partial / "tokens.txt", partial / "model.safetensors")  # safetensors hides it from others
-        write_description(partial, config, notes)
-        write_card(partial, config, notes, tokenizer.size)
+    tensors = tensors_of(loaded)
+    with replacing(folder, _FILES, _KIND) as partial:
+        try:
+            save_file(tensors, partial / WEIGHTS)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+        loaded.tokenizer.write(partial)
+        shutil.copymode(partial / "tokens.txt", partial / WEIGHTS)  # safetensors hides it from others
+        text = described(loaded, {name: checksum(partial / name) for name in CHECKED})
+        (partial / DESCRIPTION).write_text(text, encoding="utf-8")
+        write_card(partial, loaded, bundle_bytes(partial))
     return bundle_bytes(folder)
 
 
@@ -66,7 +57,7 @@ def read_bundle(folder: Path) -> Loaded:
     """
     said = read_description(folder)
     tokenizer = Tokenizer.load(folder / "tokenizer.model")
-    model = read_model(folder / "model.safetensors", said.config, tokenizer.size, said.precision)
+    model = read_model(folder / WEIGHTS, said.config, tokenizer.size, said.precision)
     return Loaded(
         folder, said.config, tokenizer, model, said.precision, said.corpus, said.step, said.method, frozen=True
     )
@@ -74,19 +65,26 @@ def read_bundle(folder: Path) -> Loaded:
 
 def check_folder(folder: Path) -> None:
     """Raise `UserError` unless a bundle may be written to `folder`: it is new, empty, or holds a bundle alone."""
-    check_replaceable(folder, _FILES, "a bundle")
+    check_replaceable(folder, _FILES, _KIND)
 
 
 def is_bundle(folder: Path) -> bool:
     """Whether a folder looks like a bundle, whole or not."""
-    return (folder / "model.safetensors").is_file() or (folder / "tokens.txt").is_file()
+    return (folder / WEIGHTS).is_file() or (folder / "tokens.txt").is_file()
 
 
 def bundle_bytes(folder: Path) -> int:
-    """Size of all files of a bundle."""
-    return folder_bytes(folder)
+    """Size of all files of a bundle, or of an export, but README.md."""
+    return sum(file.stat().st_size for file in folder.iterdir() if file.name != CARD)
 
 
-def stored_tensors(folder: Path) -> dict[str, Tensor]:
-    """What model.safetensors of a bundle holds, by name."""
-    return load_file(folder / "model.safetensors")
+def unwritten_bytes(loaded: Loaded, tensors: dict[str, Stored]) -> int:
+    """The size that the bundle of a model would have, as `bundle_bytes` counts it; nothing is written.
+
+    Args:
+        loaded: the model.
+        tensors: of the bundle: `nibble.runs.tensors.stored_of`.
+    """
+    tokenizer = sum(map(len, loaded.tokenizer.files().values()))
+    description = described(loaded, dict.fromkeys(CHECKED, "0" * 64))  # checksums of files that are not there
+    return file_bytes(tensors) + tokenizer + len(description.encode())

@@ -3,19 +3,13 @@
 It is documentation: no checksum covers it, and nothing is read from it.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from nibble import provenance
-from nibble.config import Config
-from nibble.errors import UserError
-from nibble.runs.loaded import float_parameters, quant_name
-from nibble.runs.method import Method
+from nibble.runs.loaded import Loaded, float_parameters
 from nibble.runs.sixteen_bit import sixteen_bit
-from nibble.runs.tensors import stored
-from nibble.quant.spec import Precision
+from nibble.runs.tensors import WEIGHTS, stored
 from nibble.writing import write_text
 
 CARD = "README.md"
@@ -26,14 +20,6 @@ python -m nibble.transcribe model=FOLDER speech.wav
 
 config.json has a checksum of every file but this page, which may be changed.
 """
-_METHODS = {
-    Method.float: "not quantized",
-    Method.ptq: "rounded without training",
-    Method.gptq: "rounded without training, by GPTQ",
-    Method.qat: "trained at this precision",
-    Method.distilled: "trained at this precision, with a float teacher",
-    Method.shared: "trained together with other precisions",
-}
 
 
 @dataclass(frozen=True)
@@ -49,44 +35,30 @@ class Measured:
     backend: str  # arithmetic, kernels and search, as in records
 
 
-def write_card(
-    folder: Path, config: Config, notes: Mapping[str, Any], vocabulary_size: int, measured: Measured | None = None
-) -> None:
+def write_card(folder: Path, loaded: Loaded, size_bytes: int, measured: Measured | None = None) -> None:
     """Write README.md into `folder`, which has all other files of the bundle.
 
     Args:
         folder: the bundle.
-        config: of the run.
-        notes: as in `nibble.runs.bundle.write_bundle`.
-        vocabulary_size: V.
+        loaded: its model.
+        size_bytes: of the other files.
         measured: None if the bundle was not evaluated yet.
 
     Raises:
         UserError: the disk is full, or writing is not allowed there.
     """
-    others = sum(file.stat().st_size for file in folder.iterdir() if file.name != CARD)
-    said = [_origin(config, notes), _what_is_in_16_bits(folder), _USE]
-    parameters = float_parameters(config, vocabulary_size)
-    size, found = 0, others
-    while size != found:  # the page says how large the folder is with this page in it
-        size = found
-        text = "\n".join([_summary(config, notes, parameters, size, measured), *said])
-        found = others + len(text.encode())
-    try:
-        write_text(folder / CARD, text)
-    except OSError as error:
-        raise UserError(f"{folder / CARD} cannot be written: {error.strerror}; free space") from error
+    text = "\n".join([_summary(loaded, size_bytes, measured), _origin(loaded), _what_is_in_16_bits(folder), _USE])
+    write_text(folder / CARD, text)
 
 
-def _summary(config: Config, notes: Mapping[str, Any], parameters: int, size: int, measured: Measured | None) -> str:
-    precision = quant_name(config, Precision(notes["precision"]))
+def _summary(loaded: Loaded, size_bytes: int, measured: Measured | None) -> str:
+    parameters = float_parameters(loaded.config, loaded.tokenizer.size)
     return (
-        f"# {config.model.name} at {precision}: a speech recogniser\n\n"
+        f"# {loaded.config.model.name} at {loaded.quant}: a speech recogniser\n\n"
         f"- Word error rate: {_error_rate(measured)}\n"
-        # Of one length for all ratios below 100: a shorter text would make the folder smaller and the ratio larger.
-        f"- Size: {size:,} bytes, this page counted; {4 * parameters / size:5.2f} times smaller than its "
+        f"- Size: {size_bytes:,} bytes without this page; {4 * parameters / size_bytes:.2f} times smaller than its "
         f"{parameters:,} parameters in float32\n"
-        f"- Weights: {precision}, {_METHODS[Method(notes['method'])]}"
+        f"- Weights: {loaded.quant}, {loaded.method.sentence}"
     )
 
 
@@ -100,15 +72,16 @@ def _error_rate(measured: Measured | None) -> str:
     )
 
 
-def _origin(config: Config, notes: Mapping[str, Any]) -> str:
+def _origin(loaded: Loaded) -> str:
+    config = loaded.config
     return (
-        f"- Trained on {notes['corpus']}: {notes['step']:,} steps, seed {config.seed}, experiment {config.name}\n"
+        f"- Trained on {loaded.corpus}: {loaded.step:,} steps, seed {config.seed}, experiment {config.name}\n"
         f"- Source: Nibble, commit {provenance.commit()}\n"
     )
 
 
 def _what_is_in_16_bits(folder: Path) -> str:
-    groups = sixteen_bit(stored(folder / "model.safetensors"))
+    groups = sixteen_bit(stored(folder / WEIGHTS))
     if not groups:
         return "Nothing is in 16 bits: all weights are in float32.\n"
     total, tensors = sum(group.values for group in groups), sum(group.tensors for group in groups)

@@ -1,4 +1,4 @@
-"""The model in a checkpoint of `train.py`, and where checkpoints lie."""
+"""Loads the model of a checkpoint of `train.py`, a run or a bundle, and quantizes it without training."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,12 +8,13 @@ from torch import Tensor
 
 from nibble.config import Config, from_plain
 from nibble.data.tokenizer import Tokenizer
-from nibble.errors import UserError, nearest
+from nibble.errors import UserError
 from nibble.runs.bundle import is_bundle, read_bundle
 from nibble.runs.checkpoint_file import read_checkpoint
 from nibble.runs.loaded import Loaded, check_sizes, check_state, float_model
 from nibble.runs.method import Method
 from nibble.runs.exported import is_exported
+from nibble.runs.locate import locate
 from nibble.model.transducer import Transducer
 from nibble.quant.convert import prepare, prune, set_precision
 from nibble.quant.norm_statistics import separate
@@ -140,62 +141,3 @@ def build(
     model.load_state_dict(state)
     set_precision(model, precision, blend)
     return model.eval()
-
-
-def locate(path: Path) -> Path:
-    """The checkpoint file or bundle folder that `path` stands for.
-
-    Raises:
-        UserError: there is none; the text names what is near.
-    """
-    if path.is_file() or is_bundle(path):
-        return path
-    if path.is_dir():
-        for candidate in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "best.ckpt", "last.ckpt"):
-            if (path / candidate).is_file():
-                return path / candidate
-        raise UserError(
-            f"{path} is neither a run (no checkpoints/best.ckpt or checkpoints/last.ckpt) "
-            "nor a bundle (no model.safetensors)"
-        )
-    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    hint = f"; in {path.parent} there is: {nearest(path.name, siblings)}" if siblings else ""
-    raise UserError(f"{path} does not exist{hint}")
-
-
-def bundle_of(path: Path) -> Path:
-    """The bundle that `path` is, or that the run at `path` has.
-
-    Raises:
-        UserError: there is none.
-    """
-    for folder in (path, path / "bundle"):
-        if is_bundle(folder) and not is_exported(folder):
-            return folder
-    raise UserError(
-        f"{path} is no bundle, and has none in {path / 'bundle'}; write one with python -m nibble.export "
-        f"checkpoint={path} target=bundle"
-    )
-
-
-def run_folder(checkpoint: Path) -> Path:
-    """The run that a checkpoint file or a bundle lies in."""
-    folder = checkpoint.parent
-    return folder.parent if folder.name == "checkpoints" else folder
-
-
-def latest_run(experiment: str, runs: Path = Path("runs")) -> Path:
-    """The run folder of an experiment whose checkpoint was written last.
-
-    Raises:
-        UserError: no run of that experiment has a checkpoint.
-    """
-    found = sorted((runs / experiment).glob("**/checkpoints/*.ckpt"), key=lambda file: file.stat().st_mtime)
-    if not found:
-        known = sorted({file.relative_to(runs).parts[0] for file in runs.glob("*/**/checkpoints/*.ckpt")})
-        hint = f"there are runs of: {nearest(experiment, known)}" if known else f"{runs} has no finished run"
-        raise UserError(
-            f"no run of experiment {experiment!r} has a checkpoint; {hint}. "
-            f"Train one: python train.py experiment={experiment}"
-        )
-    return found[-1].parent.parent

@@ -53,11 +53,11 @@ def _checked(path: Path) -> tuple[bytes, int]:
         raise UserError(f"the checkpoint {path} cannot be read: {error.strerror}") from error
     if start != b"PK\x03\x04":
         raise UserError(f"{path} is not a checkpoint: it does not begin as torch.save files do")
-    if not zipfile.is_zipfile(path):  # the directory stands at the end
-        raise UserError(
-            f"{path} is truncated: it ends after {path.stat().st_size} bytes without its directory; {_CURE}"
-        )
     try:
+        if not zipfile.is_zipfile(path):  # the directory stands at the end
+            raise UserError(
+                f"{path} is truncated: it ends after {path.stat().st_size} bytes without its directory; {_CURE}"
+            )
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             _check_members(path, members)

@@ -22,12 +22,13 @@ from typing import Any
 from nibble.config import Config, plain, portable
 from nibble.errors import UserError, nearest
 from nibble.runs.folder import checksum
+from nibble.runs.loaded import Loaded
 from nibble.runs.method import Method
 from nibble.quant.spec import Precision
 from nibble.plain import build, parse
 
 CHECKED = ("model.safetensors", "tokenizer.model", "tokens.txt")
-_NAME = "config.json"
+DESCRIPTION = "config.json"
 _FORMAT = "nibble bundle"
 _VERSION = 3
 _MAX_BYTES = 2**20  # some hundred times what the options of a run take
@@ -47,11 +48,16 @@ class Description:
     sha256: dict[str, str]  # file -> checksum
 
 
-def write_description(folder: Path, config: Config, notes: Mapping[str, Any]) -> None:
-    """Write config.json into `folder`, where the files that it names stand already."""
-    said = {"format": _FORMAT, "version": _VERSION, **notes, "config": plain(portable(config))}
-    checksums = {_NAME: _own_checksum(said)} | {name: checksum(folder / name) for name in CHECKED}
-    (folder / _NAME).write_text(json.dumps({**said, "sha256": checksums}, indent=1) + "\n", encoding="utf-8")
+def described(loaded: Loaded, checksums: Mapping[str, str]) -> str:
+    """The text of config.json.
+
+    Args:
+        loaded: the model of the bundle.
+        checksums: of each file in `CHECKED`.
+    """
+    said = {"format": _FORMAT, "version": _VERSION, **loaded.notes, "config": plain(portable(loaded.config))}
+    all_checksums = {DESCRIPTION: _own_checksum(said), **checksums}
+    return json.dumps({**said, "sha256": all_checksums}, indent=1) + "\n"
 
 
 def read_description(folder: Path) -> Description:
@@ -61,10 +67,10 @@ def read_description(folder: Path) -> Description:
         UserError: a file is missing, damaged or changed; the bundle is of another version; or an entry is unknown,
             missing or of another type.
     """
-    for name in (_NAME, *CHECKED):
+    for name in (DESCRIPTION, *CHECKED):
         if not (folder / name).is_file():
             raise UserError(f"{folder} is not a whole bundle: {name} is missing; copy the bundle again")
-    path = folder / _NAME
+    path = folder / DESCRIPTION
     said = _read_json(path)
     if said.get("format") != _FORMAT:
         raise UserError(f"{path} is not of a nibble bundle")
@@ -95,14 +101,14 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _check_files(folder: Path, checksums: Mapping[str, str], said: Mapping[str, Any]) -> None:
-    files = (_NAME, *CHECKED)
+    files = (DESCRIPTION, *CHECKED)
     for name in checksums:
         if name not in files:
             raise UserError(
-                f"{folder / _NAME}: {name[:60]!r} is no file of a bundle; nearest: {nearest(name[:60], files)}"
+                f"{folder / DESCRIPTION}: {name[:60]!r} is no file of a bundle; nearest: {nearest(name[:60], files)}"
             )
     for name in files:
-        found = _own_checksum(said) if name == _NAME else checksum(folder / name)
+        found = _own_checksum(said) if name == DESCRIPTION else checksum(folder / name)
         if found != checksums.get(name):
             size = (folder / name).stat().st_size
             raise UserError(f"{folder / name} is damaged or was changed ({size} bytes); copy the bundle again")

@@ -20,7 +20,7 @@ from nibble.errors import UserError
 from nibble.export.options import Encoding
 from nibble.plain import build, parse
 from nibble.quant.spec import Precision
-from nibble.runs.folder import check_replaceable, checksum, folder_bytes, written_whole
+from nibble.runs.folder import check_replaceable, checksum, replacing
 from nibble.runs.loaded import Loaded, quant_name
 from nibble.runs.method import Method
 
@@ -71,7 +71,7 @@ class Exported:
     @property
     def size_bytes(self) -> int:
         """Of all files."""
-        return folder_bytes(self.path)
+        return sum(file.stat().st_size for file in self.path.iterdir())
 
 
 def write_sherpa(folder: Path, loaded: Loaded, graphs: "Mapping[str, ModelProto]", encoding: Encoding) -> Exported:
@@ -82,8 +82,7 @@ def write_sherpa(folder: Path, loaded: Loaded, graphs: "Mapping[str, ModelProto]
     Raises:
         UserError: the folder holds something else, the disk is full, or writing is not allowed there.
     """
-    check_folder(folder)
-    with written_whole(folder, "export") as partial:
+    with replacing(folder, {*_CHECKED, _NAME}, "an export") as partial:
         for name, graph in graphs.items():
             (partial / f"{name}.onnx").write_bytes(graph.SerializeToString())
         loaded.tokenizer.write(partial)

@@ -1,33 +1,33 @@
-"""A folder that is written whole or not at all, and replaces only one of its kind."""
+"""Folders of one kind, such as bundles: written whole, replaced only by one of their kind, with checksums of files."""
 
 import hashlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from nibble.errors import UserError
-from nibble.writing import clear, whole_folder
+from nibble.writing import clear, explained, whole_folder
 
 
 @contextmanager
-def written_whole(folder: Path, kind: str) -> Iterator[Path]:
+def replacing(folder: Path, files: Collection[str], kind: str) -> Iterator[Path]:
     """A new folder to write into, which takes the place of `folder` at the end, and vanishes on an error.
 
+    Args:
+        folder: absent, empty, or one of the same kind, which is replaced.
+        files: the names of all files that one of this kind may have.
+        kind: for messages, such as "a bundle".
+
     Raises:
-        UserError: the disk is full, or writing is not allowed there. The text calls the folder a `kind`.
+        UserError: the folder holds something else, the disk is full, or writing is not allowed there.
     """
-    folder = folder.absolute()
-    try:
-        with whole_folder(folder) as partial:
-            yield partial
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"the {kind} {folder} cannot be written: {error}; free space or give another folder") from error
+    check_replaceable(folder, files, kind)
+    with explained(folder, "give another folder"), whole_folder(folder) as partial:
+        yield partial
 
 
 def check_replaceable(folder: Path, files: Collection[str], kind: str) -> None:
-    """Raise `UserError` unless `folder` is new, empty, or holds no other files than `files`, those of `kind`."""
+    """Raise `UserError` unless `folder` is absent, empty, or holds no other files than `files`, those of `kind`."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; give an empty or new folder")
     clear(folder)
@@ -37,11 +37,6 @@ def check_replaceable(folder: Path, files: Collection[str], kind: str) -> None:
             f"{folder} holds other files than {kind}, such as {others[0]}, and would be replaced; "
             "give an empty or new folder"
         )
-
-
-def folder_bytes(folder: Path) -> int:
-    """Size of all files."""
-    return sum(file.stat().st_size for file in folder.iterdir())
 
 
 def checksum(file: Path) -> str:

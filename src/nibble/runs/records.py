@@ -3,14 +3,14 @@
 import fcntl
 import json
 import os
-import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from nibble.errors import UserError
-from nibble.runs.method import Method
 from nibble.plain import build, build_lines
+from nibble.runs.backend import Inference
+from nibble.runs.method import Method
 
 _AT_LEAST = {  # what a table divides by, and what counts
     **dict.fromkeys(("parameters", "reference_words", "bundle_bytes", "float32_bytes", "threads"), 1),
@@ -38,13 +38,13 @@ class Record:
     reference_words: int
     wer_ci95: tuple[float, float]  # low, high
     utterance_errors: list[tuple[str, int, int]]  # utterance id, errors, reference words
-    bundle_bytes: int  # all files of the bundle
+    bundle_bytes: int  # all files of the bundle but README.md; records of older versions counted it, some 2 kB
     float32_bytes: int  # 4 x parameters
     ratio: float  # float32_bytes / bundle_bytes
     rtf: float  # time of encoder and search / duration of the audio, one process
     peak_bytes: int | None  # memory of the whole process at its most; not in the oldest records
     threads: int  # CPU threads
-    backend: str  # arithmetic and search, such as "native greedy"
+    backend: str  # engine, arithmetic and search, such as "native greedy": `nibble.runs.backend`
     hardware: str
     commit: str
     command: str
@@ -57,13 +57,12 @@ class Record:
         for id_, errors, words in self.utterance_errors:
             if not (0 <= errors < _MOST_WORDS and 0 <= words < _MOST_WORDS):
                 raise UserError(f"utterance {id_!r:.60} has {errors} errors in {words} words")
-        if not re.fullmatch(r".*\b(greedy|beam[1-9]\d{0,5})", self.backend):
-            raise UserError(f"backend is {self.backend!r:.60}; it ends with how labels were found: greedy or beam8")
+        Inference.parse(self.backend)
 
     @property
-    def trained(self) -> bool:
-        """Whether the weights were trained at this precision; else they are a float run's."""
-        return self.method not in (Method.ptq, Method.gptq)
+    def inference(self) -> Inference:
+        """`backend`, taken apart."""
+        return Inference.parse(self.backend)
 
 
 def append(path: Path, record: Record) -> None:

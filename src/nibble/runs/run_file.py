@@ -1,4 +1,4 @@
-"""run.json of a run folder: which run lives there and, once it is complete, what it was worth."""
+"""run.json of a run folder: which run it is and, once it is finished, its evaluation."""
 
 import json
 from collections.abc import Iterator
@@ -12,13 +12,14 @@ from filelock import FileLock, Timeout
 from nibble import provenance
 from nibble.config import Config, plain
 from nibble.errors import UserError
-from nibble.runs import records
-from nibble.runs.records import Record
 from nibble.plain import build, parse
+from nibble.runs import records
+from nibble.runs.bundle import is_bundle
+from nibble.runs.locate import RUNS, run_files
+from nibble.runs.records import Record
+from nibble.runs.run_folder import RunFolder
 from nibble.writing import write_text
 
-NAME = "run.json"
-LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def begin(folder: Path, config: Config) -> None:
 
 
 def complete(folder: Path, found: dict[str, Any]) -> None:
-    """Add the record that makes the run in `folder` complete."""
+    """Add the record that makes the run in `folder` finished."""
     run = read(folder)
     assert run is not None
     _write(folder, replace(run, record=found))
@@ -63,7 +64,7 @@ def read(folder: Path) -> RunFile | None:
     Raises:
         UserError: it is damaged.
     """
-    path = folder / NAME
+    path = RunFolder(folder).run_file
     if not path.is_file():
         return None
     try:
@@ -73,7 +74,7 @@ def read(folder: Path) -> RunFile | None:
 
 
 def record(folder: Path) -> Record | None:
-    """What the run in `folder` was worth; None until it is complete.
+    """The evaluation at the end of the run in `folder`; None until it is finished.
 
     Raises:
         UserError: run.json is damaged.
@@ -82,31 +83,36 @@ def record(folder: Path) -> Record | None:
     try:
         return None if run is None or run.record is None else records.from_plain(run.record)
     except UserError as error:
-        raise _damaged(folder / NAME, error) from error
+        raise _damaged(RunFolder(folder).run_file, error) from error
 
 
 def _damaged(path: Path, error: UserError) -> UserError:
     return UserError(f"{path} is damaged: {error}; delete it: resume={path.parent} goes by the checkpoint then")
 
 
-def find(config: Config, runs: Path = Path("runs")) -> Path | None:
+def is_finished(folder: Path) -> bool:
+    """Whether the run in `folder` is trained and evaluated; one from before run.json is when it has a bundle.
+
+    Raises:
+        UserError: run.json is damaged.
+    """
+    run = read(folder)
+    return is_bundle(RunFolder(folder).bundle) if run is None else run.record is not None
+
+
+def find(config: Config, runs: Path = RUNS) -> Path | None:
     """The folder of a run with the result of `config`: its own, or one below `runs`; None if there is none.
 
-    Of several, a complete one before one that has a checkpoint, then the one begun last.
+    Of several, a finished one before one that has a checkpoint, then the one begun last.
     """
     wanted = identity(config)
-    places = {Path(config.run_dir) / NAME, *runs.glob(f"*/*/{NAME}"), *runs.glob(f"*/*/*/{NAME}")}
+    folders = {Path(config.run_dir), *(file.parent for file in run_files(runs))}
     found = [
-        (run.record is not None, last_checkpoint(path.parent).is_file(), path.stat().st_mtime, path.parent)
-        for path in places
-        if (run := read(path.parent)) is not None and run.identity == wanted
+        (run.record is not None, place.last_checkpoint.is_file(), place.run_file.stat().st_mtime, place.path)
+        for place in map(RunFolder, folders)
+        if (run := read(place.path)) is not None and run.identity == wanted
     ]
     return max(found)[-1] if found else None
-
-
-def last_checkpoint(folder: Path) -> Path:
-    """Where the checkpoint lies that a run in `folder` goes on from."""
-    return folder / "checkpoints" / "last.ckpt"
 
 
 @contextmanager
@@ -116,7 +122,7 @@ def claimed(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another process does.
     """
-    lock = FileLock(folder / LOCK)
+    lock = FileLock(RunFolder(folder).lock)
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
@@ -130,9 +136,4 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 def _write(folder: Path, run: RunFile) -> None:
-    try:
-        write_text(folder / NAME, json.dumps(asdict(run), ensure_ascii=False, indent=1))
-    except OSError as error:
-        raise UserError(
-            f"cannot write {folder / NAME}: {error.strerror}. Free space or permit writing there"
-        ) from error
+    write_text(RunFolder(folder).run_file, json.dumps(asdict(run), ensure_ascii=False, indent=1))

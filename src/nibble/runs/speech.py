@@ -10,9 +10,8 @@ from nibble.data.options import DataConfig, DataOverrides
 from nibble.data.corpora.locate import ROOT, find_made
 from nibble.errors import UserError
 from nibble.plain import build, parse
+from nibble.runs.run_folder import RunFolder
 from nibble.writing import write_text
-
-NAME = "speech.json"
 
 
 @dataclass(frozen=True)
@@ -30,10 +29,7 @@ def remember(run: Path, corpus: Path) -> None:
         UserError: the folder cannot be written to.
     """
     home = Home(str(Path.cwd()), os.path.abspath(corpus))
-    try:
-        write_text(run / NAME, json.dumps(asdict(home), indent=1) + "\n")
-    except OSError as error:
-        raise UserError(f"cannot write {run / NAME}: {error.strerror}. Free space or permit writing there") from error
+    write_text(RunFolder(run).speech_file, json.dumps(asdict(home), indent=1) + "\n")
 
 
 def speech(config: Config, run: Path, overrides: DataOverrides | None = None) -> tuple[Config, Path]:
@@ -51,7 +47,7 @@ def speech(config: Config, run: Path, overrides: DataOverrides | None = None) ->
         UserError: the corpus has moved; the text says where it was.
     """
     overrides = overrides or DataOverrides()
-    home = _read(run / NAME)
+    home = _read(RunFolder(run).speech_file)
     if home is None or Path(home.directory) == Path.cwd():
         return overridden(config, overrides), ROOT
     away = replace(config, data=_from(Path(home.directory), config.data))

@@ -1,4 +1,4 @@
-"""model.safetensors of a bundle: from a trained model, and back to a model with integer weights.
+"""model.safetensors of a bundle: the tensors of a trained model, and back to a model with integer weights.
 
 <module>.<weight>_codes  uint8: integers, packed as `nibble.quant.packing` says
 <module>.<weight>_scale  float16
@@ -9,6 +9,9 @@ Reading compares names, types and shapes in the file's header with those of the 
 which until then has no storage. So no configuration makes it take more memory than the file has weights.
 """
 
+import json
+from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,14 +24,17 @@ from nibble.config import Config
 from nibble.errors import UserError
 from nibble.runs.finite import not_finite
 from nibble.runs.frozen import frozen_copy
-from nibble.runs.loaded import check_sizes, compare, float_model
+from nibble.runs.loaded import Loaded, check_sizes, compare, float_model
 from nibble.model.transducer import Transducer
 from nibble.quant.convert import freeze, prepare, quantized_modules, set_precision
-from nibble.quant.numerics import in_slices
-from nibble.quant.packing import pack, packed_bytes, unpack
+from nibble.quant.packing import packed_bytes
 from nibble.quant.spec import Precision, Sparsity
+from nibble.quant.tensor import QuantizedTensor
 
-_TYPE_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.int64: "I64", torch.int8: "I8", torch.uint8: "U8"}
+WEIGHTS = "model.safetensors"
+# In the order of the tensors in the file, for each type from the first name on: the widest first.
+_TYPE_NAMES = {torch.int64: "I64", torch.float32: "F32", torch.float16: "F16", torch.int8: "I8", torch.uint8: "U8"}
+_ITEM_BYTES = {"I64": 8, "F32": 4, "F16": 2, "I8": 1, "U8": 1}
 
 
 class Stored(NamedTuple):
@@ -39,6 +45,11 @@ class Stored(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.type} {self.shape}"
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the tensor alone, without its entry in the header."""
+        return _ITEM_BYTES[self.type] * prod(self.shape)
 
 
 def stored(path: Path) -> dict[str, Stored]:
@@ -55,25 +66,42 @@ def stored(path: Path) -> dict[str, Stored]:
         raise UserError(f"{path} is damaged: {error}; copy the bundle again") from error
 
 
-def tensors_of(model: Transducer, config: Config, vocabulary_size: int, precision: Precision) -> dict[str, Tensor]:
-    """What to store of a model at `precision`; the model stays as it is.
+def stored_of(loaded: Loaded) -> dict[str, Stored]:
+    """What the file of a model's bundle holds or would hold, by name."""
+    return {name: Stored(_TYPE_NAMES[x.dtype], tuple(x.shape)) for name, x in tensors_of(loaded).items()}
+
+
+def file_bytes(tensors: Mapping[str, Stored]) -> int:
+    """The size of a safetensors file: its header (https://github.com/huggingface/safetensors), and the tensors."""
+    order = list(_ITEM_BYTES)
+    header, end = {}, 0
+    for name, tensor in sorted(tensors.items(), key=lambda item: (order.index(item[1].type), item[0])):
+        start, end = end, end + tensor.size_bytes
+        header[name] = {"dtype": tensor.type, "shape": tensor.shape, "data_offsets": (start, end)}
+    header_bytes = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode())
+    return 8 + -(-header_bytes // 8) * 8 + end
+
+
+def tensors_of(loaded: Loaded) -> dict[str, Tensor]:
+    """What to store of a model at its precision; the model stays as it is.
 
     Raises:
         UserError: a value is not finite, or larger than float16 can hold.
     """
+    model = loaded.model
     if name := not_finite(model.state_dict()):
         raise UserError(
             f"{name} is not finite, so no bundle of this model was written: its training has diverged. Use an earlier "
             "checkpoint of the run, or train again with a lower optimizer.learning_rate"
         )
-    if precision is Precision.float:
+    if loaded.precision is Precision.float:
         with torch.device("meta"):  # names only
-            names = float_model(config, vocabulary_size).state_dict()
+            names = float_model(loaded.config, loaded.tokenizer.size).state_dict()
         state = model.state_dict()
         return {name: state[name].detach().cpu().contiguous() for name in names}
     frozen = frozen_copy(model)
     state = frozen.state_dict()
-    packed = {name: pack(_given_back(name, state), *how) for name, how in _packed_codes(frozen).items()}
+    packed = {name: _quantized(name, state).to_bytes(*how) for name, how in _packed_codes(frozen).items()}
     return {name: packed[name] if name in packed else _half(name, tensor) for name, tensor in state.items()}
 
 
@@ -97,10 +125,10 @@ def read_model(path: Path, config: Config, vocabulary_size: int, precision: Prec
     tensors = load_file(path)
     for name, (bits, sparsity) in packed.items():
         try:
-            tensors[name] = unpack(tensors[name], bits, expected[name].shape, sparsity)
+            like = _quantized(name, tensors)._replace(codes=expected[name])
+            tensors[name] = QuantizedTensor.from_bytes(tensors[name], like, bits, sparsity).codes
         except ValueError as error:
             raise UserError(f"{path} is damaged: {name}: {error}; copy the bundle again") from error
-        tensors[name] = _taken_away(name, tensors)
     # Copies: the file may change or go while the model is in use.
     model.load_state_dict(
         {name: tensors.pop(name).to(like.dtype, copy=True) for name, like in expected.items()}, assign=True
@@ -138,16 +166,10 @@ def _packed_codes(frozen: Transducer) -> dict[str, tuple[int, Sparsity | None]]:
     }
 
 
-def _given_back(name: str, state: dict[str, Tensor]) -> Tensor:
-    """The codes of `name` within the range of their bits: plus the zero point, if there is one."""
-    codes, zero = state[name], state.get(f"{name.removesuffix('_codes')}_zero")
-    return codes if zero is None else (in_slices(codes, zero) + zero).view(codes.shape)
-
-
-def _taken_away(name: str, state: dict[str, Tensor]) -> Tensor:
-    """The inverse of `_given_back`."""
-    codes, zero = state[name], state.get(f"{name.removesuffix('_codes')}_zero")
-    return codes if zero is None else (in_slices(codes, zero) - zero).view(codes.shape)
+def _quantized(name: str, state: dict[str, Tensor]) -> QuantizedTensor:
+    """The codes of `name` in a state dict, with the scales and zero points that belong to them."""
+    weight = name.removesuffix("_codes")
+    return QuantizedTensor(state[name], state[f"{weight}_scale"], state.get(f"{weight}_zero"))
 
 
 def _half(name: str, tensor: Tensor) -> Tensor:

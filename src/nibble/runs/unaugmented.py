@@ -10,11 +10,13 @@ from nibble.hardware import HardwareConfig
 from nibble.model.transducer import encoder_outline
 from nibble.data.options import SpecAugmentConfig
 from nibble.data.batch import Batch
-from nibble.data.datamodule import SpeechDataModule
+from nibble.data.datamodule import Feeding, SpeechDataModule
 from nibble.data.tokenizer import Tokenizer
 
 
-def undisturbed(config: Config, root: Path, tokenizer: Tokenizer, hardware: HardwareConfig) -> SpeechDataModule:
+def undisturbed(
+    config: Config, root: Path, tokenizer: Tokenizer, hardware: HardwareConfig, max_utterances: int | None = None
+) -> SpeechDataModule:
     """The speech of a run, neither masked nor changed in speed; noise is what the model is trained in, so it stays.
 
     Args:
@@ -22,13 +24,13 @@ def undisturbed(config: Config, root: Path, tokenizer: Tokenizer, hardware: Hard
         root: of made corpora and caches.
         tokenizer: of the model.
         hardware: how large a batch is.
+        max_utterances: a bound on the dev set; None for all of it.
     """
     speech = replace(config.data, speed_perturbation=False, spec_augment=SpecAugmentConfig())
     encoder = encoder_outline(config.model, config.features)
     frames = encoder.output_length if config.loss.ctc_weight > 0 else None
-    data = SpeechDataModule(speech, config.features, hardware, config.seed, root, frames)
-    data.tokenizer = tokenizer
-    return data
+    feeding = Feeding(tokenizer, frames, max_validation_utterances=max_utterances)
+    return SpeechDataModule(speech, config.features, hardware, config.seed, root, feeding)
 
 
 def first_utterances(data: SpeechDataModule, utterances: int) -> Iterator[Batch]:

@@ -7,11 +7,13 @@ import torch
 from scipy.stats import spearmanr
 
 from nibble import provenance
+from nibble.device import choose_device
 from nibble.errors import UserError
-from nibble.evaluation.evaluate import choose_device
 from nibble.runs import speech
-from nibble.runs.checkpoint import load_checkpoint, run_folder
+from nibble.runs.checkpoint import load_checkpoint
 from nibble.runs.loaded import Loaded
+from nibble.runs.method import Method
+from nibble.runs.run_folder import RunFolder
 from nibble.sensitivity.assignment import monotone, total
 from nibble.sensitivity.budget import assign_within, assigned_bytes, average_bits, check_budget, mixed, weight_counts
 from nibble.sensitivity.damage import Damage, measured_damage
@@ -60,7 +62,8 @@ def analyse(options: SensitivityConfig, conf: Path) -> Analysis:
     device = choose_device(options.hardware)
     if options.hardware.threads:
         torch.set_num_threads(options.hardware.threads)
-    config, root = speech.speech(loaded.config, run_folder(loaded.path), options.data)
+    run = RunFolder.of(loaded.path).path
+    config, root = speech.speech(loaded.config, run, options.data)
     part = read_batches(config, root, loaded.tokenizer, options.hardware, options.part, options.max_utterances)
     batches = [batch.to(device) for batch in part]
     loaded.model.to(device)
@@ -72,7 +75,7 @@ def analyse(options: SensitivityConfig, conf: Path) -> Analysis:
     draw(damage, found.assignment, Path(options.plot), f"{config.name}, {options.method.value}")
     heard = f"{sum(map(len, batches))} utterances of the {options.part.value} speech"
     table = DamageTable.of(options.name, options.method.value, heard, damage, found.assignment)
-    found.written += [Path(options.plot), write_table(table, run_folder(loaded.path))]
+    found.written += [Path(options.plot), write_table(table, run)]
     return found
 
 
@@ -86,16 +89,13 @@ def _assign(found: Analysis, loaded: Loaded, options: SensitivityConfig, file: P
         f"{average_bits(found.weights, found.assignment):.2f} bits a weight, "
         f"{assigned_bytes(loaded, found.assignment, options.name):,} bytes in the bundle"
     )
-    try:
-        write_text(file, as_yaml(quant, [provenance.command(), found.prediction]))
-    except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror}; choose another with output=FILE") from error
+    write_text(file, as_yaml(quant, [provenance.command(), found.prediction]), "choose another with output=FILE")
     found.written.append(file)
 
 
 def _float_model(path: Path) -> Loaded:
     loaded = load_checkpoint(path)
-    if loaded.method != "float":
+    if loaded.method is not Method.float:
         raise UserError(
             f"{loaded.path} is at {loaded.quant}; layers are compared from float weights: give a float run, "
             "or checkpoints/phase_1_float.ckpt of a staged one"

@@ -1,15 +1,14 @@
 """The two budgets: average bits of the quantized weights, and bytes of the bundle."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from nibble.errors import UserError
 from nibble.quant.convert import quantized_modules
 from nibble.quant.spec import QuantConfig
-from nibble.runs.bundle import stored_tensors, write_bundle
+from nibble.runs.bundle import unwritten_bytes
 from nibble.runs.checkpoint import quantize
 from nibble.runs.loaded import Loaded
+from nibble.runs.tensors import stored_of
 from nibble.sensitivity.assignment import best_assignment, total
 from nibble.sensitivity.damage import Damage, lowered
 from nibble.sensitivity.options import SensitivityConfig
@@ -65,7 +64,8 @@ def average_bits(counts: Mapping[str, int], assignment: Mapping[str, int]) -> fl
 
 def assigned_bytes(loaded: Loaded, assignment: Mapping[str, int], name: str) -> int:
     """The size of all files of the bundle that an assignment makes."""
-    return _bundle(quantize(loaded, mixed(loaded, assignment, name)))[0]
+    assigned = quantize(loaded, mixed(loaded, assignment, name))
+    return unwritten_bytes(assigned, stored_of(assigned))
 
 
 def layer_bytes(loaded: Loaded, bits: Sequence[int]) -> dict[str, dict[int, int]]:
@@ -73,9 +73,9 @@ def layer_bytes(loaded: Loaded, bits: Sequence[int]) -> dict[str, dict[int, int]
     stored: dict[str, dict[int, int]] = {}
     for width in bits:
         at_width = lowered(loaded, width)
-        tensors = _bundle(at_width)[1]
+        tensors = stored_of(at_width)
         for layer in quantized_modules(at_width.model):
-            of_layer = (size for name, size in tensors.items() if name.rpartition(".")[0] == layer)
+            of_layer = (tensor.size_bytes for name, tensor in tensors.items() if name.rpartition(".")[0] == layer)
             stored.setdefault(layer, {})[width] = sum(of_layer)
     return stored
 
@@ -107,11 +107,3 @@ def _within_bytes(loaded: Loaded, damage: Damage, options: SensitivityConfig) ->
             break
         budget = (low + high) / 2
     return best
-
-
-def _bundle(loaded: Loaded) -> tuple[int, dict[str, int]]:
-    """The bytes of all files of the bundle that a model makes, and those of each tensor in it."""
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "bundle"
-        written = write_bundle(folder, loaded.model, loaded.tokenizer, loaded.config, loaded.notes)
-        return written, {name: tensor.nbytes for name, tensor in stored_tensors(folder).items()}

@@ -55,10 +55,9 @@ def squared_gradients(model: nn.Module, losses: Iterable[Tensor]) -> dict[str, T
 def squared_moves(model: nn.Module, quantized: nn.Module) -> dict[str, dict[str, Tensor]]:
     """Layer -> parameter name -> (w - w~)^2, for each layer that is quantized in `quantized`, a copy of `model`."""
     weights = dict(model.named_parameters())
-    return {
-        name: {
-            (full := f"{name}.{weight}"): (weights[full] - layer.values(weight).to(weights[full].device)).square()
-            for weight in layer.weight_names
-        }
-        for name, layer in quantized_modules(quantized).items()
-    }
+    moves: dict[str, dict[str, Tensor]] = {}
+    for name, layer in quantized_modules(quantized).items():
+        for weight in layer.weight_names:
+            full, values = f"{name}.{weight}", layer.weight_source(weight).values()
+            moves.setdefault(name, {})[full] = (weights[full] - values.to(weights[full].device)).square()
+    return moves

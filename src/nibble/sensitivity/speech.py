@@ -21,8 +21,7 @@ def read_batches(
     max_utterances: int,
 ) -> list[Batch]:
     """Utterances drawn from the training speech, or evenly spread over the dev parts."""
-    data = undisturbed(config, root, tokenizer, hardware)
-    data.max_validation_utterances = max_utterances
+    data = undisturbed(config, root, tokenizer, hardware, max_utterances)
     batches: Iterable[Batch] = data.val_dataloader()
     if part is SensitivityPart.train:
         batches = first_utterances(data, max_utterances)

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from nibble.errors import UserError
 from nibble.plain import build, parse
+from nibble.runs.run_folder import RunFolder
 from nibble.sensitivity.damage import Damage
 from nibble.writing import write_text
-
-_PREFIX = "sensitivity_"
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,8 @@ def write_table(table: DamageTable, run: Path) -> Path:
     Raises:
         UserError: writing is not allowed there.
     """
-    path = run / f"{_PREFIX}{table.name}.json"
-    try:
-        write_text(path, json.dumps(asdict(table), indent=1, allow_nan=False) + "\n")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; permit writing there, or analyse a copy") from error
+    path = RunFolder(run).damage_table(table.name)
+    write_text(path, json.dumps(asdict(table), indent=1, allow_nan=False) + "\n", "analyse a copy of the run")
     return path
 
 
@@ -51,7 +47,7 @@ def read_tables(run: Path) -> list[DamageTable]:
     Raises:
         UserError: a file is damaged.
     """
-    return [_read(path) for path in sorted(run.glob(f"{_PREFIX}*.json"))]
+    return [_read(path) for path in RunFolder(run).damage_tables()]
 
 
 def _read(path: Path) -> DamageTable:

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 from nibble.errors import Interrupted, UserError
 from nibble.quant.schedule import state_at
 from nibble.quant.spec import ScheduleConfig
+from nibble.runs.run_folder import RunFolder
 
 
 class Checkpoints(pl.Callback):
@@ -23,8 +24,8 @@ class Checkpoints(pl.Callback):
     It is to stand after all callbacks that have a state of their own and change it at the end of a validation.
     """
 
-    def __init__(self, folder: Path, every_steps: int | None, schedule: ScheduleConfig) -> None:
-        self.folder = folder
+    def __init__(self, run: RunFolder, every_steps: int | None, schedule: ScheduleConfig) -> None:
+        self.run = run
         self.every_steps = every_steps
         self.schedule = schedule
         self.best_wer = float("inf")
@@ -35,7 +36,7 @@ class Checkpoints(pl.Callback):
             return
         self._save_phases(trainer)
         if self._is_due(trainer.global_step):
-            self._save(trainer, "last")
+            self._save(trainer, self.run.last_checkpoint)
 
     def on_validation_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """`best.ckpt` if the WER fell, that of a phase, and `last.ckpt`, unless that is due at other steps."""
@@ -44,19 +45,19 @@ class Checkpoints(pl.Callback):
         wer = float(trainer.callback_metrics.get("val_wer", float("inf")))
         if wer <= self.best_wer and is_final(self.schedule, trainer):
             self.best_wer = wer
-            self._save(trainer, "best")
+            self._save(trainer, self.run.best_checkpoint)
         self._save_phases(trainer)
         if self.every_steps is None or self._is_due(trainer.global_step):
-            self._save(trainer, "last")
+            self._save(trainer, self.run.last_checkpoint)
 
     def on_train_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """The last weights, wherever training stopped."""
-        self._save(trainer, "last")
+        self._save(trainer, self.run.last_checkpoint)
 
     def on_exception(self, trainer: pl.Trainer, _module: pl.LightningModule, exception: BaseException) -> None:
         """A run that `Interruption` stopped can go on from here."""
         if isinstance(exception, Interrupted) and not exception.abrupt:
-            self._save(trainer, "last")
+            self._save(trainer, self.run.last_checkpoint)
 
     def _is_due(self, step: int) -> bool:
         return self.every_steps is not None and step % self.every_steps == 0
@@ -67,10 +68,9 @@ class Checkpoints(pl.Callback):
         for number, phase in enumerate(self.schedule.phases[1:], start=1):
             before = self.schedule.phases[number - 1]
             if step / steps >= phase.at > (step - 1) / steps:
-                self._save(trainer, f"phase_{number}_{before.precision.value}")
+                self._save(trainer, self.run.phase_checkpoint(number, before.precision.value))
 
-    def _save(self, trainer: pl.Trainer, name: str) -> None:
-        target = self.folder / f"{name}.ckpt"
+    def _save(self, trainer: pl.Trainer, target: Path) -> None:
         for logger in trainer.loggers:
             logger.save()  # a run that goes on from here needs its curves until here
         try:
@@ -78,7 +78,7 @@ class Checkpoints(pl.Callback):
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
             raise UserError(
                 f"cannot write {target}: {error}. Free space or permit writing there; "
-                f"an older {target.name} is as it was, so then: python train.py resume={self.folder.parent}"
+                f"an older {target.name} is as it was, so then: python train.py resume={self.run.path}"
             ) from error
 
     def state_dict(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from nibble.config import Config
 from nibble.data.batch import Batch
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
+from nibble.features.options import Normalization
 from nibble.model.lattice import transducer_lattice
 from nibble.model.padding import valid_frames
 from nibble.model.transducer import BLANK, Transducer
@@ -27,6 +28,7 @@ from nibble.quant.convert import evaluated_at, set_precision
 from nibble.quant.spec import Precision
 from nibble.runs.checkpoint import load_checkpoint
 from nibble.runs.loaded import Loaded
+from nibble.runs.run_folder import RunFolder
 
 TAUGHT_BELOW_BITS = 4  # distill.teacher=auto: weights of fewer bits lose without a teacher
 ABSENT = -1e30  # a logit without probability; finite, since 0 x infinity is NaN
@@ -122,10 +124,19 @@ class Teacher:
                 "or checkpoints/phase_1_float.ckpt of a staged one"
             )
         theirs, mine = loaded.config, self.config
-        if theirs.features.mel_bins != mine.features.mel_bins:
-            self._differs("mel bins", theirs.features.mel_bins, mine.features.mel_bins, "features.mel_bins")
-        if theirs.model.chunk_frames != mine.model.chunk_frames:  # it would give another number of frames
-            self._differs("frames a chunk", theirs.model.chunk_frames, mine.model.chunk_frames, "model.chunk_frames")
+        for option, what in (("mel_bins", "mel bins"), ("kind", "features")):
+            if getattr(theirs.features, option) != getattr(mine.features, option):
+                values = getattr(theirs.features, option), getattr(mine.features, option)
+                self._differs(what, *values, f"features.{option}")
+        there, here = (of.features.normalization is Normalization.utterance for of in (theirs, mine))
+        if there != here:
+            self._differs("normalization by utterance", there, here, "features.normalization")
+        # Each of these gives another number of encoded frames.
+        for option in ("chunk_frames", "subsampling", "subsampling_factor"):
+            if getattr(theirs.model, option) != getattr(mine.model, option):
+                values = getattr(theirs.model, option), getattr(mine.model, option)
+                what = "frames a chunk" if option == "chunk_frames" else option
+                self._differs(what, *values, f"model.{option}")
         if mine.distill.encoder_weight and theirs.model.width != mine.model.width:
             hint = "model.width, or distill.encoder_weight=0"
             self._differs("encoder width", theirs.model.width, mine.model.width, hint)
@@ -185,7 +196,7 @@ def find_teacher(config: Config) -> Teacher | None:
 def own_weights(config: Config) -> Path:
     """The weights at the end of the last phase at 8 bits or more, where `Checkpoints` puts them."""
     wide = list(takewhile(lambda phase: phase.precision in (Precision.float, Precision.int8), config.schedule.phases))
-    return Path(config.run_dir) / "checkpoints" / f"phase_{len(wide)}_{wide[-1].precision.value}.ckpt"
+    return RunFolder(Path(config.run_dir)).phase_checkpoint(len(wide), wide[-1].precision.value)
 
 
 def encoder_match(student: Tensor, teacher: Tensor, lengths: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from nibble import distributed, provenance
 from nibble.config import Config
 from nibble.errors import Interrupted, UserError
 from nibble.hardware import HardwareConfig, Strategy
+from nibble.runs.run_folder import RunFolder
 
 _PATIENCE_S = 10.0  # with the other processes, once one has failed
 _POLL_S = 0.05
@@ -66,21 +67,21 @@ def strategy(options: Config) -> pl.strategies.Strategy | str:
     return DDPStrategy(broadcast_buffers=False, find_unused_parameters=learned)
 
 
-def run(folder: Path, number: int) -> None:
-    """Train the run that `folder`/run.json describes in so many processes; the first one shows how far they are.
+def start(folder: Path, number: int) -> None:
+    """Train the run of `folder` in a number of processes; the first one shows how far they are.
 
-    What the others print stands in `folder`/rank1.log and so on.
+    The others print to a log in the folder.
 
     Raises:
         UserError: a process failed; what it said, or where to read it.
         Interrupted: Ctrl-C or SIGTERM, which each process is told; the run is saved.
     """
-    port = _free_port()
+    port, run = _free_port(), RunFolder(folder)
     with ExitStack() as stack:
         started = []
         for rank in range(number):
-            error_file(folder, rank).unlink(missing_ok=True)
-            log = None if rank == 0 else stack.enter_context((folder / f"rank{rank}.log").open("w"))
+            run.error(rank).unlink(missing_ok=True)
+            log = None if rank == 0 else stack.enter_context(run.log(rank).open("w"))
             started.append(
                 subprocess.Popen(
                     command(folder),
@@ -96,23 +97,18 @@ def run(folder: Path, number: int) -> None:
     if failed is None:
         return
     for rank in range(number):  # whichever failed, others may have failed for it
-        if error_file(folder, rank).is_file():
-            raise UserError(error_file(folder, rank).read_text(encoding="utf-8"))
+        if run.error(rank).is_file():
+            raise UserError(run.error(rank).read_text(encoding="utf-8"))
     code = started[failed].returncode
     if code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
         raise Interrupted(code - 128)
-    where = "above" if failed == 0 else f"in {folder / f'rank{failed}.log'}"
+    where = "above" if failed == 0 else f"in {run.log(failed)}"
     raise UserError(f"process {failed} of {number} ended with exit code {code}; what it said stands {where}")
 
 
 def command(folder: Path) -> list[str]:
     """What starts one of the processes."""
     return [sys.executable, "-m", "nibble.commands.training_process", str(folder)]
-
-
-def error_file(folder: Path, rank: int) -> Path:
-    """Where process `rank` leaves the text of a `UserError`."""
-    return folder / f"rank{rank}.error"
 
 
 def _environment(rank: int, number: int, port: int) -> dict[str, str]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from nibble.config import Config, plain
 from nibble.errors import UserError
 from nibble.runs.checkpoint_file import read_checkpoint
+from nibble.runs.run_folder import RunFolder
 from nibble.training.options import LoggerConfig, WandbMode
 from nibble.wandb_key import check_wandb_key
 from nibble.writing import write_text
@@ -34,8 +35,8 @@ def build_loggers(config: Config, folder: Path) -> list[Logger]:
     options: LoggerConfig = config.logger
     loggers: list[Logger] = []
     if options.csv:
-        curves = earlier_curves(config, folder / "csv" / "metrics.csv")
-        csv_logger = CSVLogger(folder, name="", version="csv")  # begins a new file
+        curves = earlier_curves(config, RunFolder(folder).metrics)
+        csv_logger = CSVLogger(folder, name="", version=RunFolder(folder).metrics.parent.name)  # begins a new file
         for step, metrics in curves:
             csv_logger.log_metrics(metrics, step)
         loggers.append(csv_logger)
@@ -57,7 +58,7 @@ def build_loggers(config: Config, folder: Path) -> list[Logger]:
 
 def _wandb_id(folder: Path) -> str:
     """W&B's name of the run in `folder`, made once: a run that goes on is the same run there, offline as online."""
-    path = folder / "wandb" / "id.txt"
+    path = RunFolder(folder).wandb_id
     if not path.is_file():
         write_text(path, secrets.token_hex(8))
     return path.read_text(encoding="utf-8")

@@ -24,6 +24,7 @@ from nibble.quant.finite import checked_at_end
 from nibble.quant.norm_decay import norm_decay
 from nibble.quant.spec import Precision
 from nibble.quant.step import quantized_step
+from nibble.runs.method import Method
 from nibble.training.compiled import compile_blocks
 from nibble.training.distillation import Teacher
 from nibble.training.learning_rate import learning_rate_factor
@@ -163,13 +164,13 @@ class TransducerModule(pl.LightningModule):
         layers = quantized_modules(self.model).values()
         return next((layer.precision for layer in layers), Precision.float)
 
-    def _method(self) -> str:
-        """How the weights came to the present precision, as in records."""
+    def _method(self) -> Method:
+        """How the weights came to the present precision."""
         if self._precision() is Precision.float:
-            return "float"
+            return Method.float
         if self.config.schedule.together:
-            return "shared"
-        return "distilled" if self.teacher is not None and self.teacher.teaches(self._precision()) else "qat"
+            return Method.shared
+        return Method.distilled if self.teacher is not None and self.teacher.teaches(self._precision()) else Method.qat
 
     def on_before_optimizer_step(self, _optimizer: torch.optim.Optimizer) -> None:
         """Leave weights, statistics and the optimizer's averages as they are in a step that is skipped."""
@@ -243,5 +244,5 @@ class TransducerModule(pl.LightningModule):
             "step": self.global_step,
             "precision": self._precision().value,
             "blend": layers[0].blend if layers else 1.0,
-            "method": self._method(),
+            "method": self._method().value,
         }

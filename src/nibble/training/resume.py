@@ -10,9 +10,11 @@ from pathlib import Path
 
 from nibble import distributed
 from nibble.config import Config, from_plain
-from nibble.errors import UserError, nearest
+from nibble.errors import UserError
 from nibble.runs import run_file
 from nibble.runs.checkpoint_file import read_checkpoint
+from nibble.runs.locate import beside
+from nibble.runs.run_folder import RUN_FILE, RunFolder
 
 
 def resumed(config: Config) -> Config:
@@ -32,7 +34,7 @@ def resumed(config: Config) -> Config:
         if folder is None:
             _check_unused(own)
             return replace(config, resume=None)
-        checkpoint = run_file.last_checkpoint(folder)
+        checkpoint = RunFolder(folder).last_checkpoint
         if folder.resolve() != own.resolve():
             with suppress(OSError):  # not empty, or not there: then it isn't the folder that Hydra has just made
                 own.rmdir()
@@ -40,7 +42,7 @@ def resumed(config: Config) -> Config:
         folder = run_folder(config.resume)
         checkpoint = Path(config.resume)
         if not checkpoint.is_file():
-            checkpoint = run_file.last_checkpoint(folder)
+            checkpoint = RunFolder(folder).last_checkpoint
         config = _saved(folder, checkpoint)
     if not checkpoint.is_file():
         return replace(config, run_dir=str(folder), resume=None)
@@ -57,15 +59,13 @@ def run_folder(resume: str) -> Path:
     """
     path = Path(resume)
     if path.is_file():
-        return path.resolve().parent.parent
-    if path.is_dir() and _is_run(path):
+        return RunFolder.of(path.resolve()).path
+    if RunFolder(path).is_run():
         return path.resolve()
-    why = f"has no {run_file.NAME} and no checkpoints/last.ckpt" if path.is_dir() else "does not exist"
-    siblings = [entry.name for entry in path.parent.iterdir() if entry.is_dir()] if path.parent.is_dir() else []
-    hint = f"; in {path.parent} there is: {nearest(path.name, siblings)}" if siblings else ""
+    why = f"has no {RUN_FILE} and no checkpoints/last.ckpt" if path.is_dir() else "does not exist"
     raise UserError(
-        f"resume={resume} is no run: it {why}{hint}. Give a run folder such as runs/demo/…, a .ckpt file, "
-        "or resume=true for the run of these options"
+        f"resume={resume} is no run: it {why}{beside(path, folders=True)}. Give a run folder such as runs/demo/…, "
+        "a .ckpt file, or resume=true for the run of these options"
     )
 
 
@@ -78,13 +78,10 @@ def _saved(folder: Path, checkpoint: Path) -> Config:
     return from_plain(run.config)
 
 
-def _is_run(folder: Path) -> bool:
-    return (folder / run_file.NAME).is_file() or run_file.last_checkpoint(folder).is_file()
-
-
 def _check_unused(folder: Path) -> None:
     """Raise `UserError` if there is a run in `folder`: its checkpoints would be mixed with those of a new one."""
-    if _is_run(folder) and distributed.started()[0] == 0:  # the others are to find the run of the first there
+    is_first = distributed.started()[0] == 0  # the other processes find the run of the first one there
+    if is_first and RunFolder(folder).is_run():
         raise UserError(
             f"there is a run in {folder} already: go on with it, resume={folder}, or give another hydra.run.dir"
         )

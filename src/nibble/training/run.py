@@ -13,9 +13,10 @@ from pytorch_lightning.loggers import Logger
 
 from nibble import distributed, stopping, writing
 from nibble.config import Config
-from nibble.data.datamodule import SpeechDataModule
+from nibble.data.datamodule import Feeding, SpeechDataModule
+from nibble.device import choose_device
 from nibble.errors import UserError
-from nibble.evaluation.evaluate import choose_device, evaluate_run
+from nibble.evaluation.finished_run import evaluate_run
 from nibble.model.transducer import Transducer, encoder_outline
 from nibble.quant.callback import QuantizationCallback
 from nibble.quant.freezing import check_freezing
@@ -25,6 +26,7 @@ from nibble.quant.rules import assign
 from nibble.quant.spec import ActivationGranularity, Rule, ScheduleConfig
 from nibble.runs import records, run_file, speech
 from nibble.runs.checkpoint_writer import CheckpointFiles
+from nibble.runs.run_folder import RunFolder
 from nibble.terminal import Console
 from nibble.training import launch
 from nibble.training.checkpoints import Checkpoints
@@ -71,7 +73,7 @@ def train(config: Config) -> dict[str, Any] | None:
             fit(config)
         return None
     with run_file.claimed(folder), stopping.go_on_with(f"python train.py resume={folder}"):
-        for place in (folder, run_file.last_checkpoint(folder).parent):
+        for place in (folder, RunFolder(folder).checkpoints):
             writing.clear(place)
         record = run_file.record(folder)
         if record is not None and not from_file:
@@ -80,7 +82,7 @@ def train(config: Config) -> dict[str, Any] | None:
             run_file.begin(folder, config)
             wanted = launch.count(config.hardware)
             if started < wanted:
-                launch.run(folder, wanted)
+                launch.start(folder, wanted)
             else:
                 fit(config)
         return _recorded(folder, config.records)
@@ -107,17 +109,18 @@ def fit(config: Config) -> None:
     if config.hardware.threads:
         torch.set_num_threads(config.hardware.threads)
     folder = Path(config.run_dir)
-    checkpoints = make_folder(folder / "checkpoints")
+    make_folder(RunFolder(folder).checkpoints)
 
     encoder = encoder_outline(config.model, config.features)
     frames = encoder.output_length if config.loss.ctc_weight > 0 else None
-    data = SpeechDataModule(config.data, config.features, config.hardware, config.seed, encoded_frames=frames)
-    data.max_validation_utterances = config.trainer.max_validation_utterances
-    rank, number = data.processes = distributed.started()
+    rank, number = distributed.started()
+    most = config.trainer.max_validation_utterances
+    feeding = Feeding(encoded_frames=frames, processes=(rank, number), max_validation_utterances=most)
+    data = SpeechDataModule(config.data, config.features, config.hardware, config.seed, feeding=feeding)
     if number == 1:
         data.prepare_data()
     else:
-        with FileLock(folder / ".data.lock"):  # the first process finds or makes all that the others then find
+        with FileLock(RunFolder(folder).data_lock):  # the first process finds or makes all that the others then find
             data.prepare_data()
     data.setup("fit")
     if rank == 0:
@@ -142,7 +145,7 @@ def fit(config: Config) -> None:
     )
     loggers = build_loggers(config, folder) if rank == 0 else []
     try:
-        trainer = build_trainer(config, folder, checkpoints, max_steps, steps_per_epoch, loggers)
+        trainer = build_trainer(config, max_steps, steps_per_epoch, loggers)
         trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=True)
     except RuntimeError as error:
         raise out_of_memory(error, config, module.global_step) or error from error
@@ -150,16 +153,14 @@ def fit(config: Config) -> None:
         if rank == 0:
             result = evaluate_run(folder, console=console)
             run_file.complete(folder, asdict(result.record))
-            log_result(loggers, folder / "bundle", result, step=max_steps)
+            log_result(loggers, RunFolder(folder).bundle, result, step=max_steps)
     finally:
         finish_loggers(loggers)
 
 
-def build_trainer(
-    config: Config, folder: Path, checkpoints: Path, max_steps: int, steps_per_epoch: int, loggers: list[Logger]
-) -> pl.Trainer:
+def build_trainer(config: Config, max_steps: int, steps_per_epoch: int, loggers: list[Logger]) -> pl.Trainer:
     """Lightning's trainer with this project's callbacks."""
-    options, hardware = config.trainer, config.hardware
+    options, hardware, run = config.trainer, config.hardware, RunFolder(Path(config.run_dir))
     schedule = config.schedule if config.quant.rules else ScheduleConfig()  # a float run has one phase
     callbacks: list[pl.Callback] = [
         QuantizationCallback(config.quant, schedule, target="model", log_every_steps=options.log_layers_every_steps),
@@ -171,7 +172,7 @@ def build_trainer(
         callbacks.insert(1, Averages(options.ema_decay))
     if options.early_stop_patience is not None:
         callbacks.append(FinalPhaseEarlyStopping(options.early_stop_patience, schedule))
-    callbacks += [Checkpoints(checkpoints, options.checkpoint_every_steps, schedule), Interruption(), Speed()]
+    callbacks += [Checkpoints(run, options.checkpoint_every_steps, schedule), Interruption(), Speed()]
     validate_every = options.validate_every_steps or steps_per_epoch
     return pl.Trainer(
         accelerator=hardware.accelerator,
@@ -196,7 +197,7 @@ def build_trainer(
         use_distributed_sampler=False,  # Lhotse's sampler divides the data itself
         plugins=[CheckpointFiles()],
         profiler=PrintedProfiler() if options.profile else None,
-        default_root_dir=folder,
+        default_root_dir=run.path,
     )
 
 

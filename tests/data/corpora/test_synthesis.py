@@ -14,6 +14,7 @@ from lhotse.recipes.librispeech import prepare_librispeech
 from nibble.data.corpora import cast, embedded, grammar, layout
 from nibble.data.corpora.embedded import SAMPLE_RATE, check, content_hash, finish, make_embedded, speak
 from nibble.errors import UserError
+from nibble.writing import make_folder_once
 
 needs_espeak = pytest.mark.skipif(
     importlib.util.find_spec("espeakng_loader") is None, reason="pip install -e .[embedded]"
@@ -211,18 +212,18 @@ def test_espeak_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize(
     ("code", "message"),
-    [(errno.ENOSPC, "the disk is full"), (errno.EACCES, "no permission"), (errno.EROFS, "no permission")],
+    [(errno.ENOSPC, "free some space"), (errno.EACCES, "permit writing"), (errno.EROFS, "permit writing")],
 )
 def test_disk_full_or_read_only(tmp_path: Path, code: int, message: str) -> None:
     def fail(partial: Path) -> None:
         raise OSError(code, "refused", str(partial))
 
     with pytest.raises(UserError, match=message):
-        layout.make_whole(tmp_path / "corpus", fail)
+        make_folder_once(tmp_path / "corpus", fail)
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
 
 
 def test_data_folder_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("")
-    with pytest.raises(UserError, match="is a file where a folder must be"):
-        layout.make_whole(tmp_path / "data" / "corpus", lambda partial: None)
+    with pytest.raises(UserError, match="a file where a folder must be"):
+        make_folder_once(tmp_path / "data" / "corpus", lambda partial: None)

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from nibble.data.audio import check, decode, source
-from nibble.data.sources import cache
-from nibble.data.sources.cache import read_part
+from nibble.data.audio import decode, source
+from nibble.data.conversion import check
+from nibble.data.options import TextCase
+from nibble.data.sources import checking
+from nibble.data.sources.librispeech import LibriSpeech
+from nibble.data.sources.part import Reading, read_part
 from nibble.errors import UserError
 from nibble.features.kaldi import SAMPLE_RATE
 
@@ -28,7 +31,7 @@ def chapter(corpus: Path) -> Path:
 
 
 def test_good_part(corpus: Path, tmp_path: Path) -> None:
-    cuts = read_part(corpus, "dev-tiny", tmp_path)
+    cuts = read_part(LibriSpeech(corpus / "dev-tiny"), tmp_path)
     assert list(cuts.ids) == ["11-1-0000", "11-1-0001", "12-1-0000", "12-1-0001"]
     cut = cuts["11-1-0001"]
     assert cut.sampling_rate == SAMPLE_RATE
@@ -38,22 +41,25 @@ def test_good_part(corpus: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(cut.load_audio()[0], decode(source(cut)))
 
 
-def test_text_is_upper_case_with_single_spaces(corpus: Path, tmp_path: Path) -> None:
-    (chapter(corpus) / "11-1.trans.txt").write_text("11-1-0000  yes\tNo \n\n11-1-0001 go\n")
-    cuts = read_part(corpus, "dev-tiny", tmp_path)
-    assert cuts["11-1-0000"].supervisions[0].text == "YES NO"
+def test_text_has_single_spaces_and_composed_characters_in_the_case_asked_for(corpus: Path, tmp_path: Path) -> None:
+    (chapter(corpus) / "11-1.trans.txt").write_text("\ufeff11-1-0000  yes\tNo \r\n\n11-1-0001 Caf\u0065\u0301\n")
+    cuts = read_part(LibriSpeech(corpus / "dev-tiny"), tmp_path)
+    assert cuts["11-1-0000"].supervisions[0].text == "yes No"
+    for case, text in ((TextCase.keep, "Caf\u00e9"), (TextCase.upper, "CAF\u00c9"), (TextCase.lower, "caf\u00e9")):
+        cuts = read_part(LibriSpeech(corpus / "dev-tiny"), tmp_path, Reading(text_case=case))
+        assert cuts["11-1-0001"].supervisions[0].text == text
 
 
 def test_checked_once_until_a_file_changes(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checked = []
-    monkeypatch.setattr(cache, "check", lambda path: checked.append(path) or check(path))
-    first = read_part(corpus, "dev-tiny", tmp_path)
+    monkeypatch.setattr(checking, "check", lambda path: checked.append(path) or check(path))
+    first = read_part(LibriSpeech(corpus / "dev-tiny"), tmp_path)
     assert len(checked) == 4
-    assert list(read_part(corpus, "dev-tiny", tmp_path)) == list(first)
+    assert list(read_part(LibriSpeech(corpus / "dev-tiny"), tmp_path)) == list(first)
     assert len(checked) == 4
     with (chapter(corpus) / "11-1.trans.txt").open("a") as file:
         file.write("\n")
-    read_part(corpus, "dev-tiny", tmp_path)
+    read_part(LibriSpeech(corpus / "dev-tiny"), tmp_path)
     assert len(checked) == 8
 
 
@@ -87,7 +93,7 @@ def spoil_header(corpus: Path) -> str:
 
 def spoil_length(corpus: Path) -> str:
     soundfile.write(chapter(corpus) / "11-1-0001.flac", np.zeros(300), SAMPLE_RATE)
-    return "11-1-0001: 300 samples of audio, less than one frame"
+    return "11-1-0001: less than one frame of audio .300 samples"
 
 
 def spoil_id(corpus: Path) -> str:
@@ -105,9 +111,9 @@ def test_bad_utterance_stops_or_is_left_out(
 ) -> None:
     problem = spoil(corpus)
     with pytest.raises(UserError, match=f"1 utterances can't be used.*data.max_bad_utterances=0.*{problem}"):
-        read_part(corpus, "dev-tiny", tmp_path)
+        read_part(LibriSpeech(corpus / "dev-tiny"), tmp_path)
     with caplog.at_level(logging.WARNING):
-        cuts = read_part(corpus, "dev-tiny", tmp_path, max_bad_utterances=1)
+        cuts = read_part(LibriSpeech(corpus / "dev-tiny"), tmp_path, Reading(max_bad_utterances=1))
     assert list(cuts.ids) == ["11-1-0000", "12-1-0000", "12-1-0001"]
     assert re.search(problem, caplog.text)
 
@@ -116,7 +122,7 @@ def test_all_bad(corpus: Path, tmp_path: Path) -> None:
     for path in corpus.rglob("*.flac"):
         path.unlink()
     with pytest.raises(UserError, match=r"no utterance of .*dev-tiny can be used"):
-        read_part(corpus, "dev-tiny", tmp_path, max_bad_utterances=100)
+        read_part(LibriSpeech(corpus / "dev-tiny"), tmp_path, Reading(max_bad_utterances=100))
 
 
 @pytest.mark.parametrize("lost_bytes", [1, 50, 1000])
@@ -136,7 +142,7 @@ def test_other_rates_and_channels_are_converted_and_named(
     soundfile.write(chapter(corpus) / "11-1-0000.flac", tone, 8000)
     soundfile.write(chapter(corpus) / "11-1-0001.flac", np.stack([tone, 3 * tone], axis=1), SAMPLE_RATE)
     with caplog.at_level(logging.WARNING):
-        cuts = read_part(corpus, "dev-tiny", tmp_path)
+        cuts = read_part(LibriSpeech(corpus / "dev-tiny"), tmp_path)
     (message,) = caplog.messages
     assert "2 utterances converted to 16 kHz mono: 11-1-0000: 8000 Hz; 11-1-0001: 2 channels" in message
     resampled, mixed = (decode(source(cuts[name])) for name in ("11-1-0000", "11-1-0001"))
@@ -151,7 +157,7 @@ def test_opus_and_wav(corpus: Path, tmp_path: Path) -> None:
         coding = {".wav": "PCM_16", ".opus": "OPUS"}[suffix]
         soundfile.write(path.with_suffix(suffix), decode(path), SAMPLE_RATE, format=container, subtype=coding)
         path.unlink()
-    cuts = read_part(corpus, "dev-tiny", tmp_path)
+    cuts = read_part(LibriSpeech(corpus / "dev-tiny"), tmp_path)
     assert len(cuts) == 4
     for cut in cuts:
         assert len(decode(source(cut))) == cut.num_samples
@@ -159,19 +165,19 @@ def test_opus_and_wav(corpus: Path, tmp_path: Path) -> None:
 
 def test_missing_and_empty_folders(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no folder .*train-x"):
-        read_part(tmp_path, "train-x", tmp_path)
+        read_part(LibriSpeech(tmp_path / "train-x"), tmp_path)
     (tmp_path / "train-x").mkdir()
     with pytest.raises(UserError, match="neither audio nor transcripts; LibriSpeech layout is"):
-        read_part(tmp_path, "train-x", tmp_path)
+        read_part(LibriSpeech(tmp_path / "train-x"), tmp_path)
 
 
 def test_transcript_in_another_encoding(corpus: Path, tmp_path: Path) -> None:
     (chapter(corpus) / "11-1.trans.txt").write_bytes("11-1-0000 CAFÉ\n".encode("latin-1"))
-    with pytest.raises(UserError, match=r"11-1.trans.txt, line 1 is not UTF-8 text"):
-        read_part(corpus, "dev-tiny", tmp_path)
+    with pytest.raises(UserError, match=r"11-1-0000: text that is not UTF-8 .convert the file: iconv"):
+        read_part(LibriSpeech(corpus / "dev-tiny"), tmp_path)
 
 
 def test_real_speech(shared_data: Path, tmp_path: Path) -> None:
-    cuts = read_part(shared_data / "digits" / "LibriSpeech", "dev-digits", tmp_path)
+    cuts = read_part(LibriSpeech(shared_data / "digits" / "LibriSpeech" / "dev-digits"), tmp_path)
     assert len(cuts) == 199
     assert sum(len(cut.supervisions[0].text.split()) for cut in cuts) == 900

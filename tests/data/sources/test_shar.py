@@ -9,11 +9,14 @@ import pytest
 import torch
 from lhotse import CutSet
 
+from nibble.commands import shar as command
 from nibble.data import audio
 from nibble.data.audio import Waveforms, decode, source
 from nibble.data.datamodule import SpeechDataModule
 from nibble.data.options import Corpus, DataConfig, NoiseConfig, NoiseKind
 from nibble.data.sources import shar
+from nibble.data.sources.part import read_part
+from nibble.data.sources.shar import Shar
 from nibble.errors import UserError
 from nibble.features.options import FeatureConfig, FeatureStorage
 from nibble.hardware import HardwareConfig
@@ -28,7 +31,7 @@ def shards(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shar, "SHARD_UTTERANCES", 5)
         patch.chdir(target.parent)
-        assert shar.main([str(tiny_corpus), str(target)]) == 0
+        assert command.main([str(tiny_corpus), str(target)]) == 0
     return target
 
 
@@ -58,7 +61,7 @@ def test_features_are_not_stored_in_a_file_each(shards: Path, tmp_path: Path) ->
 
 def test_lhotse_reads_the_same_samples(shards: Path, tmp_path: Path) -> None:
     assert len(list((shards / "train-tiny").glob("recording.*.tar"))) == 3
-    ours = shar.read_shar(shards, "train-tiny", tmp_path)
+    ours = read_part(Shar(shards / "train-tiny"), tmp_path)
     theirs = CutSet.from_shar(in_dir=shards / "train-tiny")
     for mine, cut in zip(ours, theirs, strict=True):
         assert mine.id == cut.id
@@ -69,7 +72,7 @@ def test_lhotse_reads_the_same_samples(shards: Path, tmp_path: Path) -> None:
 def test_what_is_there_is_not_written_again(tiny_corpus, shards, monkeypatch, tmp_path) -> None:
     before = {path: path.stat().st_mtime_ns for path in shards.rglob("*.tar")}
     monkeypatch.chdir(tmp_path)
-    assert shar.main([str(tiny_corpus), str(shards)]) == 0
+    assert command.main([str(tiny_corpus), str(shards)]) == 0
     assert {path: path.stat().st_mtime_ns for path in shards.rglob("*.tar")} == before
 
 
@@ -79,11 +82,11 @@ def test_shards_that_are_not_whole(shards: Path, tmp_path: Path, capsys: pytest.
     archive = broken / "dev-tiny/recording.000000.tar"
     archive.write_bytes(archive.read_bytes()[:60_000])
     with pytest.raises(UserError, match=r"recording\.000000\.tar (ends before|cannot be read).*write it again"):
-        shar.read_shar(broken, "dev-tiny", tmp_path)
+        read_part(Shar(broken / "dev-tiny"), tmp_path)
     archive.unlink()
     with pytest.raises(UserError, match=r"recording\.000000\.tar cannot be read.*write it again"):
-        shar.read_shar(broken, "dev-tiny", tmp_path)
-    assert shar.main([str(tmp_path / "absent"), str(tmp_path / "target")]) == 1
+        read_part(Shar(broken / "dev-tiny"), tmp_path)
+    assert command.main([str(tmp_path / "absent"), str(tmp_path / "target")]) == 1
     assert "no folder" in capsys.readouterr().err
 
 
@@ -94,5 +97,5 @@ def test_other_shards_are_refused(shards: Path, tmp_path: Path) -> None:
     cuts = cuts.resample(8000)
     (tmp_path / "dev-8k").mkdir()
     cuts.to_shar(tmp_path / "dev-8k", fields={"recording": "flac"})
-    with pytest.raises(UserError, match=r"11-1-0000: 8000 Hz .*give utterances of 16000 Hz and one channel"):
-        shar.read_shar(tmp_path, "dev-8k", tmp_path / "cache")
+    with pytest.raises(UserError, match=r"11-1-0000: not 16000 Hz and one channel, as shards must be .8000 Hz"):
+        read_part(Shar(tmp_path / "dev-8k"), tmp_path / "cache")

@@ -10,6 +10,7 @@ pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip ins
 
 from exports import INTEGERS
 
+from nibble.errors import UserError
 from nibble.export.onnx.graphs import export_graphs
 from nibble.export.options import Encoding
 from nibble.export.parity import compare_bundle
@@ -94,3 +95,9 @@ def test_the_export_computes_what_torch_computes(run: Path, tmp_path: Path, enco
         check(
             found.joiner.combine(expected[:, 0], expected[:, 1]), model.joiner.combine(expected[:, 0], expected[:, 1])
         )
+
+
+@pytest.mark.parametrize("options", [("features.kind=nemo",), ("features.normalization=utterance",)])
+def test_features_that_sherpa_onnx_would_not_compute_are_refused(write_run, options: tuple[str, ...]) -> None:
+    with pytest.raises(UserError, match=r"features\.kind=.* and features\.normalization=.* target=bundle"):
+        export_graphs(load_checkpoint(write_run(options=options)), Encoding.float)

@@ -152,9 +152,9 @@ def test_sums_of_integers_are_those_of_torch(kind: str, activation: ActivationSp
         layer.activation_max.fill_(4.3)  # some values are beyond
     expected = layer(x)
     dims = activation_dims(activation, x.dim()) if isinstance(layer, nn.Linear) else tuple(range(1, x.dim()))
-    _, codes, x_scale = layer.input_integers(x, dims)
+    codes, x_scale, _ = layer.quantized_input(x, dims).quantized
     assert codes.int().abs().max() == (128 if activation.range is Range.full else 127 if activation.bits == 8 else 7)
-    w_scale = layer.integers().scale.flatten()
+    w_scale = layer.quantized_weight().scale.flatten()
     step = x_scale * (w_scale if isinstance(layer, nn.Linear) else w_scale.view(-1, *(1,) * (x.dim() - 2)))
     difference = (torch.from_numpy(run(layer, encoding, x)) - expected) / step
     assert difference.abs().max() < 0.1  # a sum is off by a whole step or not at all

@@ -23,13 +23,13 @@ from nibble.export.onnx.weights import MICROSOFT, Weight, add_codes, pack_halves
 from nibble.export.options import Encoding
 from nibble.inference.onnx_transducer import session
 from nibble.quant.convert import freeze, prepare, set_precision
-from nibble.quant.numerics import dequantize, quantize_weight
+from nibble.quant.numerics import quantize_weight
 from nibble.quant.spec import ActivationSpec, Precision, QuantConfig, Rule, WeightSpec
 
 
 def weight(spec: WeightSpec, *shape: int) -> Weight:
     integers = quantize_weight(torch.randn(*shape), spec, "test")
-    return Weight("w", integers, dequantize(*integers[:2]), spec.bits)
+    return Weight("w", integers, integers.dequantize(), spec.bits)
 
 
 def unpacked(given_weight: Weight, opset: int, packed: bool = True) -> np.ndarray:

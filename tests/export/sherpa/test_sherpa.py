@@ -11,7 +11,7 @@ import torch
 pytest.importorskip("onnx", reason="onnx is not installed: pip install -e '.[export]'")
 
 from nibble.config import portable
-from nibble.data.datamodule import SpeechDataModule
+from nibble.data.datamodule import Feeding, SpeechDataModule
 from nibble.errors import UserError
 from nibble.evaluation.recognisers import Sherpa
 from nibble.export.options import Encoding
@@ -36,8 +36,9 @@ def test_sherpa_onnx_recognises_what_torch_recognises(exported, predictor, encod
     recogniser = sherpa_onnx.OfflineRecognizer.from_transducer(
         *(str(folder / f"{name}.onnx") for name in ("encoder", "decoder", "joiner")), tokens=str(folder / "tokens.txt")
     )
-    data = SpeechDataModule(loaded.config.data, loaded.config.features, HardwareConfig(workers=0), 1, root=tmp_path)
-    data.keep_samples, data.tokenizer = True, loaded.tokenizer
+    config, hardware = loaded.config, HardwareConfig(workers=0)
+    feeding = Feeding(loaded.tokenizer, keep_samples=True)
+    data = SpeechDataModule(config.data, config.features, hardware, 1, tmp_path, feeding)
     (batch,) = data.dataloader(["dev-tiny"])
     with torch.no_grad():
         encoded = loaded.model.encode(batch.features, batch.feature_lengths)

@@ -11,10 +11,11 @@ from random import Random
 import numpy as np
 from numpy.typing import NDArray
 
-from nibble.data.corpora.layout import SAMPLE_RATE, Speaker, Utterance, make_whole, write_chapter, write_speakers
+from nibble.data.corpora.layout import SAMPLE_RATE, Speaker, Utterance, write_chapter, write_speakers
 from nibble.data.samples import at_16_khz, opened, read
 from nibble.errors import UserError
 from nibble.progress import track
+from nibble.writing import make_folder_once
 
 WORDS = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE")
 RECORDING = re.compile(r"([0-9])_([a-z]+)_([0-9]+)\.wav")
@@ -45,7 +46,7 @@ def build_digits(fsdd_dir: Path, root: Path) -> Path:
     folder = root / BUILT
     if not folder.exists():
         recordings = find_recordings(fsdd_dir)
-        make_whole(folder, lambda partial: _build(partial, recordings))
+        make_folder_once(folder, lambda partial: _build(partial, recordings))
     return folder
 
 

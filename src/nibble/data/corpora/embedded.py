@@ -30,13 +30,13 @@ from nibble.data.corpora.layout import (
     Utterance,
     content_hash,
     files_hash,
-    make_whole,
     write_chapter,
     write_speakers,
 )
 from nibble.errors import UserError
 from nibble.plain import build, parse
 from nibble.progress import track
+from nibble.writing import make_folder_once
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def make_embedded(root: Path, hours: float = DEFAULT_HOURS) -> Path:
             f"data.embedded_hours={hours:g}: give {HOURS[0]:g} (for every word to be heard) to {HOURS[1]:g}"
         )
     folder = embedded_folder(root, hours)
-    make_whole(folder, lambda partial: _make(partial, hours))
+    make_folder_once(folder, lambda partial: _make(partial, hours))
     check(folder)
     return folder
 

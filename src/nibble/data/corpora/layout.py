@@ -1,24 +1,18 @@
-"""Writing a corpus in LibriSpeech layout, whole or not at all.
+"""Writes a corpus in LibriSpeech layout.
 
 FOLDER/LibriSpeech/SPEAKERS.TXT
 FOLDER/LibriSpeech/PART/SPEAKER/CHAPTER/SPEAKER-CHAPTER-0000.flac
 FOLDER/LibriSpeech/PART/SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt
 """
 
-import errno
 import hashlib
 import io
-import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import soundfile
-from filelock import FileLock
 from numpy.typing import NDArray
-
-from nibble.errors import UserError
 
 SAMPLE_RATE = 16_000
 
@@ -84,37 +78,3 @@ def content_hash(folder: Path) -> str:
             digest.update(line.encode())
             digest.update(samples.astype("<i2").tobytes())
     return digest.hexdigest()
-
-
-def make_whole(target: Path, make: Callable[[Path], None]) -> None:
-    """Let `make` fill a folder beside `target`, then rename it; does nothing if `target` exists.
-
-    A run that is killed leaves only the folder beside, which the next run clears; a second run at the same time waits.
-
-    Raises:
-        UserError: the disk is full or the folder can't be written.
-    """
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(target.with_name(f".{target.name}.lock")):
-            if target.exists():
-                return
-            partial = target.with_name(f".{target.name}.partial")
-            if partial.exists():
-                shutil.rmtree(partial)
-            partial.mkdir()
-            try:
-                make(partial)
-                partial.rename(target)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"the disk is full: {target} could not be written. Free some space and start again"
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise UserError(f"no permission to write {target}; start from a folder where you may write") from error
-        if error.errno in (errno.EEXIST, errno.ENOTDIR):
-            raise UserError(f"{error.filename} is a file where a folder must be, for {target}; move it away") from error
-        raise

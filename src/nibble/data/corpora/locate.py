@@ -10,12 +10,12 @@ from lhotse.recipes.librispeech import LIBRISPEECH, MINI_LIBRISPEECH, download_l
 from nibble.data.corpora.digits import BUILT, build_digits
 from nibble.data.corpora.embedded import embedded_folder, make_embedded
 from nibble.data.options import Corpus, DataConfig
+from nibble.data.sources.recognise import parts_folder
 from nibble.errors import UserError, nearest
 
 ROOT = Path("data")  # made corpora and caches, in the working directory of a training
 OPENSLR = "https://www.openslr.org/resources"
 DOWNLOADS = {Corpus.mini_librispeech: MINI_LIBRISPEECH, Corpus.librispeech: LIBRISPEECH}
-LAYOUT = "PART/SPEAKER/CHAPTER/*.flac with SPEAKER-CHAPTER.trans.txt beside them"
 
 
 def locate(data: DataConfig, root: Path, base_url: str = OPENSLR) -> tuple[str, Path]:
@@ -49,36 +49,6 @@ def find_made(data: DataConfig, root: Path) -> Path | None:
     else:
         folder = root / data.corpus.value
     return folder if folder.is_dir() else None
-
-
-def parts_folder(folder: Path, option: str) -> Path:
-    """The folder of parts: `folder` itself, or the LibriSpeech folder in it.
-
-    Raises:
-        UserError: it doesn't exist or holds no folder; the text begins with `option`.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{option}: no folder {folder}")
-    inner = folder / "LibriSpeech"
-    parts = inner if inner.is_dir() else folder
-    if not any(path.is_dir() for path in parts.iterdir()):
-        raise UserError(f"{option}: {parts} is empty; LibriSpeech layout is {LAYOUT}")
-    return parts
-
-
-def select_parts(folder: Path, prefix: str, wanted: list[str] | None, option: str) -> list[str]:
-    """The parts named by an option, or those that begin with `prefix`.
-
-    Raises:
-        UserError: a named part doesn't exist; the text gives the nearest ones.
-    """
-    present = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    if wanted is None:
-        return [name for name in present if name.startswith(prefix)]
-    for name in wanted:
-        if name not in present:
-            raise UserError(f"{option}: no part {name} in {folder}; there is {nearest(name, present)}")
-    return list(wanted)
 
 
 def _digits(data: DataConfig, root: Path) -> Path:

@@ -23,6 +23,7 @@ _SUPERVISION = {
     *("id", "recording_id", "start", "duration", "channel", "text", "language", "speaker", "gender", "custom"),
     "alignment",
 }
+_LABELS = ("speaker", "language", "gender")
 _MANIFEST = {"sources", "storage_path", "storage_type", "array", "shape", "width", "num_features"}
 _MAX_ID = 250  # it is the name of a file
 _SHOWN = 60
@@ -36,6 +37,7 @@ class ShardCut:
     text: str
     duration_s: float
     rate_hz: int
+    labels: dict[str, str]
 
 
 def parse_cut(line: str, where: str) -> ShardCut:
@@ -75,10 +77,18 @@ def parse_cut(line: str, where: str) -> ShardCut:
     sentence = _of_type(sentences[0], dict, where, "supervisions[0]")
     _only(sentence, _SUPERVISION, f"{where}: supervisions[0]")
     _check_custom(sentence.get("custom"), f"{where}: supervisions[0].custom")
-    text = " ".join(_of_type(sentence.get("text"), str, where, "supervisions[0].text").upper().split())
-    if not text:
+    text = _of_type(sentence.get("text"), str, where, "supervisions[0].text")
+    if not text.strip():
         raise UserError(f"{where} has no text; give utterances of one sentence")
-    return ShardCut(name, text, float(_of_type(cut.get("duration"), (int, float), where, "duration")), rate_hz)
+    duration_s = float(_of_type(cut.get("duration"), (int, float), where, "duration"))
+    return ShardCut(name, text, duration_s, rate_hz, labels(sentence))
+
+
+def labels(sentence: dict[str, Any]) -> dict[str, str]:
+    """What a supervision says of its speaker and speech: the fields of Lhotse and the custom ones that are values."""
+    custom = sentence.get("custom")
+    named = {**(custom if isinstance(custom, dict) else {}), **{name: sentence.get(name) for name in _LABELS}}
+    return {name: str(value) for name, value in named.items() if isinstance(value, str | int | float)}
 
 
 def _check_recording(recording: dict[str, Any], where: str) -> int:

@@ -3,10 +3,12 @@
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from nibble.errors import UserError
+from nibble.kernels.nibbles import pack_pairs
 
 Array = NDArray[Any]
 
@@ -26,43 +28,29 @@ class Graph:
         self.opset = opset
         self.nodes: list[NodeProto] = []
         self.constants: dict[str, TensorProto] = {}
-        self.numbers: dict[str, Array] = {}  # constants that `number` made
         self._named = 0
-        self._made: dict[bytes, list[str]] = {}  # a node without its outputs -> these
 
     def op(self, kind: str, *inputs: str, domain: str = "", name: str | None = None, **attributes: Any) -> str:
         """A node with one output, called `name` if that is given."""
-        node = helper.make_node(kind, inputs, [name] if name else [], domain=domain or None, **attributes)
-        return self.add(node, outputs=1)[0]
+        output = name or self.new_name()
+        self.nodes.append(helper.make_node(kind, inputs, [output], domain=domain or None, **attributes))
+        return output
 
     def ops(self, kind: str, *inputs: str, outputs: int, domain: str = "", **attributes: Any) -> list[str]:
         """A node with several outputs."""
-        return self.add(helper.make_node(kind, inputs, [], domain=domain or None, **attributes), outputs)
-
-    def add(self, node: NodeProto, outputs: int) -> list[str]:
-        """Add a node whose outputs have no names yet; what does the same as one before is that one.
-
-        So query, key and value share the codes of their input.
-        """
-        if not node.output:
-            key = node.SerializeToString(deterministic=True)
-            if key in self._made:
-                return self._made[key]
-            node.output.extend(self.new_name() for _ in range(outputs))
-            self._made[key] = list(node.output)
-        self.nodes.append(node)
-        return list(node.output)
+        names = [self.new_name() for _ in range(outputs)]
+        self.nodes.append(helper.make_node(kind, inputs, names, domain=domain or None, **attributes))
+        return names
 
     def reduce(self, kind: str, x: str, axis: int) -> str:
-        """ReduceMax or ReduceMin over an axis, which then has size 1; from opset 18 on the axis is an input."""
+        """ReduceMax or ReduceMin over an axis, which goes; from opset 18 on the axis is an input."""
         if self.opset < 18:
-            return self.op(kind, x, axes=[axis])
-        return self.op(kind, x, self.ints(axis))
+            return self.op(kind, x, axes=[axis], keepdims=0)
+        return self.op(kind, x, self.ints(axis), keepdims=0)
 
     def int4(self, name: str, codes: Array) -> str:
         """Codes of -8 ... 7 in 4 bits each; from opset 21 on."""
-        pairs = np.pad(codes.reshape(-1), (0, codes.size % 2)).reshape(-1, 2).astype(np.uint8) & 15
-        data = (pairs[:, 0] | pairs[:, 1] << 4).tobytes()
+        data = pack_pairs(torch.from_numpy(codes.reshape(-1).astype(np.uint8) & 15)).numpy().tobytes()
         self.constants[name] = helper.make_tensor(name, TensorProto.INT4, codes.shape, data, raw=True)
         return name
 
@@ -79,9 +67,7 @@ class Graph:
     def number(self, value: Array | np.generic) -> str:
         """A scalar or a short array, stored once however often it is used."""
         array = np.asarray(value)
-        name = f"{array.dtype}{array.tolist()}".replace(" ", "")
-        self.numbers[name] = array
-        return self.constant(name, array)
+        return self.constant(f"{array.dtype}{array.tolist()}".replace(" ", ""), array)
 
     def ints(self, *values: int) -> str:
         """An int64 array, as shapes and axes are."""

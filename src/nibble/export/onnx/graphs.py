@@ -13,6 +13,7 @@ from nibble.export.onnx.trace import OLDEST_OPSET, Site, expand, stand_in, trace
 from nibble.export.onnx.weights import INT4_OPSET, NIBBLE_BITS
 from nibble.export.options import Encoding
 from nibble.export.sherpa.graphs import EncoderGraph, JoinerGraph, StreamingEncoderGraph, decoder_graph
+from nibble.features.options import FeatureKind, Normalization
 from nibble.model.streaming_encoder import StreamingEncoder
 from nibble.model.transducer import Transducer
 from nibble.quant.convert import quantized_modules
@@ -39,7 +40,11 @@ def export_graphs(
         encoding: how weights and products are.
         labels_per_frame: how often each encoded frame is given.
         opset: of ONNX; None for the one with 4-bit weights where there are any, else the oldest.
+
+    Raises:
+        UserError: the model hears features that sherpa-onnx would not compute.
     """
+    _check_features(loaded)
     opset = opset or (INT4_OPSET if packed(encoding) else OLDEST_OPSET)
     model = frozen_copy(loaded.model)
     width = loaded.config.model.joiner_width
@@ -67,6 +72,17 @@ def export_graphs(
         helper.set_model_props(model_proto, metadata[name])
         graphs[name] = ExportedGraph(model_proto, sites)
     return graphs
+
+
+def _check_features(loaded: Loaded) -> None:
+    """Raise `UserError` for features that sherpa-onnx does not compute beside an icefall transducer."""
+    features = loaded.config.features
+    if features.kind is not FeatureKind.kaldi or features.normalization is Normalization.utterance:
+        raise UserError(
+            f"{loaded.path} was trained with features.kind={features.kind.value} and features.normalization="
+            f"{features.normalization.value}, and sherpa-onnx gives such a folder Kaldi's features, not normalized; "
+            "export it with target=bundle"
+        )
 
 
 def _trace_encoder(model: Transducer, mel_bins: int, labels_per_frame: int) -> ModelProto:

@@ -13,7 +13,7 @@ from nibble.export.onnx.weights import codes_name, for_product, weight_of
 from nibble.export.parity import LayerParity, layer_parity, torch_calls
 from nibble.inference.onnx_transducer import session
 from nibble.quant.layer import QuantizedLayer
-from nibble.quant.numerics import in_slices
+from nibble.quant.tensor import in_slices
 from nibble.runs.loaded import Loaded
 
 

@@ -13,8 +13,9 @@ from onnx import TensorProto
 from torch import Tensor, nn
 
 from nibble.export.onnx.builder import Array, Graph
+from nibble.kernels.nibbles import pack_pairs
 from nibble.quant.layer import QuantizedLayer
-from nibble.quant.numerics import Integers, dequantize, in_slices
+from nibble.quant.tensor import QuantizedTensor, in_slices
 
 NIBBLE_BITS = 4
 INT4_OPSET = 21
@@ -26,22 +27,21 @@ class Weight(NamedTuple):
     """A weight as integers, or as floating-point values where the layer is not quantized."""
 
     name: str  # <layer>.<weight>
-    integers: Integers | None  # scales in float32
+    integers: QuantizedTensor | None  # scales in float32
     values: Tensor  # what the integers stand for
     bits: int | None
 
     @property
     def grouped(self) -> bool:
         """Whether several scales share an output channel."""
-        return self.integers is not None and self.integers.scale.dim() > self.integers.codes.dim()
+        return self.integers is not None and self.integers.grouped
 
 
 def weight_of(module: nn.Module, layer: str, name: str = "weight") -> Weight:
     """A weight of a frozen layer, or of one that is in float."""
     if isinstance(module, QuantizedLayer) and (frozen := module.frozen_weights()):
-        codes, scale, zero = frozen[name]
-        integers = Integers(codes, scale.float(), zero)
-        return Weight(f"{layer}.{name}", integers, dequantize(codes, scale.float()), module.weight_bits)
+        integers = frozen[name]._replace(scale=frozen[name].scale.float())
+        return Weight(f"{layer}.{name}", integers, integers.dequantize(), module.weight_bits)
     return Weight(f"{layer}.{name}", None, getattr(module, name).detach().float(), None)
 
 
@@ -53,19 +53,22 @@ def add_codes(graph: Graph, weight: Weight, packed: bool, product: bool = False)
     """
     assert weight.integers is not None
     assert weight.bits is not None
-    codes, scale, zero = weight.integers
-    codes, name = in_slices(codes, scale), codes_name(weight.name, product)
-    if product:
-        codes, zero = for_product(codes, weight), None if zero is None else for_product(zero, weight)
+    integers, name = weight.integers, codes_name(weight.name, product)
+
+    def arranged(part: Tensor) -> Tensor:
+        part = in_slices(part, integers.scale)
+        return for_product(part, weight) if product else part
+
     if not packed or weight.bits > NIBBLE_BITS:
-        return graph.constant(name, codes.numpy())
+        return graph.constant(name, arranged(integers.codes).numpy())
     add = _add_int4 if graph.opset >= INT4_OPSET else _add_pairs
-    if zero is None:
-        return add(graph, name, codes.numpy(), name)
-    # Less a zero point, codes may need five bits, so they are stored as they were before.
-    given_back = graph.op("Cast", add(graph, name, (codes + zero).numpy()), to=TensorProto.INT32)
-    wide_zero = graph.constant(f"{name}_zero", zero.to(torch.int32).numpy())
-    return graph.op("Cast", graph.op("Sub", given_back, wide_zero), to=TensorProto.INT8, name=name)
+    stored = arranged(integers.stored_codes()).numpy()
+    if integers.zero is None:
+        return add(graph, name, stored, name)
+    # With the zero point subtracted, codes may need five bits, so the stored ones are packed.
+    wide = graph.op("Cast", add(graph, name, stored), to=TensorProto.INT32)
+    wide_zero = graph.constant(f"{name}_zero", arranged(integers.zero).to(torch.int32).numpy())
+    return graph.op("Cast", graph.op("Sub", wide, wide_zero), to=TensorProto.INT8, name=name)
 
 
 def for_product(part: Tensor, weight: Weight) -> Tensor:
@@ -107,15 +110,15 @@ def codes_name(weight: str, product: bool) -> str:
 def pack_halves(unsigned: Array) -> Array:
     """Codes 0 ... 15 (N, ...) -> bytes (ceil(N / 2), ...): the first half of the rows in the low nibbles."""
     filled = np.concatenate((unsigned, np.zeros_like(unsigned[: len(unsigned) % 2])))
-    low, high = np.split(filled, 2)
-    return (low | high << 4).astype(np.uint8)
+    pairs = torch.from_numpy(np.stack(np.split(filled, 2), -1))
+    packed: Array = pack_pairs(pairs).squeeze(-1).numpy()
+    return packed
 
 
-def add_scale(graph: Graph, weight: Weight, *shape: int) -> str:
-    """The scales of a weight, in the shape they have or in this one."""
+def add_scale(graph: Graph, weight: Weight) -> str:
+    """The scales of a weight, in the shape they have."""
     assert weight.integers is not None
-    scale = weight.integers.scale.numpy()
-    return graph.parameter(f"{weight.name}_scale", scale.reshape(shape) if shape else scale)
+    return graph.parameter(f"{weight.name}_scale", weight.integers.scale.numpy())
 
 
 def add_values(graph: Graph, weight: Weight, packed: bool, exact: bool = False) -> str:

@@ -23,7 +23,7 @@ _PRECISION = tl.constexpr("ieee" if triton.knobs.runtime.interpret else "bf16x3"
 
 
 class Steps(NamedTuple):
-    """What all steps give; U steps, B sequences, N units."""
+    """The results of all steps; U steps, B sequences, N units."""
 
     gates: Tensor  # (U, B, 4, N): update, forget, candidate, output
     cells: Tensor  # (U + 1, B, N), from that before the first step on
@@ -32,18 +32,15 @@ class Steps(NamedTuple):
     scale: Tensor  # (U, B, 1)
 
 
-def forward(
-    from_input: Tensor, codes: Tensor, scale: Tensor, cell: Tensor, weight: Tensor, weight_scale: Tensor
-) -> Steps:
-    """All steps; float32 but for codes.
+def forward(from_input: Tensor, codes: Tensor, scale: Tensor, cell: Tensor, weight: tuple[Tensor, Tensor]) -> Steps:
+    """All steps, in float32 except for the codes.
 
     Args:
         from_input: the input's part of the gates, (B, U, 4N).
         codes: of the hidden state before the first step, int8 (B, N).
         scale: (B, 1)
         cell: before the first step, (B, N).
-        weight: codes int8 (4N, N).
-        weight_scale: (4N,)
+        weight: codes int8 (4N, N) and scales (4N,).
     """
     batch, steps, units = *from_input.shape[:2], cell.shape[1]
     made = Steps(
@@ -54,7 +51,7 @@ def forward(
         scale.new_empty((steps, batch, 1)),
     )
     made.cells[0], made.codes[0], made.scale[0] = cell, codes, scale
-    given = from_input.contiguous(), weight.contiguous(), weight_scale.contiguous()
+    given = (x.contiguous() for x in (from_input, *weight))
     launch(_forward, triton.cdiv(batch, _ROWS), *given, *made, batch, steps, UNITS=units, **_SIZES)
     return made
 
@@ -65,10 +62,9 @@ def backward(
     forget: Tensor,
     by_hidden: Tensor,
     by_cell: Tensor,
-    weight: Tensor,
-    weight_scale: Tensor,
+    weight: tuple[Tensor, Tensor],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients by what the gates are made from (U, B, 4, N), by the first hidden state and by the first cell (B, N).
+    """Gradients by the gates' inputs (U, B, 4, N), by the first hidden state and by the first cell (B, N).
 
     Args:
         slopes: how each gate's input moves the cell or, the last, the hidden state, (U, B, 4, N).
@@ -76,12 +72,11 @@ def backward(
         forget: how it moves the next cell, (U, B, N), units side by side.
         by_hidden: the gradient by hidden states, (B, U, N).
         by_cell: the gradient by the last cell, (B, N).
-        weight: codes int8 (4N, N).
-        weight_scale: (4N,)
+        weight: codes int8 (4N, N) and scales (4N,).
     """
     steps, batch, _, units = slopes.shape
     by_gates, carried, by_cell = torch.empty_like(slopes), torch.zeros_like(by_cell), by_cell.clone()
-    given = (x.contiguous() for x in (slopes, through, forget, by_hidden, weight, weight_scale))
+    given = (x.contiguous() for x in (slopes, through, forget, by_hidden, *weight))
     programs = triton.cdiv(batch, _ROWS)
     launch(_backward, programs, *given, by_gates, carried, by_cell, batch, steps, UNITS=units, **_BACKWARD_SIZES)
     return by_gates, carried, by_cell

@@ -19,6 +19,7 @@ from nibble.report.page.utterances import recognised, shown, worst
 from nibble.report.runs import Run
 from nibble.runs.checkpoint import load_checkpoint
 from nibble.runs.loaded import Loaded
+from nibble.runs.method import Method
 from nibble.sensitivity.table import DamageTable, read_tables
 
 Plain = dict[str, Any]
@@ -96,7 +97,7 @@ def _row(comparison: Comparison, row: Row) -> Plain:
     weights, how, _, wer, difference, size, smaller, rtf = cells(comparison, row)
     names = [run.name for run in comparison.runs]
     value, low, high = (100 * rate for rate in row.wer)
-    kind = "float" if row.last.method == "float" else "trained" if row.last.trained else "not trained"
+    kind = "float" if row.last.method is Method.float else "trained" if row.last.method.is_trained else "not trained"
     return {
         "weights": weights,
         "how": how,

@@ -12,6 +12,7 @@ from nibble.config import Config
 from nibble.errors import UserError
 from nibble.quant.spec import Phase as PhaseConfig
 from nibble.quant.spec import Precision, ScheduleConfig
+from nibble.runs.run_folder import RunFolder
 
 _MAX_POINTS = 250  # of a curve; more are averaged
 _SQNR = "/sqnr_db"  # ends the names of the layers' signal-to-quantization-noise ratios
@@ -33,7 +34,7 @@ def read_metrics(folder: Path) -> Metrics:
     Raises:
         UserError: the file is not what that logger writes.
     """
-    path = folder / "csv" / "metrics.csv"
+    path = RunFolder(folder).metrics
     if not path.is_file():
         return {}
     metrics: Metrics = {}

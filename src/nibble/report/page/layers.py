@@ -34,7 +34,7 @@ def _weights(weight: Tensor) -> dict[str, Any]:
 def _codes(module: nn.Module, weight_name: str) -> dict[str, Any]:
     if not isinstance(module, QuantizedLayer) or weight_name not in module.weight_names or module.weight_spec is None:
         return {}
-    codes, _, _ = module.integers(weight_name)
+    codes = module.quantized_weight(weight_name).codes
     lowest, highest = int(codes.min()), int(codes.max())
     together = -(-(highest - lowest + 1) // _MAX_CODES)
     counts = torch.bincount((codes.reshape(-1).long() - lowest) // together)

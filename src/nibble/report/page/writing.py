@@ -13,6 +13,7 @@ from nibble.report.comparison import Comparison, Row
 from nibble.report.page.charts import specifications
 from nibble.report.page.contents import Contents
 from nibble.report.tables import percent, points
+from nibble.runs.method import Method
 
 _ASSETS = files("nibble.report.page") / "assets"
 _DECADES = 8.0  # error rates further apart than this share no linear scale
@@ -67,7 +68,7 @@ def render(comparison: Comparison, contents: Contents, notes: Sequence[str] = ()
 
 def tiles(rows: Sequence[Row]) -> list[Tile]:
     """Float, and the smallest that was trained and is not measurably worse."""
-    full = next((row for row in rows if row.last.method == "float"), None)
+    full = next((row for row in rows if row.last.method is Method.float), None)
     small = _smallest_close(rows)
     if full is None or small is None:
         return []
@@ -84,14 +85,15 @@ def tiles(rows: Sequence[Row]) -> list[Tile]:
 
 def _first(comparison: Comparison) -> int:
     """The run to begin with: one of the smallest that was trained."""
-    trained = [row for row in comparison.rows if row.last.trained]
+    trained = [row for row in comparison.rows if row.last.method.is_trained]
     row = _smallest_close(comparison.rows) or min(trained or comparison.rows, key=lambda row: row.last.bundle_bytes)
     return [run.name for run in comparison.runs].index(row.runs[0].name)
 
 
 def _smallest_close(rows: Sequence[Row]) -> Row | None:
     """The smallest that was trained and is not measurably worse than float."""
-    close = [row for row in rows if row.last.trained and row.difference is not None and row.difference[1] <= 0]
+    trained = [row for row in rows if row.last.method.is_trained]
+    close = [row for row in trained if row.difference is not None and row.difference[1] <= 0]
     return min(close, key=lambda row: row.last.bundle_bytes, default=None)
 
 

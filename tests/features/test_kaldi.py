@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lhotse import FbankConfig
 
-from nibble.features.kaldi import SAMPLE_RATE, fbank, frame_count, log_mel
-from nibble.features.options import FeatureConfig
+from nibble.features.kaldi import SAMPLE_RATE, KaldiFbank, frame_count
 
 
 def kaldi(samples: np.ndarray, mel_bins: int) -> np.ndarray:
@@ -35,7 +35,7 @@ def noisy_tone(samples: int, level: float) -> np.ndarray:
 @given(samples=st.integers(400, 20_000), level=st.sampled_from([0.5, 0.01, 1e-4]), mel_bins=st.sampled_from([40, 80]))
 def test_equal_to_kaldi_native_fbank(samples: int, level: float, mel_bins: int) -> None:
     audio = noisy_tone(samples, level)
-    ours = log_mel(torch.from_numpy(audio), FeatureConfig(mel_bins=mel_bins))
+    ours = KaldiFbank(mel_bins)(torch.from_numpy(audio))
     theirs = kaldi(audio, mel_bins)
     assert ours.shape == theirs.shape == (frame_count(samples), mel_bins)
     assert np.abs(ours.numpy() - theirs).max() < 1e-3
@@ -43,24 +43,23 @@ def test_equal_to_kaldi_native_fbank(samples: int, level: float, mel_bins: int) 
 
 def test_silence_has_kaldis_floor() -> None:
     silence = np.zeros(SAMPLE_RATE, dtype=np.float32)
-    ours = log_mel(torch.from_numpy(silence), FeatureConfig())
+    ours = KaldiFbank(80)(torch.from_numpy(silence))
     assert np.abs(ours.numpy() - kaldi(silence, 80)).max() < 1e-3
 
 
 def test_one_second_has_a_hundred_frames() -> None:
-    assert log_mel(torch.zeros(SAMPLE_RATE), FeatureConfig()).shape == (100, 80)
+    assert KaldiFbank(80)(torch.zeros(SAMPLE_RATE)).shape == (100, 80)
 
 
 @pytest.mark.parametrize("samples", [1, 79, 160, 399])
 def test_less_than_a_window_is_filled_with_silence(samples: int) -> None:
     audio = torch.from_numpy(noisy_tone(samples, 0.5))
-    short = log_mel(audio, FeatureConfig())
-    filled = log_mel(torch.nn.functional.pad(audio, (0, 400 - samples)), FeatureConfig())
+    short = KaldiFbank(80)(audio)
+    filled = KaldiFbank(80)(torch.nn.functional.pad(audio, (0, 400 - samples)))
     assert short.shape == (frame_count(samples), 80)
     assert torch.equal(short, filled)
 
 
-def test_extractor_is_lhotses_with_its_defaults() -> None:
-    assert fbank(FeatureConfig(mel_bins=40)).config.to_dict() == fbank(FeatureConfig()).config.to_dict() | {
-        "num_filters": 40
-    }
+def test_settings_are_lhotses_with_its_defaults() -> None:
+    """They name stored features: a change would compute all of them again."""
+    assert KaldiFbank(40).settings == str(FbankConfig(num_filters=40).to_dict())

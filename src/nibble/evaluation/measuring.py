@@ -1,0 +1,48 @@
+"""Recognises batches of speech, and measures errors and time."""
+
+import time
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+
+from nibble.data.batch import Batch
+from nibble.evaluation.recognisers import Recogniser
+from nibble.evaluation.result import Transcript
+from nibble.evaluation.wer import Score, score
+
+
+class Measured(NamedTuple):
+    """What a recogniser made of some speech."""
+
+    score: Score
+    transcripts: list[Transcript]
+    rtf: float  # time of encoder and search / duration of the audio
+
+
+def measure(recognise: Recogniser, batches: Iterable[Batch], device: torch.device) -> Measured:
+    """Recognise all utterances of `batches` on a device.
+
+    The real-time factor is the time of encoder and search in one process over the duration of the audio, batched as
+    the loader does it. The loader computes log-mel features; their time is not in it.
+    """
+    transcripts: list[Transcript] = []
+    processing_s = audio_s = 0.0
+    for batch in batches:
+        inputs = batch.to(device)
+        started_s = _now_s(device)
+        recognised = recognise(inputs)
+        processing_s += _now_s(device) - started_s
+        audio_s += batch.duration_s
+        transcripts += map(Transcript, batch.ids, batch.texts, recognised)
+    return Measured(
+        score(*([row[column] for row in transcripts] for column in range(3))),
+        transcripts,
+        processing_s / audio_s if audio_s else 0.0,
+    )
+
+
+def _now_s(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -1,0 +1,74 @@
+"""Puts what was measured into a record."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from nibble import provenance
+from nibble.config import plain
+from nibble.evaluation.measuring import Measured
+from nibble.evaluation.options import EvaluateConfig, Search
+from nibble.evaluation.recognisers import Recogniser
+from nibble.evaluation.size import Size
+from nibble.memory import peak_bytes
+from nibble.runs.backend import Inference
+from nibble.runs.exported import Exported
+from nibble.runs.loaded import Loaded
+from nibble.runs.records import Record
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to evaluate, and what computes it."""
+
+    model: Loaded | Exported
+    recognise: Recogniser
+    size: Size
+    inference: Inference
+    device: torch.device
+    hardware: str  # in words, with the kernels in use
+
+
+def make_record(subject: Subject, options: EvaluateConfig, corpus: str, parts: list[str], measured: Measured) -> Record:
+    """The record of one evaluation.
+
+    Args:
+        subject: what was evaluated.
+        options: of the command.
+        corpus: its name.
+        parts: of the corpus.
+        measured: errors and time.
+    """
+    model, size, score = subject.model, subject.size, measured.score
+    how: dict[str, Any] = {"parts": parts, "decoding": options.decoding.value, "max_utterances": options.max_utterances}
+    if options.decoding is Search.beam:
+        how["beam_width"] = options.beam_width
+    return Record(
+        experiment=model.config.name,
+        corpus=corpus,
+        part="+".join(parts),
+        model=model.config.model.name,
+        parameters=size.parameters,
+        quant=model.quant,
+        method=model.method,
+        seed=model.config.seed,
+        wer=score.wer,
+        substitutions=score.substitutions,
+        deletions=score.deletions,
+        insertions=score.insertions,
+        reference_words=score.reference_words,
+        wer_ci95=score.wer_ci95,
+        utterance_errors=score.utterance_errors,
+        bundle_bytes=size.bundle_bytes,
+        float32_bytes=size.float32_bytes,
+        ratio=size.ratio,
+        rtf=measured.rtf,
+        peak_bytes=peak_bytes(),
+        threads=torch.get_num_threads(),
+        backend=str(subject.inference),
+        hardware=subject.hardware,
+        commit=provenance.commit(),
+        command=provenance.command(),
+        config_hash=provenance.config_hash({**plain(model.config), "evaluation": how}),
+    )

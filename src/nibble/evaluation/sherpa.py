@@ -1,0 +1,93 @@
+"""sherpa-onnx as a recogniser of batches, loaded from an exported folder."""
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from nibble.data.batch import Batch
+from nibble.data.tokenizer import WORD_START
+from nibble.evaluation.recognisers import onnx_network
+from nibble.features.kaldi import SAMPLE_RATE, SHIFT_SAMPLES, frame_count
+from nibble.model.chunks import Chunks
+from nibble.model.decoding import greedy
+from nibble.model.streaming_encoder import StreamingEncoder
+from nibble.model.transducer import encoder_outline
+from nibble.packages import need
+from nibble.runs.exported import Exported
+
+
+def load_sherpa(exported: Exported, beam_width: int, threads: int) -> Any:
+    """sherpa-onnx's recogniser of an exported folder: an OnlineRecognizer if the model streams.
+
+    Args:
+        exported: the folder.
+        beam_width: of its modified beam search; 1: greedy search, which emits at most one label a frame.
+        threads: of each product.
+
+    Raises:
+        UserError: sherpa-onnx or ONNX Runtime is not installed, or a file is not what it should be.
+    """
+    need("sherpa_onnx", "backend=sherpa")
+    onnx_network(exported.path, exported.tokenizer, greedy, threads)  # sherpa-onnx ends the process on a bad file
+    import sherpa_onnx
+
+    kind = sherpa_onnx.OfflineRecognizer if _chunks(exported) is None else sherpa_onnx.OnlineRecognizer
+    return kind.from_transducer(
+        **{name: str(exported.path / f"{name}.onnx") for name in ("encoder", "decoder", "joiner")},
+        tokens=str(exported.path / "tokens.txt"),
+        num_threads=threads,
+        sample_rate=SAMPLE_RATE,
+        feature_dim=exported.config.features.mel_bins,
+        decoding_method="greedy_search" if beam_width == 1 else "modified_beam_search",
+        max_active_paths=beam_width,
+    )
+
+
+class Sherpa:
+    """sherpa-onnx on an exported folder: from samples to text without anything of this project.
+
+    A model that streams hears an utterance as from a microphone: then silence until its last chunk is full.
+
+    Args: those of `load_sherpa`.
+    """
+
+    def __init__(self, exported: Exported, beam_width: int, threads: int) -> None:
+        self._recogniser = load_sherpa(exported, beam_width, threads)
+        self._chunks = _chunks(exported)
+        import sherpa_onnx
+
+        self.version = str(sherpa_onnx.__version__)
+
+    def __call__(self, batch: Batch) -> list[str]:
+        """The text of each utterance; they go through the network one by one."""
+        assert batch.samples is not None, "the loader keeps samples"
+        return ["".join(self._tokens(samples)).replace(WORD_START, " ").strip() for samples in batch.samples]
+
+    def _tokens(self, samples: Tensor) -> list[str]:
+        """Of one utterance, (samples,)."""
+        stream = self._recogniser.create_stream()
+        if self._chunks is None:
+            stream.accept_waveform(SAMPLE_RATE, samples.numpy())
+            self._recogniser.decode_stream(stream)
+            return list(stream.result.tokens)
+        stream.accept_waveform(SAMPLE_RATE, with_silence(samples, self._chunks).numpy())
+        stream.input_finished()
+        while self._recogniser.is_ready(stream):
+            self._recogniser.decode_stream(stream)
+        return list(self._recogniser.tokens(stream))
+
+
+def with_silence(samples: Tensor, chunks: Chunks) -> Tensor:
+    """Samples (samples,) with as much silence after them as sherpa-onnx needs to recognise the last chunk.
+
+    It waits for one frame more than the chunk takes.
+    """
+    frames = chunks.feature_frames(chunks.count(frame_count(len(samples)))) + 1
+    return F.pad(samples, (0, max(0, frames * SHIFT_SAMPLES - len(samples))))
+
+
+def _chunks(exported: Exported) -> Chunks | None:
+    """How the encoder of an export streams; None if it takes whole utterances."""
+    encoder = encoder_outline(exported.config.model, exported.config.features)
+    return encoder.chunks if isinstance(encoder, StreamingEncoder) else None
