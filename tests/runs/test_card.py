@@ -6,7 +6,7 @@ import pytest
 
 from nibble import provenance
 from nibble.errors import UserError
-from nibble.runs.bundle import bundle_bytes, write_bundle, read_bundle
+from nibble.runs.bundle import bundle_bytes, read_bundle, write_bundle
 from nibble.runs.card import Measured, write_card
 from nibble.runs.checkpoint import load_checkpoint
 from nibble.runs.loaded import float_parameters

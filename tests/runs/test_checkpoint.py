@@ -13,8 +13,8 @@ from nibble.quant.convert import quantized_modules
 from nibble.quant.spec import ActivationSpec, Precision, QuantConfig, Rule, WeightSpec
 from nibble.runs.bundle import write_bundle
 from nibble.runs.checkpoint import load_checkpoint, quantize
-from nibble.runs.locate import latest_run
 from nibble.runs.checkpoint_file import read_checkpoint
+from nibble.runs.locate import latest_run
 
 
 def test_a_run_folder_a_file_and_a_bundle_give_the_same_model(write_run, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from nibble.errors import UserError
 from nibble.quant.spec import ActivationSpec, QuantConfig, Rule, Sparsity, WeightSpec
-from nibble.runs.bundle import write_bundle, read_bundle
+from nibble.runs.bundle import read_bundle, write_bundle
 from nibble.runs.checkpoint import load_checkpoint, quantize
 
 CHECKED = ("model.safetensors", "tokenizer.model", "tokens.txt")

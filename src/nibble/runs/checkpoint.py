@@ -9,16 +9,16 @@ from torch import Tensor
 from nibble.config import Config, from_plain
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
-from nibble.runs.bundle import is_bundle, read_bundle
-from nibble.runs.checkpoint_file import read_checkpoint
-from nibble.runs.loaded import Loaded, check_sizes, check_state, float_model
-from nibble.runs.method import Method
-from nibble.runs.exported import is_exported
-from nibble.runs.locate import locate
 from nibble.model.transducer import Transducer
 from nibble.quant.convert import prepare, prune, set_precision
 from nibble.quant.norm_statistics import separate
 from nibble.quant.spec import Precision, QuantConfig
+from nibble.runs.bundle import is_bundle, read_bundle
+from nibble.runs.checkpoint_file import read_checkpoint
+from nibble.runs.exported import is_exported
+from nibble.runs.loaded import Loaded, check_sizes, check_state, float_model
+from nibble.runs.locate import locate
+from nibble.runs.method import Method
 
 _PREFIX = "model."  # of the transducer in `TransducerModule`; what else is there exists in training only
 

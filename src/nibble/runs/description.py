@@ -21,11 +21,11 @@ from typing import Any
 
 from nibble.config import Config, plain, portable
 from nibble.errors import UserError, nearest
+from nibble.plain import build, parse
+from nibble.quant.spec import Precision
 from nibble.runs.folder import checksum
 from nibble.runs.loaded import Loaded
 from nibble.runs.method import Method
-from nibble.quant.spec import Precision
-from nibble.plain import build, parse
 
 CHECKED = ("model.safetensors", "tokenizer.model", "tokens.txt")
 DESCRIPTION = "config.json"

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from nibble.config import Config
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
-from nibble.runs.method import Method
 from nibble.model.transducer import Transducer
 from nibble.quant.low_rank import factorize
 from nibble.quant.spec import Precision
+from nibble.runs.method import Method
 
 
 @dataclass

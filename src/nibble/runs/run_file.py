@@ -21,7 +21,6 @@ from nibble.runs.run_folder import RunFolder
 from nibble.writing import write_text
 
 
-
 @dataclass(frozen=True)
 class RunFile:
     """What stands in run.json."""

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from nibble.config import Config, overridden
-from nibble.data.options import DataConfig, DataOverrides
 from nibble.data.corpora.locate import ROOT, find_made
+from nibble.data.options import DataConfig, DataOverrides
 from nibble.errors import UserError
 from nibble.plain import build, parse
 from nibble.runs.run_folder import RunFolder

@@ -22,14 +22,14 @@ from torch import Tensor
 
 from nibble.config import Config
 from nibble.errors import UserError
-from nibble.runs.finite import not_finite
-from nibble.runs.frozen import frozen_copy
-from nibble.runs.loaded import Loaded, check_sizes, compare, float_model
 from nibble.model.transducer import Transducer
 from nibble.quant.convert import freeze, prepare, quantized_modules, set_precision
 from nibble.quant.packing import packed_bytes
 from nibble.quant.spec import Precision, Sparsity
 from nibble.quant.tensor import QuantizedTensor
+from nibble.runs.finite import not_finite
+from nibble.runs.frozen import frozen_copy
+from nibble.runs.loaded import Loaded, check_sizes, compare, float_model
 
 WEIGHTS = "model.safetensors"
 # In the order of the tensors in the file, for each type from the first name on: the widest first.

@@ -6,12 +6,12 @@ from itertools import takewhile
 from pathlib import Path
 
 from nibble.config import Config
-from nibble.hardware import HardwareConfig
-from nibble.model.transducer import encoder_outline
-from nibble.data.options import SpecAugmentConfig
 from nibble.data.batch import Batch
 from nibble.data.datamodule import Feeding, SpeechDataModule
+from nibble.data.options import SpecAugmentConfig
 from nibble.data.tokenizer import Tokenizer
+from nibble.hardware import HardwareConfig
+from nibble.model.transducer import encoder_outline
 
 
 def undisturbed(
