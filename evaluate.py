@@ -23,7 +23,7 @@ def main(config: DictConfig) -> None:
 
     def task(composed: DictConfig) -> None:
         from nibble.composition import typed_as
-        from nibble.evaluation.evaluate import evaluate_checkpoints  # loads the kernels
+        from nibble.evaluation.evaluate import evaluate_checkpoints
         from nibble.evaluation.options import EvaluateConfig
         from nibble.evaluation.printing import print_results
         from nibble.terminal import Console

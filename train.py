@@ -22,7 +22,7 @@ def main(config: DictConfig) -> float | None:
 
     def task(composed: DictConfig) -> float | None:
         from nibble.composition import typed
-        from nibble.training.run import train  # loads the kernels
+        from nibble.training.run import train
 
         record = train(typed(composed))
         return None if record is None else float(record["wer"])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nibble import composition
-from nibble.kernels import ops, reference
+from nibble.kernels import ops
 from nibble.kernels.nibbles import unpack_rows
 from nibble.model.options import Predictor
 from nibble.quant.convert import quantized_modules
@@ -29,13 +29,13 @@ def sums(layer: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
         return keeping
 
     def of_bytes(codes, _, weight, *__):
-        return reference.int_matmul(codes, weight)
+        return ops.int_matmul.reference(codes, weight)
 
     def of_nibbles(codes, _, packed, *__):
-        return reference.int_matmul(codes, unpack_rows(packed, codes.shape[1]))
+        return ops.int_matmul.reference(codes, unpack_rows(packed, codes.shape[1]))
 
     def of_windows(codes, _, weight, __, ___, *move):
-        return reference.int_conv2d(codes, weight, *move[:4])  # after them comes the result's type
+        return ops.int_conv2d.reference(codes, weight, *move[:4])  # after them comes the result's type
 
     integers = {"conv2d_w8a8": of_windows, "linear_w8a8": of_bytes, "linear_w4a8": of_nibbles}
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode():

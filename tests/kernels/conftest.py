@@ -6,6 +6,8 @@ from importlib.util import find_spec
 import pytest
 import torch
 
+from nibble.kernels import implementations
+
 if os.environ.get("TRITON_INTERPRET") == "1" and find_spec("triton"):
     from triton.runtime import interpreter
 
@@ -17,6 +19,9 @@ if os.environ.get("TRITON_INTERPRET") == "1" and find_spec("triton"):
         scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
     interpreter._patch_lang_tensor = _with_index
+
+
+implementations.load_once()  # before a test changes NIBBLE_KERNELS
 
 
 @pytest.fixture(autouse=True, scope="module")

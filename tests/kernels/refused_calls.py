@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nibble.kernels import reference, reference_fused, reference_linear
+from nibble.kernels import ops
 from nibble.kernels.nibbles import pack_rows
 
 
@@ -189,8 +189,7 @@ BAD += [
 
 def of_reference(operator: str) -> Any:
     """The function in plain torch."""
-    rooms = (reference, reference_linear, reference_fused)
-    return next(getattr(room, operator) for room in rooms if hasattr(room, operator))
+    return ops.OPERATORS[operator].reference
 
 
 def refusal(function: Any, operator: str, changes: dict[str, Any]) -> str:

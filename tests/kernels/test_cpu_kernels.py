@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nibble.errors import UserError
-from nibble.kernels import implementations, ops, reference, reference_linear
+from nibble.kernels import implementations, ops
 from nibble.kernels.cpu import build, library
 from nibble.kernels.nibbles import pack_rows
 
@@ -66,9 +66,9 @@ def test_products_are_those_of_the_reference(path, rows, terms, outputs, seed, b
             ops.linear_w8a8(x, scale, large, weight_scale, shift),
             ops.linear_w4a8(x, scale, packed, weight_scale, shift),
         )
-    assert torch.equal(found[0], reference.int_matmul(x, large))
-    assert torch.equal(found[1], reference_linear.linear_w8a8(x, scale, large, weight_scale, shift))
-    assert torch.equal(found[2], reference_linear.linear_w4a8(x, scale, packed, weight_scale, shift))
+    assert torch.equal(found[0], ops.int_matmul.reference(x, large))
+    assert torch.equal(found[1], ops.linear_w8a8.reference(x, scale, large, weight_scale, shift))
+    assert torch.equal(found[2], ops.linear_w4a8.reference(x, scale, packed, weight_scale, shift))
 
 
 @needs_library
@@ -95,7 +95,7 @@ def test_rows_are_quantized_as_by_the_reference(path, rows, terms, seed):
     poison(rows * terms, 4 * rows)
     with library.forced(path):
         found = ops.quantize_rows(x)
-    for each, expected in zip(found, reference_linear.quantize_rows(x), strict=True):
+    for each, expected in zip(found, ops.quantize_rows.reference(x), strict=True):
         assert torch.equal(each, expected)
 
 
@@ -129,7 +129,7 @@ def test_the_closest_calls_of_rounding(path):
         x = rows * 2.0**power
         with library.forced(path):
             found = ops.quantize_rows(x)[0]
-        assert torch.equal(found, reference_linear.quantize_rows(x)[0])
+        assert torch.equal(found, ops.quantize_rows.reference(x)[0])
 
 
 @needs_library
@@ -148,12 +148,12 @@ def test_a_bad_row_has_a_bad_scale(path, bad):
 def test_threads_share_a_product():
     x, weight = codes(1000, 520), codes(200, 520, bits=4)
     scale, weight_scale = draw(1000, 1), draw(200)
-    expected = reference_linear.linear_w8a8(x, scale, weight, weight_scale, None)
+    expected = ops.linear_w8a8.reference(x, scale, weight, weight_scale, None)
     torch.set_num_threads(2)
     assert torch.equal(ops.linear_w8a8(x, scale, weight, weight_scale, None), expected)
     assert torch.equal(ops.linear_w4a8(x, scale, pack_rows(weight), weight_scale, None), expected)
     floats = draw(1000, 520)
-    for each, of_one in zip(ops.quantize_rows(floats), reference_linear.quantize_rows(floats), strict=True):
+    for each, of_one in zip(ops.quantize_rows(floats), ops.quantize_rows.reference(floats), strict=True):
         assert torch.equal(each, of_one)
 
 
@@ -173,7 +173,7 @@ def test_info_lists_what_each_operator_uses():
     assert done.returncode == 0, done.stderr
     assert "threads: 1, waiting with " in done.stdout
     assert "OMP_WAIT_POLICY=PASSIVE" in done.stdout
-    for operator in ops.SCHEMAS:
+    for operator in ops.OPERATORS:
         assert any(operator in line and "reference" in line for line in done.stdout.splitlines())
 
 
@@ -184,7 +184,7 @@ def test_a_wrong_choice_is_an_error(words, tmp_path):
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "error: NIBBLE_KERNELS=gpu is none; give one of reference, cpu, cuda, triton, "
+        "error: NIBBLE_KERNELS=gpu is not an implementation; give one of reference, cpu, cuda, triton, "
         "or leave it out for the fastest that is built\n"
     )
 

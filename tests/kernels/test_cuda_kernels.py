@@ -17,7 +17,7 @@ from refused_calls import BAD, refusal
 from torch import Tensor
 
 from nibble.errors import UserError
-from nibble.kernels import implementations, ops, reference_linear
+from nibble.kernels import checks, implementations, ops
 from nibble.kernels.compiling import STABLE_ABI, cxx, run
 from nibble.kernels.cuda import build, library
 from nibble.kernels.gpu import missing_gpu
@@ -70,7 +70,7 @@ def emulated(tmp_path_factory: pytest.TempPathFactory):
     link = [f"-L{Path(torch.__file__).parent / 'lib'}", "-ltorch_cpu", "-o", str(made)]
     run([compiler, *flags, *names, *sources, *link], "g++ 12 or later")
     for name in library.OPERATORS:
-        torch.library.define(f"nibble_gpu_on_cpu::{name}", ops.SCHEMAS[name])
+        torch.library.define(f"nibble_gpu_on_cpu::{name}", ops.OPERATORS[name].schema)
     torch.ops.load_library(made)
     control = ctypes.CDLL(str(made))
 
@@ -101,7 +101,7 @@ def test_products_are_those_of_the_reference(emulated, capability):
     @example(rows=300, terms=160, outputs=130, seed=0, bias=False)  # the largest tiles, with a rest on each side
     def check(rows, terms, outputs, seed, bias):
         given = layer(rows, terms, outputs, seed, bias)
-        assert torch.equal(gpu.linear_w4a8(*given), reference_linear.linear_w4a8(*given))
+        assert torch.equal(gpu.linear_w4a8(*given), ops.linear_w4a8.reference(*given))
 
     check()
 
@@ -125,7 +125,7 @@ def test_products_at_the_extremes(emulated, capability):
 def test_any_layout(emulated, capability):
     gpu = emulated(capability)
     x, scale, packed, weight_scale, bias = layer(9, 64, 7)
-    expected = reference_linear.linear_w4a8(x, scale, packed, weight_scale, bias)
+    expected = ops.linear_w4a8.reference(x, scale, packed, weight_scale, bias)
     apart = [torch.stack((tensor, tensor), -1)[..., 0] for tensor in (x, scale, packed, weight_scale, bias)]
     assert not apart[0].is_contiguous()
     assert torch.equal(gpu.linear_w4a8(*apart), expected)
@@ -135,7 +135,7 @@ def test_any_layout(emulated, capability):
     assert torch.equal(gpu.linear_w4a8(shifted, scale, packed, weight_scale, bias), expected)
 
 
-@pytest.mark.parametrize("dtype", reference_linear.FLOATS)
+@pytest.mark.parametrize("dtype", checks.FLOATS)
 def test_weights_of_four_bits_and_float_activations(emulated, dtype):
     gpu = emulated(AMPERE)
 
@@ -146,7 +146,7 @@ def test_weights_of_four_bits_and_float_activations(emulated, dtype):
     def check(rows, terms, outputs, seed):
         _, _, packed, weight_scale, bias = layer(rows, terms, outputs, seed)
         given = (draw(rows, terms, seed=seed).to(dtype), packed, weight_scale, bias if seed % 2 else None)
-        assert close(gpu.linear_w4a16(*given), reference_linear.linear_w4a16(*given), terms)
+        assert close(gpu.linear_w4a16(*given), ops.linear_w4a16.reference(*given), terms)
 
     check()
 
@@ -171,10 +171,10 @@ def test_more_rows_than_a_grid_has_room_for(emulated):
     """The emulated grid has room for 640."""
     gpu = emulated(AMPERE)
     given = layer(1300, 32, 3)
-    assert torch.equal(gpu.linear_w4a8(*given), reference_linear.linear_w4a8(*given))
-    for dtype in reference_linear.FLOATS:
+    assert torch.equal(gpu.linear_w4a8(*given), ops.linear_w4a8.reference(*given))
+    for dtype in checks.FLOATS:
         x = draw(1300, 32).to(dtype)
-        expected = reference_linear.linear_w4a16(x, *given[2:])
+        expected = ops.linear_w4a16.reference(x, *given[2:])
         assert close(gpu.linear_w4a16(x, *given[2:]), expected, terms=32)
 
 
@@ -243,7 +243,8 @@ def test_the_gpus_to_compile_for(monkeypatch, listed, expected):
 
 
 @pytest.mark.parametrize(
-    ("listed", "message"), [("7.5", "names no GPU from Ampere"), ("hopper", "hopper is none"), (";", "no GPU")]
+    ("listed", "message"),
+    [("7.5", "names no GPU of Ampere"), ("hopper", "hopper is not a GPU architecture"), (";", "no GPU")],
 )
 def test_gpus_that_are_none(monkeypatch, listed, message):
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", listed)
@@ -257,7 +258,7 @@ def test_a_driver_older_than_the_toolkit(monkeypatch, tmp_path):
     monkeypatch.setattr(library, "LIBRARY", made)
     assert library.older_driver(13000) is None
     assert library.older_driver(14020) is None
-    assert "the driver knows CUDA up to 12.4; install a newer driver" in library.older_driver(12040)
+    assert "the driver supports CUDA up to 12.4; install a newer driver" in library.older_driver(12040)
 
 
 def test_a_machine_without_nvcc(monkeypatch):
@@ -302,16 +303,16 @@ def test_on_a_gpu(rows, terms, outputs):
     given = layer(rows, terms, outputs)
     there = [None if tensor is None else tensor.cuda() for tensor in given]
     torch.full((4 * rows * outputs // 4 + 1,), float("nan"), device="cuda")  # what is not written shows
-    assert torch.equal(ops.linear_w4a8(*there).cpu(), reference_linear.linear_w4a8(*given))
+    assert torch.equal(ops.linear_w4a8(*there).cpu(), ops.linear_w4a8.reference(*given))
     weight = codes(outputs, terms)
     found = ops.linear_w8a8(there[0], there[1], weight.cuda(), *there[3:])
-    assert torch.equal(found.cpu(), reference_linear.linear_w8a8(given[0], given[1], weight, *given[3:]))
-    for dtype in reference_linear.FLOATS:
+    assert torch.equal(found.cpu(), ops.linear_w8a8.reference(given[0], given[1], weight, *given[3:]))
+    for dtype in checks.FLOATS:
         x = draw(rows, terms).to(dtype)
         found = ops.linear_w4a16(x.cuda(), *there[2:]).cpu()
-        assert close(found, reference_linear.linear_w4a16(x, *given[2:]), terms)
+        assert close(found, ops.linear_w4a16.reference(x, *given[2:]), terms)
         if dtype == torch.float32:
-            for mine, its in zip(ops.quantize_rows(x.cuda()), reference_linear.quantize_rows(x), strict=True):
+            for mine, its in zip(ops.quantize_rows(x.cuda()), ops.quantize_rows.reference(x), strict=True):
                 assert torch.equal(mine.cpu(), its)
 
 

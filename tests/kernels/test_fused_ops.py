@@ -9,9 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nibble.kernels import ops, reference_fused, reference_linear
+from nibble.kernels import ops
 from nibble.kernels.cpu import library
 from nibble.kernels.nibbles import pack_rows
+from nibble.kernels.operators.attention import RelativeAttention
 
 PATHS = library.paths()
 every_path = pytest.mark.parametrize("path", PATHS or [pytest.param("none", marks=pytest.mark.skip("no CPU kernels"))])
@@ -55,7 +56,7 @@ def test_convolutions_are_those_of_the_reference(
     weight = codes(outputs, channels // groups, *kernel, seed=1).contiguous(memory_format=layout)
     shift = draw(outputs, seed=3) if bias else None
     inputs = x, draw(batch), weight, draw(outputs, seed=2), shift, stride, padding, dilation, groups
-    expected = reference_linear.conv2d_w8a8(*inputs)
+    expected = ops.conv2d_w8a8.reference(*inputs)
     torch.full((expected.numel() + 1,), math.nan)  # memory for the result, in which what is not written shows
     with library.forced(path):
         found = ops.conv2d_w8a8(*inputs)
@@ -72,7 +73,7 @@ def test_convolutions_at_the_extremes(path):
         inputs = x, torch.ones(1), torch.full(shape, -128, dtype=torch.int8), torch.ones(shape[0]), None
         move = (1, 1), (0, 0), (1, 1), groups
         with library.forced(path):
-            assert torch.equal(ops.conv2d_w8a8(*inputs, *move), reference_linear.conv2d_w8a8(*inputs, *move))
+            assert torch.equal(ops.conv2d_w8a8(*inputs, *move), ops.conv2d_w8a8.reference(*inputs, *move))
 
 
 @every_path
@@ -83,7 +84,7 @@ def test_codes_after_relu_are_those_of_the_reference(path, batch, channels, outp
     heights = torch.randint(0, (size[0] - 1) // 2 + 1, (batch,), generator=torch.Generator().manual_seed(size[1]))
     inputs = codes(batch, channels, *size), draw(batch).abs(), codes(outputs, channels, 3, 3, seed=1)
     inputs = *inputs, draw(outputs).abs(), draw(outputs, seed=1), (2, 2), heights
-    expected = reference_fused.conv2d_relu_quantize(*inputs)
+    expected = ops.conv2d_relu_quantize.reference(*inputs)
     with library.forced(path):
         found = ops.conv2d_relu_quantize(*inputs)
     assert all(map(torch.equal, found, expected))
@@ -109,9 +110,9 @@ def test_threads_share_a_convolution(path):
     by_channels = codes(2, 70, 1, 300), draw(2), codes(70, 1, 1, 31), draw(70), draw(70)
     with library.forced(path):
         for inputs, move in ((dense, ((2, 2), (1, 1), (1, 1), 1)), (by_channels, ((1, 1), (0, 15), (1, 1), 70))):
-            assert torch.equal(ops.conv2d_w8a8(*inputs, *move), reference_linear.conv2d_w8a8(*inputs, *move))
+            assert torch.equal(ops.conv2d_w8a8(*inputs, *move), ops.conv2d_w8a8.reference(*inputs, *move))
         inputs = *dense, (2, 2), torch.tensor([49, 20])
-        assert all(map(torch.equal, ops.conv2d_relu_quantize(*inputs), reference_fused.conv2d_relu_quantize(*inputs)))
+        assert all(map(torch.equal, ops.conv2d_relu_quantize(*inputs), ops.conv2d_relu_quantize.reference(*inputs)))
 
 
 # ---- rows ----
@@ -129,7 +130,7 @@ def test_rows_after_a_float_step(path, rows, terms, seed):
             (ops.norm_quantize_rows(x, weight, bias, 1e-3), F.layer_norm(x, (terms,), weight, bias, 1e-3)),
         ]
     for (found, scale), values in pairs:
-        expected, expected_scale = reference_linear.quantize_rows(values)
+        expected, expected_scale = ops.quantize_rows.reference(values)
         torch.testing.assert_close(scale, expected_scale, rtol=1e-5, atol=1e-7)
         assert (found.int() - expected.int()).abs().max() <= 1
         assert ((found * scale - values).abs() <= 0.51 * scale).all()
@@ -138,11 +139,11 @@ def test_rows_after_a_float_step(path, rows, terms, seed):
 def test_rows_after_a_float_step_in_reference():
     x, weight, bias = draw(5, 67), draw(67), draw(67, seed=1)
     for found, made in (
-        (reference_fused.silu_quantize_rows(x), F.silu(x)),
-        (reference_fused.norm_quantize_rows(x, weight, bias, 1e-3), F.layer_norm(x, (67,), weight, bias, 1e-3)),
-        (reference_fused.silu_quantize_rows(x.half()), F.silu(x.half().float())),
+        (ops.silu_quantize_rows.reference(x), F.silu(x)),
+        (ops.norm_quantize_rows.reference(x, weight, bias, 1e-3), F.layer_norm(x, (67,), weight, bias, 1e-3)),
+        (ops.silu_quantize_rows.reference(x.half()), F.silu(x.half().float())),
     ):
-        assert all(map(torch.equal, found, reference_linear.quantize_rows(made)))
+        assert all(map(torch.equal, found, ops.quantize_rows.reference(made)))
 
 
 def test_rows_of_sixteen_bits_and_of_none():
@@ -195,7 +196,7 @@ def test_weights_of_four_bits_alone(path, rows, terms, outputs, dtype, bias):
     torch.full((rows * outputs + 1,), math.nan)
     with library.forced(path):
         found = ops.linear_w4a16(x, packed, scale, shift)
-    expected = reference_linear.linear_w4a16(x, packed, scale, shift)
+    expected = ops.linear_w4a16.reference(x, packed, scale, shift)
     assert found.dtype == dtype
     tolerance = 1e-4 if dtype == torch.float32 else 1e-2
     torch.testing.assert_close(found, expected, atol=tolerance * (1 + terms**0.5), rtol=tolerance)
@@ -241,7 +242,10 @@ def by_definition(
     return out
 
 
-OF_TORCH = {"reference": reference_fused.relative_attention, "cuda": reference_fused._relative_attention_cuda}
+OF_TORCH = {
+    "reference": ops.relative_attention.reference,
+    "cuda": lambda *inputs: RelativeAttention(*inputs).by_scaled_dot_product(),
+}
 
 
 @pytest.mark.parametrize("path", [*OF_TORCH, *PATHS])
@@ -270,7 +274,7 @@ def test_attention_is_that_of_the_reference(path, batch, queries, left, heads, w
     torch.full((batch * queries * heads * width + 1,), math.nan)
     with library.forced(path):
         found = ops.relative_attention(*inputs)
-    torch.testing.assert_close(found, reference_fused.relative_attention(*inputs), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(found, ops.relative_attention.reference(*inputs), atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("path", [*OF_TORCH, *PATHS])
@@ -337,8 +341,7 @@ def changed(name: str, place: int, value: object) -> tuple[object, ...]:
 )
 def test_what_is_wrong_is_said_alike(name, place, value, message):
     inputs = changed(name, place, value)
-    reference = getattr(reference_linear, name, None) or getattr(reference_fused, name)
-    for operator in (getattr(ops, name), reference):
+    for operator in (getattr(ops, name), ops.OPERATORS[name].reference):
         with pytest.raises(RuntimeError, match=f"{name}: {message}"):
             operator(*inputs)
 

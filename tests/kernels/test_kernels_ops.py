@@ -7,7 +7,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nibble.kernels import ops, reference
+from nibble.kernels import ops
+from nibble.kernels.operators import convolution, matmul
 
 SIZES = st.integers(0, 40)
 
@@ -20,7 +21,7 @@ def codes(*shape: int, seed: int = 0) -> Tensor:
 def conv_oracle(x: Tensor, weight: Tensor, stride, padding, dilation, groups) -> Tensor:
     """int64 sums, one filter tap at a time."""
     x = F.pad(x.long(), (padding[1], padding[1], padding[0], padding[0]))
-    height, width = reference.conv_size(x, weight, stride, (0, 0), dilation)
+    height, width = convolution.IntConv2d(x, weight, stride, (0, 0), dilation).out_size()
     outs = []
     for part, filters in zip(x.chunk(groups, 1), weight.long().chunk(groups, 0), strict=True):
         out = torch.zeros(x.shape[0], filters.shape[0], height, width, dtype=torch.long)
@@ -102,21 +103,21 @@ def test_conv_of_an_empty_batch():
 
 def test_the_bound_for_float32_is_the_last_that_holds():
     """2^10 products of the largest magnitude, and no more, add up to an integer that every float32 step can hold."""
-    assert reference.EXACT_FLOAT32_TERMS * 128 * 128 == 2**24
+    assert convolution.EXACT_FLOAT32_TERMS * 128 * 128 == 2**24
 
 
 @pytest.mark.parametrize("most", [2**31 - 1, 400])
 @pytest.mark.parametrize(("rows", "terms", "outputs"), [(0, 8, 8), (1, 7, 5), (17, 96, 31), (83, 16, 8), (16, 8, 8)])
 def test_the_way_through_cublas_gives_the_same_integers(monkeypatch, most, rows, terms, outputs):
     """Sizes that it refuses are filled up, operands that are too large go in parts."""
-    monkeypatch.setattr(reference, "CUBLAS_BYTES", most)
+    monkeypatch.setattr(matmul, "CUBLAS_BYTES", most)
     x, weight = codes(rows, terms), codes(outputs, terms, seed=1)
-    assert torch.equal(reference._int_matmul_cuda(x, weight), ops.int_matmul(x, weight))
+    assert torch.equal(matmul.by_cublas(x, weight), ops.int_matmul(x, weight))
 
 
 def test_what_needs_no_padding_is_not_copied():
     x = codes(32, 16)
-    assert reference._padded(x, (0, 0, 0, 0)) is x
+    assert matmul.padded(x, (0, 0, 0, 0)) is x
 
 
 def test_opcheck():

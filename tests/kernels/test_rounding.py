@@ -6,7 +6,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nibble.kernels import reference_linear
+from nibble.kernels import ops
 from nibble.kernels.rounding import divide
 from nibble.quant.numerics import absmax_scale, quantize_weight, static_scale
 from nibble.quant.spec import ActivationSpec, Range, WeightSpec
@@ -34,7 +34,7 @@ def test_it_divides_in_place():
 @pytest.mark.parametrize(
     "make",
     [
-        reference_linear.quantize_rows,
+        ops.quantize_rows.reference,
         *(lambda x, range_=range_: absmax_scale(x, (1,), 4, range_) for range_ in Range),
         lambda x: static_scale(x[0, 0], ActivationSpec(8, static=True)),
         lambda x: quantize_weight(x, WeightSpec(4, symmetric=False), "weight"),

@@ -11,10 +11,11 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from nibble.kernels import reference_fused, reference_linear
+from nibble.kernels import checks, ops
 from nibble.kernels.nibbles import pack_rows
-from nibble.kernels.triton import convolution, linear
+from nibble.kernels.triton import convolution, library, linear
 
+TRITON = library.functions()
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SIZES = st.integers(0, 70)
 # NumPy in the interpreter says aloud what is too large for float16.
@@ -44,7 +45,7 @@ def rounded(exact: Tensor, dtype: torch.dtype) -> Tensor:
     outputs=SIZES,
     seed=st.integers(0, 100),
     with_bias=st.booleans(),
-    dtype=st.sampled_from(reference_linear.FLOATS),
+    dtype=st.sampled_from(checks.FLOATS),
 )
 @example(count=17, terms=129, outputs=65, seed=0, with_bias=True, dtype=torch.float32)
 @example(count=300, terms=65, outputs=130, seed=0, with_bias=True, dtype=torch.bfloat16)
@@ -58,35 +59,35 @@ def test_linear_is_the_references(count, terms, outputs, seed, with_bias, dtype)
         draw(outputs, seed=seed + 2),
         draw(outputs, seed=seed + 3) if with_bias else None,
     )
-    found = linear.linear_w8a8(*given, dtype)
+    found = TRITON["linear_w8a8"](*given, dtype)
     assert found.dtype == dtype
-    assert torch.equal(found, rounded(reference_linear.linear_w8a8(*given), dtype))
+    assert torch.equal(found, rounded(ops.linear_w8a8.reference(*given), dtype))
 
 
 def test_weights_of_four_bits_without_the_cuda_library():
     packed = pack_rows(codes(7, 9) >> 4)
     given = codes(5, 9), draw(5, 1), packed, draw(7), draw(7)
-    assert torch.equal(linear.linear_w4a8(*given), reference_linear.linear_w4a8(*given))
+    assert torch.equal(TRITON["linear_w4a8"](*given), ops.linear_w4a8.reference(*given))
 
 
 def test_any_layout():
     bias = draw(80, seed=1)[::2][:7]
     given = (codes(40, 9).t()[:, :40], draw(18, 1)[::2], codes(40, 7).t(), draw(14)[::2], bias)
     assert not given[2].is_contiguous()
-    assert torch.equal(linear.linear_w8a8(*given), reference_linear.linear_w8a8(*given))
+    assert torch.equal(TRITON["linear_w8a8"](*given), ops.linear_w8a8.reference(*given))
 
 
 def test_sums_at_the_ends_of_their_range_are_exact():
     worst = torch.full((2, 1000), -128, dtype=torch.int8, device=DEVICE)
     unit = torch.ones(2, 1, device=DEVICE), torch.ones(2, device=DEVICE)
-    assert linear.linear_w8a8(worst, unit[0], worst, unit[1], None).unique().tolist() == [1000 * 2**14]
+    assert TRITON["linear_w8a8"](worst, unit[0], worst, unit[1], None).unique().tolist() == [1000 * 2**14]
 
 
 def test_what_does_not_fit_is_said():
     with pytest.raises(RuntimeError, match=r"\(2, 3\) and \(4, 5"):
-        linear.linear_w8a8(codes(2, 3), draw(2, 1), codes(4, 5), draw(4), None)
+        TRITON["linear_w8a8"](codes(2, 3), draw(2, 1), codes(4, 5), draw(4), None)
     with pytest.raises(RuntimeError, match="ask for a result"):
-        linear.linear_w8a8(codes(2, 3), draw(2, 1), codes(4, 3), draw(4), None, torch.int32)
+        TRITON["linear_w8a8"](codes(2, 3), draw(2, 1), codes(4, 3), draw(4), None, torch.int32)
 
 
 def convolved(batch, channels, outputs, kernel, size, groups=1, seed=0, bias=True) -> tuple[Tensor | None, ...]:
@@ -118,28 +119,28 @@ CONVOLUTIONS = {
 def test_convolution_is_the_references(name):
     channels, outputs, kernel, size, *move, groups = CONVOLUTIONS[name]
     given = convolved(2, channels, outputs, kernel, size, groups)
-    found = convolution.conv2d_w8a8(*given, *move, groups)
-    assert torch.equal(found, reference_linear.conv2d_w8a8(*given, *move, groups))
+    found = TRITON["conv2d_w8a8"](*given, *move, groups)
+    assert torch.equal(found, ops.conv2d_w8a8.reference(*given, *move, groups))
     assert found.is_contiguous(memory_format=torch.channels_last)
-    short = convolution.conv2d_w8a8(*given[:4], None, *move, groups, torch.float16)
-    assert torch.equal(short, reference_linear.conv2d_w8a8(*given[:4], None, *move, groups, torch.float16))
+    short = TRITON["conv2d_w8a8"](*given[:4], None, *move, groups, torch.float16)
+    assert torch.equal(short, ops.conv2d_w8a8.reference(*given[:4], None, *move, groups, torch.float16))
 
 
 def test_convolution_of_nothing_and_of_any_layout():
     given = convolved(0, 4, 6, (3, 3), (5, 5))
-    assert convolution.conv2d_w8a8(*given, (1, 1), (0, 0), (1, 1), 1).shape == (0, 6, 3, 3)
+    assert TRITON["conv2d_w8a8"](*given, (1, 1), (0, 0), (1, 1), 1).shape == (0, 6, 3, 3)
     x, scale, weight, weight_scale, bias = convolved(2, 4, 6, (3, 3), (5, 6))
     apart = (x.contiguous().flip(0).flip(0)[..., :5], scale, weight.transpose(2, 3), weight_scale, bias)
     move = (1, 1), (0, 0), (1, 1), 1
-    assert torch.equal(convolution.conv2d_w8a8(*apart, *move), reference_linear.conv2d_w8a8(*apart, *move))
+    assert torch.equal(TRITON["conv2d_w8a8"](*apart, *move), ops.conv2d_w8a8.reference(*apart, *move))
 
 
 def test_convolution_sums_at_the_ends_of_their_range_are_exact():
     x = torch.full((1, 64, 3, 3), -128, dtype=torch.int8, device=DEVICE)
     one = torch.ones(1, device=DEVICE)
     move = (1, 1), (0, 0), (1, 1)
-    assert convolution.conv2d_w8a8(x, one, x, one, None, *move, 1).item() == 64 * 9 * 2**14
-    found = convolution.conv2d_w8a8(x, one, x.view(64, 1, 3, 3), one.expand(64), None, *move, 64)
+    assert TRITON["conv2d_w8a8"](x, one, x, one, None, *move, 1).item() == 64 * 9 * 2**14
+    found = TRITON["conv2d_w8a8"](x, one, x.view(64, 1, 3, 3), one.expand(64), None, *move, 64)
     assert found.unique().tolist() == [9 * 2**14]
 
 
@@ -147,8 +148,8 @@ def test_convolution_sums_at_the_ends_of_their_range_are_exact():
 def test_codes_of_a_rectified_convolution_are_the_references(channels, outputs):
     heights = torch.tensor([10, 4, 0, 99], device=DEVICE)
     given = convolved(4, channels, outputs, (3, 3), (21, 17), bias=channels == 1)
-    found, scale = convolution.conv2d_relu_quantize(*given, (2, 2), heights)
-    expected, expected_scale = reference_fused.conv2d_relu_quantize(*given, (2, 2), heights)
+    found, scale = TRITON["conv2d_relu_quantize"](*given, (2, 2), heights)
+    expected, expected_scale = ops.conv2d_relu_quantize.reference(*given, (2, 2), heights)
     assert torch.equal(found, expected)
     assert torch.equal(scale, expected_scale)
     assert scale[2] == 1  # nothing is heard
@@ -158,9 +159,9 @@ def test_codes_of_a_rectified_convolution_are_the_references(channels, outputs):
 def test_a_bad_utterance_has_a_bad_scale_and_harms_no_other():
     codes_, scale, *layer = convolved(3, 2, 5, (3, 3), (9, 9))
     heights = torch.full((3,), 4, device=DEVICE)
-    good, good_scale = convolution.conv2d_relu_quantize(codes_, scale, *layer, (2, 2), heights)
+    good, good_scale = TRITON["conv2d_relu_quantize"](codes_, scale, *layer, (2, 2), heights)
     scale[1] = float("nan")
-    found, found_scale = convolution.conv2d_relu_quantize(codes_, scale, *layer, (2, 2), heights)
+    found, found_scale = TRITON["conv2d_relu_quantize"](codes_, scale, *layer, (2, 2), heights)
     assert found_scale.isfinite().tolist() == [True, False, True]
     assert torch.equal(found[::2], good[::2])
     assert torch.equal(found_scale[::2], good_scale[::2])

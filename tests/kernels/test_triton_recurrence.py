@@ -11,8 +11,7 @@ from torch import Tensor, nn
 pytest.importorskip("triton", reason="Triton is not installed")
 
 from nibble.errors import UserError
-from nibble.kernels import implementations
-from nibble.kernels.reference_linear import quantize_rows
+from nibble.kernels import implementations, ops
 from nibble.kernels.triton import recurrence as kernels
 from nibble.quant import recurrence
 from nibble.quant.convert import prepare, set_precision
@@ -20,6 +19,7 @@ from nibble.quant.spec import ActivationSpec, Precision, QuantConfig, Range, Rul
 from nibble.quant.tensor import Factor, QuantizedTensor
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+quantize_rows = ops.quantize_rows.reference
 SIZES = [(3, 4, 5), (17, 2, 66), (1, 1, 64), (2, 3, 1)]  # sequences, steps, units
 
 

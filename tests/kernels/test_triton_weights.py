@@ -9,9 +9,11 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from nibble.kernels import ops, reference_weights
+from nibble.kernels import ops
+from nibble.kernels.triton import library
 from nibble.kernels.triton import weights as kernels
 
+TRITON = library.functions()
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # NumPy in the interpreter says aloud what happens to a NaN, and to a scale that float16 does not hold.
 pytestmark = [
@@ -36,8 +38,8 @@ def slices(weights: list[Tensor]) -> list[int]:
 
 
 def same(weights: list[Tensor], terms: list[int], bits: list[int]) -> None:
-    codes, scale = kernels.quantize_weights(weights, terms, bits)
-    expected, expected_scale = reference_weights.quantize_weights(weights, terms, bits)
+    codes, scale = TRITON["quantize_weights"](weights, terms, bits)
+    expected, expected_scale = ops.quantize_weights.reference(weights, terms, bits)
     torch.testing.assert_close(scale, expected_scale, rtol=0, atol=0, equal_nan=True)
     for found, wanted, weight in zip(codes, expected, weights, strict=True):
         assert found.shape == weight.shape
@@ -62,9 +64,9 @@ def test_groups():
 def test_halves_go_to_the_even_code_and_codes_stay_in_range():
     """The float16 scale may be less than max|w| / Q, so that the largest weight lies beyond the highest code."""
     row = torch.tensor([[3.5, 0.25, 0.75, -0.25, -1.25, 1.75]], device=DEVICE)
-    assert kernels.quantize_weights([row], [6], [4])[0][0].tolist() == [[7, 0, 2, 0, -2, 4]]
+    assert TRITON["quantize_weights"]([row], [6], [4])[0][0].tolist() == [[7, 0, 2, 0, -2, 4]]
     wide = torch.linspace(1, 2, 60, device=DEVICE).view(-1, 1) @ torch.ones(1, 3, device=DEVICE)
-    codes, scale = kernels.quantize_weights([wide], [3], [8])
+    codes, scale = TRITON["quantize_weights"]([wide], [3], [8])
     assert (wide[:, 0] / scale > 127).any()
     assert codes[0].unique().tolist() == [127]
 
@@ -74,7 +76,7 @@ def test_a_bad_slice_has_a_bad_scale_and_harms_no_other(bad):
     weights = draw(torch.float32)
     weights[4][1, 1000] = bad
     same(weights, slices(weights), [4] * len(weights))
-    scale = kernels.quantize_weights(weights, slices(weights), [4] * len(weights))[1]
+    scale = TRITON["quantize_weights"](weights, slices(weights), [4] * len(weights))[1]
     assert scale.isfinite().logical_not().nonzero().tolist() == [[5 + 3 + 2 + 1 + 1]]
 
 

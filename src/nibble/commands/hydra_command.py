@@ -151,6 +151,9 @@ def report_errors(task: Callable[[Any], Any], config: Any) -> Any:
     """
     quieten()  # launchers may run this in a process of its own
     try:
+        from nibble.kernels.implementations import load_once  # imports torch: not before it is needed
+
+        load_once()  # a wrong NIBBLE_KERNELS ends the command before it does anything
         return task(config)
     except UserError as error:
         text = message(error)

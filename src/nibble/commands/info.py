@@ -10,14 +10,14 @@ import torch
 
 from nibble import provenance, stopping, threads
 from nibble.errors import UserError
+from nibble.kernels import implementations, ops
 from nibble.terminal import Console, Table
 
 
 def main() -> int:
     """Returns 0, or 1 if NIBBLE_KERNELS asks for what cannot be."""
     try:
-        from nibble.kernels import ops  # loads what is built
-        from nibble.kernels.implementations import IMPLEMENTATIONS, used_by, wanted
+        implementations.load_once()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -27,12 +27,13 @@ def main() -> int:
     console.print(f"torch {torch.__version__}, Python {platform.python_version()}, {where}")
     console.print(f"threads: {torch.get_num_threads()}, waiting with {threads.waiting()}")
     states = [["reference", "all devices", "plain torch"]]
-    for each in IMPLEMENTATIONS:
+    wanted = implementations.wanted()
+    for each in implementations.IMPLEMENTATIONS:
         reason = each.missing()
-        state = f"missing: {reason}" if reason else f"runs: {each.variant()}" if each in wanted() else "not asked for"
+        state = f"missing: {reason}" if reason else f"runs: {each.variant()}" if each in wanted else "not asked for"
         states.append([each.name, each.device, state])
     console.print(Table(("kernels", "for", "state"), states, left=3))
-    used = [[operator, *(used_by(operator, device) for device in devices)] for operator in ops.SCHEMAS]
+    used = [[name, *(implementations.used_by(name, device) for device in devices)] for name in ops.OPERATORS]
     console.print(Table(("operator", *(f"on {device}" for device in devices)), used, left=1 + len(devices)))
     return 0
 

@@ -18,7 +18,7 @@ from nibble.kernels.cuda import library as cuda_library
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Build what is not up to date."""
+    """Build the libraries that are not up to date."""
     parser = argparse.ArgumentParser(
         prog="python -m nibble.kernels.build", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,5 +1,5 @@
-// What the compiled operators refuse, in the words of nibble.kernels.reference, reference_linear and reference_fused; a test
-// compares them.
+// The argument checks of the compiled operators. nibble.kernels.checks and nibble.kernels.operators make the same
+// checks in the same words; a test compares them.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -18,9 +18,9 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using MaybeTensor = std::optional<Tensor>;
 
-constexpr int64_t kMostTerms = (1 << 17) - 1;  // an int32 holds a sum of so many products, whatever the codes are
+constexpr int64_t kMostTerms = (1 << 17) - 1;  // an int32 holds a sum of this many products, whatever the codes are
 
-// Raises RuntimeError with a text of these parts, to which STD_TORCH_CHECK would add the path of a source file.
+// Raises RuntimeError with a text of these parts. STD_TORCH_CHECK would add the path of a source file to it.
 template <class... Parts>
 [[noreturn]] void refuse(const Parts&... parts) {
   std::ostringstream text;
@@ -90,7 +90,7 @@ inline void check_result(const char* op, ScalarType type) {
                ": ask for a result in float16, bfloat16 or float32");
 }
 
-// x (M, K) and a weight (N, K), or (N, ceil(K / 2)) of two codes a byte.
+// x (M, K) and a weight (N, K), or (N, ceil(K / 2)) with two codes in a byte.
 inline void check_sizes(const char* op, const Tensor& x, const Tensor& weight, bool packed) {
   NIBBLE_CHECK(x.dim() == 2 && weight.dim() == 2 &&
                    weight.size(1) == (packed ? (x.size(1) + 1) / 2 : x.size(1)),

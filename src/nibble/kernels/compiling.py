@@ -1,4 +1,4 @@
-"""How a compiled library of operators comes to lie beside its sources, and how one tells that it fits them."""
+"""Compiles a library of operators beside its sources, and checks that it was built from them."""
 
 import hashlib
 import os
@@ -20,12 +20,12 @@ STABLE_ABI = ("-DTORCH_TARGET_VERSION=0x020a000000000000", "-isystem", str(Path(
 
 
 def digest_of(files: Iterable[Path]) -> str:
-    """A digest of what a library is built from; the library says it after "nibble sources "."""
+    """A digest of the sources of a library; the library contains it after "nibble sources "."""
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in sorted(files))).hexdigest()[:16]
 
 
 def unfit(library: Path, digest: str) -> str | None:
-    """Why a library that is there cannot be used, with the cure; None if it was built from these sources."""
+    """Why an existing library cannot be used, with the cure; None if it was built from these sources."""
     content = library.read_bytes()
     start = content.find(b"nibble sources ") + len(b"nibble sources ")
     if content[start : start + 16].decode(errors="replace") == digest:
@@ -34,7 +34,7 @@ def unfit(library: Path, digest: str) -> str | None:
 
 
 def cxx() -> str:
-    """The C++ compiler: that of $CXX, or g++.
+    """The C++ compiler: $CXX, or g++.
 
     Raises:
         UserError: there is none.
@@ -46,7 +46,7 @@ def cxx() -> str:
 
 
 def run(command: list[str], needed: str) -> None:
-    """Run a compiler, which needs what `needed` says.
+    """Run a compiler; `needed` is the version to name if it fails.
 
     Raises:
         UserError: it fails.
@@ -59,7 +59,7 @@ def run(command: list[str], needed: str) -> None:
 
 
 def put(linked: Path, library: Path) -> None:
-    """Move a library to its place, whole or not at all.
+    """Copy a linked library to its place, whole or not at all.
 
     Raises:
         UserError: the folder cannot be written.

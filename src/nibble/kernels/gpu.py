@@ -8,10 +8,10 @@ OLDEST = (8, 0)  # Ampere
 
 
 def missing_gpu() -> str | None:
-    """Why no GPU can be used here, with what torch says of it; None if one can."""
+    """Why no GPU can be used here, with torch's own reason; None if one can."""
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is built without CUDA; pytorch.org says how to install one with it"
-    with warnings.catch_warnings(record=True) as said:  # of a driver that is too old, torch warns
+    with warnings.catch_warnings(record=True) as said:  # torch warns of a driver that is too old
         warnings.simplefilter("always")
         there = torch.cuda.is_available()
     if not there:

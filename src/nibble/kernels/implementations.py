@@ -1,7 +1,8 @@
-"""Which implementations of the operators there are beside the reference, and which of them run here.
+"""The faster implementations of the operators, and which of them run here.
 
-Without NIBBLE_KERNELS each that is built is loaded, and the dispatcher picks by device. NIBBLE_KERNELS=reference loads
-none; any other name loads that one alone, and it is an error if it cannot run.
+They are loaded once: by a command before it starts, by `nibble.quant.convert.prepare`, or by the first call of an
+operator. Without NIBBLE_KERNELS all that are built are loaded, and torch's dispatcher picks one by device.
+NIBBLE_KERNELS=reference loads none; any other name loads only that one, and it is an error if it cannot run.
 """
 
 import os
@@ -24,13 +25,13 @@ REFERENCE = "reference"
 class Implementation:
     """One set of compiled operators."""
 
-    name: str  # of NIBBLE_KERNELS
-    device: str  # the type of device whose tensors it serves
+    name: str  # as NIBBLE_KERNELS takes it
+    device: str  # the type of device that its tensors are on
     operators: tuple[str, ...]
     built: Callable[[], bool]
     missing: Callable[[], str | None]  # why it cannot run here, with the cure; None if it can
     load: Callable[[], None]  # registers the operators, or raises UserError
-    variant: Callable[[], str]  # what of it runs here, once loaded
+    variant: Callable[[], str]  # the instructions that it uses here, once loaded
 
 
 IMPLEMENTATIONS = (
@@ -68,7 +69,7 @@ def wanted() -> tuple[Implementation, ...]:
     """The implementations that NIBBLE_KERNELS allows.
 
     Raises:
-        UserError: it names none.
+        UserError: it names no implementation.
     """
     chosen = os.environ.get(VARIABLE)
     if chosen is None:
@@ -76,17 +77,27 @@ def wanted() -> tuple[Implementation, ...]:
     names = [REFERENCE, *(implementation.name for implementation in IMPLEMENTATIONS)]
     if chosen not in names:
         raise UserError(
-            f"{VARIABLE}={chosen} is none; give one of {', '.join(names)}, "
+            f"{VARIABLE}={chosen} is not an implementation; give one of {', '.join(names)}, "
             "or leave it out for the fastest that is built"
         )
     return tuple(implementation for implementation in IMPLEMENTATIONS if implementation.name == chosen)
 
 
+def load_once() -> None:
+    """Load the implementations, unless they are loaded already; see `load`."""
+    if not _loaded:
+        load()
+        _loaded.append(True)
+
+
+_loaded: list[bool] = []  # empty until then
+
+
 def load() -> None:
-    """Load what is wanted and built; what is built and cannot be loaded is warned of.
+    """Load the implementations that are allowed and built; warn of those that are built and cannot be loaded.
 
     Raises:
-        UserError: what NIBBLE_KERNELS names cannot run here.
+        UserError: the implementation that NIBBLE_KERNELS names cannot run here.
     """
     for implementation in wanted():
         try:
@@ -100,18 +111,19 @@ def load() -> None:
 
 
 def used_by(operator: str, device: str) -> str:
-    """The implementation that runs an operator on tensors of a type of device: `reference`, or `cpu (avx2)`."""
+    """The implementation that runs an operator on a type of device: `reference`, or `cpu (avx2)`."""
     for implementation in wanted():
         serves = implementation.device == device and operator in implementation.operators
         if serves and implementation.missing() is None:
+            implementation.load()  # its variant is known then
             return f"{implementation.name} ({implementation.variant()})"
     return REFERENCE
 
 
 def triton_kernels(module: str) -> ModuleType | None:
-    """`nibble.kernels.triton.MODULE`, for kernels that are no operators.
+    """`nibble.kernels.triton.MODULE`, for kernels that are not operators.
 
-    None where Triton cannot run, or NIBBLE_KERNELS names something else.
+    None where Triton cannot run, or NIBBLE_KERNELS names another implementation.
     """
     if not any(implementation.name == "triton" for implementation in wanted()) or triton.missing() is not None:
         return None

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from nibble.errors import UserError
+from nibble.kernels import implementations
 from nibble.quant.layer import QuantizedLayer
 from nibble.quant.low_rank import factorize
 from nibble.quant.modules import quantized_type
@@ -24,6 +25,7 @@ def prepare(model: nn.Module, config: QuantConfig) -> None:
         UserError: the model is prepared already, or `nibble.quant.rules.assign` or
             `nibble.quant.low_rank.factorize` finds a rule wrong.
     """
+    implementations.load_once()  # so that what is wrong with the kernels is said before the first product
     if quantized_modules(model):
         raise UserError("the model is prepared for quantization already; prepare a new float model")
     if config.low_rank:

@@ -14,7 +14,7 @@ using nibble::ScalarType;
 using nibble::sizes;
 using nibble::Tensor;
 
-// A tensor of these sizes and this type, contiguous.
+// A tensor that must have these sizes and this type, contiguous.
 Tensor checked(const char* label, const Tensor& tensor, ScalarType type, const std::vector<int64_t>& size) {
   bool fits = tensor.scalar_type() == type && tensor.dim() == static_cast<int64_t>(size.size());
   std::string text;

@@ -1,8 +1,9 @@
 // Attention with relative positions, six queries at a time:
 //     score of query i and key j = ((q_i + u) k_j + (q_i + v) p_{i-j}) / sqrt(W)
 //
-// Keys and positions are transposed once a head, into panels of as many columns as a vector has lanes; then each score
-// is a sum over broadcast elements of a query. Only those positions that a group of queries needs are multiplied.
+// Keys and positions are transposed once for each head, into panels with one column for each lane of a vector. Then
+// each score is a sum over broadcast elements of a query. Only the positions that a group of queries needs are
+// multiplied.
 #pragma once
 #include "float_steps.h"
 #include "vectors.h"
@@ -37,7 +38,7 @@ void tile(const float* a, int64_t a_stride, const float* b, int64_t b_vector, in
   each<R>(EACH(r) { each<V>(EACH(v) { store(out + r * out_stride + v * kLanes, sums[r][v]); }); });
 }
 
-// As `tile`, of any number of rows up to six and of any number of vectors.
+// As `tile`, for up to six rows and any number of vectors.
 void product(int64_t rows, const float* a, int64_t a_stride, const float* b, int64_t b_vector, int64_t b_term,
              int64_t terms, int64_t vectors, float* out, int64_t out_stride) {
   for (int64_t first = 0; first < vectors; first += kVectors) {
@@ -52,7 +53,7 @@ void product(int64_t rows, const float* a, int64_t a_stride, const float* b, int
   }
 }
 
-// Rows (count, W), `stride` apart -> panels of `kLanes` of them, (W, kLanes) each; zeros after the last.
+// Rows (count, W), `stride` apart -> panels (W, kLanes) of `kLanes` rows each; zeros after the last row.
 void transpose(const float* rows, int64_t stride, int64_t count, int64_t width, float* panels) {
   for (int64_t first = 0; first < count; first += kLanes, panels += width * kLanes) {
     const int64_t lanes = std::min<int64_t>(kLanes, count - first);
@@ -62,7 +63,7 @@ void transpose(const float* rows, int64_t stride, int64_t count, int64_t width, 
   }
 }
 
-// Scores, with what they have by position and -infinity for hidden keys -> e^(score - largest); returns their sum.
+// Scores plus their position part, -infinity for hidden keys -> e^(score - largest); returns their sum.
 float exponentials(float* scores, const float* by_position, const float* hidden, int64_t keys) {
   Floats most = Floats{} - std::numeric_limits<float>::infinity();
   for (int64_t j = 0; j < keys; j += kLanes) {
@@ -112,7 +113,7 @@ void attend(const Attention& p, int64_t utterance, int64_t head) {
     }
     product(rows, by_content.data(), p.width, key_panels.data(), p.width * kLanes, kLanes, p.width, keys / kLanes,
             scores.data(), keys);
-    // Key j of query i stands at position T - 1 - i + j.
+    // Key j of query i is at position T - 1 - i + j.
     const int64_t lowest = p.queries - first - rows, panel = lowest / kLanes;
     const int64_t last = lowest + rows - 1 + keys;
     product(rows, by_position.data(), p.width, position_panels.data() + panel * p.width * kLanes, p.width * kLanes,

@@ -1,9 +1,9 @@
 // AVX-512 VNNI: vpdpbusd multiplies unsigned by signed bytes and adds groups of four to 32-bit lanes.
 //
-// The unsigned factor is the weight, moved up by an offset: a nibble is stored as code + 8, an int8 becomes code + 128.
-// So   sum x (w + offset) = sum x w + offset sum x,   and the second term is taken off at the end, once per row of x.
+// The unsigned factor is the weight plus an offset: a nibble is stored as code + 8, an int8 becomes code + 128.
+// So   sum x (w + offset) = sum x w + offset sum x,   and the second term is subtracted at the end, once per row of x.
 //
-// Of a packed row, the low halves of the bytes are the codes 0, 2, 4, ..., the high halves 1, 3, 5, ... So a row of x is
+// In a packed row, the low halves of the bytes are the codes 0, 2, 4, ..., the high halves 1, 3, 5, ... So a row of x is
 // arranged as its even terms and, `half` bytes further, its odd ones. Terms beyond K are zeros.
 //
 // Few rows: lanes run along K, and weights are read where they lie. More rows: sixteen lanes hold sixteen outputs, whose
@@ -23,9 +23,9 @@ namespace nibble {
 namespace {
 
 constexpr int64_t kLanes = 16;
-constexpr int64_t kFewRows = 16;   // up to which no panel is made
-constexpr int64_t kDotRows = 4;    // of a tile of the first kind: 4 x 4 sums in registers
-constexpr int64_t kPanelRows = 6;  // of a tile of the second kind: 6 x 4 vectors of sums
+constexpr int64_t kFewRows = 16;   // up to this many, no panel is made
+constexpr int64_t kDotRows = 4;    // of a tile for few rows: 4 x 4 sums in registers
+constexpr int64_t kPanelRows = 6;  // of a tile for more rows: 6 x 4 vectors of sums
 constexpr int64_t kVectors = 4;    // of outputs in a panel
 constexpr int64_t kBlock = kVectors * kLanes;
 
@@ -84,7 +84,7 @@ void arrange(const Product& p, uint8_t* arranged) {
   }
 }
 
-// What is done with 16 sums of one row, for outputs n, n + 1, ...
+// Stores 16 sums of one row, for outputs n, n + 1, ...
 [[gnu::always_inline]] inline void finish(const Product& p, __m512i sums, int32_t correction, int64_t row, int64_t n,
                                           __mmask16 lanes) {
   sums = _mm512_sub_epi32(sums, _mm512_set1_epi32(correction));
@@ -204,7 +204,7 @@ void panel_tile(const Product& p, const uint8_t* arranged, const uint8_t* panel,
   __m512i sums[kTileRows][kTileVectors];
   each<kTileRows>(EACH(m) { each<kTileVectors>(EACH(v) { sums[m][v] = _mm512_setzero_si512(); }); });
   for (int64_t at = 0; at < bytes; at += 4, panel += kTileVectors * 64) {
-    // Four terms of each row, and of all outputs what `of` makes of the panel.
+    // Four terms of each row and of all outputs; `of` reads the outputs' part from the panel.
     const auto add = [&](const uint8_t* four, auto of) __attribute__((always_inline)) {
       __m512i weight[kTileVectors];
       each<kTileVectors>(EACH(v) { weight[v] = of(_mm512_load_si512(panel + v * 64)); });
@@ -300,7 +300,7 @@ void quantize_rows(const float* x, int64_t rows, int64_t terms, int8_t* codes, f
   const __m512 no_sign = _mm512_castsi512_ps(_mm512_set1_epi32(0x7fffffff));
   for (int64_t row = 0; row < rows; ++row, x += terms, codes += terms) {
     __m512i largest = _mm512_setzero_si512();
-    // As integers: of floats without sign, NaN is above infinity, which is above all numbers.
+    // Compared as integers: without their sign, NaN is above infinity, which is above all numbers.
     for (int64_t k = 0; k < terms; k += 16) {
       const __m512 part = _mm512_and_ps(_mm512_maskz_loadu_ps(first_lanes(terms - k), x + k), no_sign);
       largest = _mm512_max_epi32(largest, _mm512_castps_si512(part));
@@ -313,7 +313,7 @@ void quantize_rows(const float* x, int64_t rows, int64_t terms, int8_t* codes, f
     if (step < 0x1p-100f) {  // remainders might underflow
       codes_of(x, terms, codes, [&](__m512 part) { return _mm512_div_ps(part, divisor); });
     } else {
-      // A division takes longer. What remains after a guess corrects it, to within 2^-45 before the last
+      // A division takes longer. The remainder of a guess corrects it, to within 2^-45 before the last
       // rounding; a test goes through all quotients that lie as close to where a code changes.
       codes_of(x, terms, codes, [&](__m512 part) {
         const __m512 guess = _mm512_mul_ps(part, inverse);

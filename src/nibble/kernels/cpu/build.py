@@ -18,7 +18,7 @@ LIBRARY = FOLDER / "libnibble_cpu.so"
 # Products and sums are rounded one by one, as the reference rounds them.
 FLAGS = ("-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-DNDEBUG")
 NEEDED = "g++ 12 or later"
-# Between products a multiply-add may be rounded once.
+# Outside of the products, a multiply-add may be rounded only once.
 FUSED = ("-ffp-contract=fast",)
 _COMMON: dict[str, tuple[str, ...]] = {
     "linear": STABLE_ABI,

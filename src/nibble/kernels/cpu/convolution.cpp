@@ -1,5 +1,5 @@
-// A 2-D convolution of codes, for CPU tensors: without groups as a product of windows and filters, with one filter a
-// channel as what it is.
+// A 2-D convolution of codes, for CPU tensors: without groups as a product of windows and filters, with one filter for
+// each channel tap by tap.
 #include "products.h"
 #include "tensors.h"
 
@@ -25,8 +25,8 @@ using nibble::Tensor;
 using Pair = std::vector<int64_t>;  // height, width
 
 constexpr int64_t kWindows = 1000;       // multiplied at a time
-constexpr int64_t kFewWindows = 240;     // of which the product stays in cache
-constexpr int64_t kExactTaps = 1 << 10;  // a float32 holds the sum of so many products of codes
+constexpr int64_t kFewWindows = 240;     // their product stays in the cache
+constexpr int64_t kExactTaps = 1 << 10;  // a float32 holds the sum of this many products of codes
 constexpr int64_t kLargestStep = (1 << 15) - 1;  // sizes that are computed from steps stay far below 2^63
 
 struct Convolution {
@@ -40,7 +40,7 @@ struct Convolution {
   int64_t terms() const { return taps() * (channels / groups); }
 };
 
-// The window of one position and group as a row of K codes, with zeros for what is outside.
+// The window of one position and group as a row of K codes, with zeros outside of the input.
 void gather(const Convolution& p, int64_t position, int64_t group, int8_t* row) {
   const int64_t of_group = p.channels / p.groups, utterance = position / p.positions(), at = position % p.positions();
   const int64_t top = at / p.out_width * p.stride[0] - p.padding[0];
@@ -65,7 +65,7 @@ void gather(const Convolution& p, int64_t position, int64_t group, int8_t* row) 
   }
 }
 
-// What a product of windows needs.
+// The memory of a product of windows.
 struct Room {
   Room(const Convolution& p, int64_t windows)
       : rows(static_cast<size_t>(windows * p.terms())), scale(static_cast<size_t>(windows)) {}
@@ -74,7 +74,7 @@ struct Room {
   std::vector<float> scale;
 };
 
-// So many windows times the filters of a group: (count, N / groups).
+// `count` windows times the filters of a group: (count, N / groups).
 void by_windows(const Convolution& p, int64_t group, int64_t begin, int64_t count, Room& room, float* out) {
   const int64_t terms = p.terms(), outputs = p.outputs / p.groups;
   torch::stable::parallel_for(0, count, 64, [&](int64_t first, int64_t last) {
@@ -111,7 +111,7 @@ void by_groups(const Convolution& p, float* out) {
   }
 }
 
-// One filter a channel.
+// One filter for each channel.
 void by_channels(const Convolution& p, float* to) {
   const nibble::FloatSteps& steps = nibble::path().steps;
   const int64_t blocks = (p.channels + steps.channels - 1) / steps.channels, frames = p.positions();
@@ -159,7 +159,7 @@ void check_steps(const char* op, const char* label, const Pair& steps, int64_t l
                kLargestStep);
 }
 
-// The tensors of a convolution, and what it is to do with them.
+// The tensors and the steps of a convolution.
 struct Given {
   Tensor codes, scale, weight, weight_scale;
   MaybeTensor bias;
@@ -248,8 +248,8 @@ void each_block(const Convolution& p, int64_t utterance, const F& f) {
   });
 }
 
-// The product of windows is taken twice, for the largest value and for codes: with few taps, that is sooner done than
-// the floats are written to memory and read.
+// The product of windows is computed twice, for the largest value and for codes: with few taps, that takes less time
+// than writing the floats to memory and reading them.
 std::tuple<Tensor, Tensor> conv2d_relu_quantize(const Tensor& codes, const Tensor& scale, const Tensor& weight,
                                                 const Tensor& weight_scale, const MaybeTensor& bias, Pair stride,
                                                 const Tensor& given_heights) {

@@ -1,6 +1,6 @@
-// A convolution with one filter a channel: sums of products of codes, as floats. Up to 2^10 taps they are exact.
+// A convolution with one filter for each channel: sums of products of codes, as floats. Up to 2^10 taps they are exact.
 //
-// Lanes are channels. Of so many channels the input is widened once, with zeros around it.
+// Lanes are channels. The input of a vector of channels is widened once, with zeros around it.
 #pragma once
 #include "float_steps.h"
 #include "vectors.h"

@@ -1,11 +1,11 @@
-// What is computed in floats: layer norm, SiLU, attention with relative positions, depthwise convolutions, and products
-// of floats and 4-bit weights.
+// The float steps: layer norm, SiLU, attention with relative positions, depthwise convolutions, and products of floats
+// and 4-bit weights.
 #pragma once
 #include <cstdint>
 
 namespace nibble {
 
-// Attention of B utterances with H heads of width W, as ops.relative_attention says; everything is contiguous.
+// Attention of B utterances with H heads of width W, as in ops.relative_attention; everything is contiguous.
 struct Attention {
   const float* query;          // (B, T, H W)
   const float* key;            // (B, S, H W)
@@ -18,7 +18,7 @@ struct Attention {
   int64_t batch, heads, width, queries, keys;
 };
 
-// A convolution of one utterance with one filter a channel.
+// A convolution of one utterance with one filter for each channel.
 struct Depthwise {
   const int8_t* x;       // (H, W, C)
   const int8_t* weight;  // (C, kh, kw), kh kw <= 2^10
@@ -27,7 +27,7 @@ struct Depthwise {
   int64_t kernel[2], stride[2], padding[2], dilation[2];
 };
 
-// x (M, K) times weights (N, K) = codes x scale, of packed rows of ceil(K / 2) bytes.
+// x (M, K) times weights (N, K) = codes x scale, from packed rows of ceil(K / 2) bytes.
 struct WeightOnly {
   const float* x;
   const uint8_t* packed;
@@ -48,7 +48,7 @@ struct FloatSteps {
   void (*relu_codes)(const float* x, float scale, int64_t count, int8_t* codes);
   // One head of one utterance.
   void (*attend)(const Attention&, int64_t utterance, int64_t head);
-  // So many channels from the first on, or what is left of them.
+  // `count` channels from the first on, or those that are left.
   void (*depthwise)(const Depthwise&, int64_t first);
   int64_t channels;
   // Outputs first ... last of all rows.

@@ -1,4 +1,4 @@
-"""The compiled library: whether it is there and fits, and which of its paths runs."""
+"""The compiled library for CPU tensors: whether it is built and up to date, and which of its paths runs."""
 
 import ctypes
 from collections.abc import Iterator
@@ -27,12 +27,12 @@ _loaded: list[ctypes.CDLL] = []
 
 
 def built() -> bool:
-    """Whether there is a library, of whatever sources."""
+    """Whether the library file exists, even if it was built from other sources."""
     return LIBRARY.is_file()
 
 
 def missing() -> str | None:
-    """Why the library cannot serve here, with the cure; None if it can."""
+    """Why the library cannot run here, with the cure; None if it can."""
     if built():
         return unfit(LIBRARY, sources())
     try:

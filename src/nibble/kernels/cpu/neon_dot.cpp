@@ -1,6 +1,6 @@
 // ARM with the dot-product extension (Armv8.2 and later): sdot adds groups of four products of signed bytes.
 //
-// Of a packed row, the low halves of 16 bytes are the codes 0, 2, ... 30, the high halves 1, 3, ... 31. So x is arranged
+// In a packed row, the low halves of 16 bytes are the codes 0, 2, ... 30, the high halves 1, 3, ... 31. So x is arranged
 // in chunks of 32: first the even terms, then the odd ones. Terms beyond K are zeros.
 #include "paths.h"
 
@@ -32,7 +32,7 @@ void arrange(const Product& p, uint8_t* arranged) {
   }
 }
 
-// 32 codes of a weight's row from byte `at` on, in the order of x; what lies beyond the row is read as zero bytes.
+// 32 codes of a weight's row from byte `at` on, in the order of x; beyond the row, bytes are read as zeros.
 template <bool kPacked>
 int8x16x2_t codes(const Product& p, const uint8_t* row, int64_t at) {
   constexpr int64_t kBytes = kPacked ? 16 : 32;
@@ -95,7 +95,7 @@ void product(const Product& p, const uint8_t* arranged, int64_t first, int64_t l
 
 }  // namespace
 
-// Rows are quantized by the portable path: every ARM of 64 bits has the vectors that it is compiled to.
+// Rows are quantized by the portable path: every 64-bit ARM has the vectors that it is compiled for.
 const Path neon_dot = {"neon_dot", portable.quantize_rows, arranged_bytes, arrange, product, 64, portable_steps};
 
 }  // namespace nibble

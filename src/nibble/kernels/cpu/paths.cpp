@@ -1,4 +1,4 @@
-// Which path runs: the fastest that this machine can, decided once, unless a test forces another.
+// Picks the path: the fastest that this machine can run, decided once, unless a test forces another.
 #include "paths.h"
 
 #include <atomic>
@@ -69,6 +69,6 @@ int nibble_cpu_force(const char* name) {
   return 1;
 }
 
-// What the library was built from.
+// A digest of the sources that the library was built from.
 const char* nibble_cpu_sources() { return "nibble sources " NIBBLE_SOURCES; }
 }

@@ -1,4 +1,4 @@
-// What each instruction set implements; paths.cpp picks one at run time.
+// The functions that each instruction set implements; paths.cpp picks one set at run time.
 #pragma once
 #include "float_steps.h"
 
@@ -35,13 +35,13 @@ struct Product {
 
 struct Path {
   const char* name;
-  // Codes and scales of `rows` rows of K floats, as ops.quantize_rows says.
+  // Codes and scales of `rows` rows of K floats, as in ops.quantize_rows.
   void (*quantize_rows)(const float* x, int64_t rows, int64_t terms, int8_t* codes, float* scale);
   // Bytes that `arrange` needs, aligned to 64.
   int64_t (*arranged_bytes)(const Product&);
-  // x, as `product` wants to read it.
+  // x in the order in which `product` reads it.
   void (*arrange)(const Product&, uint8_t* arranged);
-  // Outputs first ... last of every row; `block` outputs share what a call prepares.
+  // Outputs first ... last of every row; `block` outputs share the preparation of a call.
   void (*product)(const Product&, const uint8_t* arranged, int64_t first, int64_t last);
   int64_t block;
   const FloatSteps& steps;
@@ -55,7 +55,7 @@ extern const Path avx512_vnni;
 extern const Path neon_dot;
 #endif
 
-// The path in use: the fastest that this machine can run, or that which was forced.
+// The path in use: the fastest that this machine can run, or the forced one.
 const Path& path();
 
 }  // namespace nibble

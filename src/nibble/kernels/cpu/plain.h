@@ -1,8 +1,8 @@
 // The path that the compiler vectorises by itself. Each file that includes this is compiled for another instruction set:
 // everything here has internal linkage, so that no function of one ends up in the other.
 //
-// x is widened to 16 bits once, and four outputs' weights at a time: the sums of 16-bit products are what x86 has had an
-// instruction for since SSE2 (pmaddwd).
+// x is widened to 16 bits once, the weights of four outputs at a time: since SSE2, x86 has an instruction for sums of
+// 16-bit products (pmaddwd).
 #pragma once
 #include "paths.h"
 
@@ -72,7 +72,7 @@ void quantize_rows(const float* x, int64_t rows, int64_t terms, int8_t* codes, f
   // Added to a float below 2^22, this leaves the nearest integer, half to even, in the lowest bits.
   constexpr float kShift = 12582912.0f;
   for (int64_t row = 0; row < rows; ++row, x += terms, codes += terms) {
-    // As integers: of floats without sign, NaN is above infinity, which is above all numbers.
+    // Compared as integers: without their sign, NaN is above infinity, which is above all numbers.
     int32_t largest = 0;
     for (int64_t k = 0; k < terms; ++k) largest = std::max(largest, std::bit_cast<int32_t>(x[k]) & 0x7fffffff);
     float step = std::bit_cast<float>(largest) / 127.0f;

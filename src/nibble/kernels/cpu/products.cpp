@@ -8,7 +8,7 @@
 namespace nibble {
 namespace {
 
-constexpr int64_t kTermsPerThread = 1 << 20;  // products; fewer are done sooner than a thread wakes up
+constexpr int64_t kTermsPerThread = 1 << 20;  // products; fewer take less time than a thread needs to wake up
 constexpr int64_t kSlabRows = 360;            // at most; they stay in the cache
 constexpr int64_t kTileRows = 12;             // a multiple of every tile's rows
 
@@ -27,12 +27,12 @@ uint8_t* scratch(int64_t bytes) {
 
 }  // namespace
 
-// A task is a slab of rows and a block of outputs. A thread arranges the slabs of its tasks by itself, so that threads
-// meet but once.
+// A task is a slab of rows and a block of outputs. A thread arranges the slabs of its own tasks, so that threads wait
+// for each other only once.
 void run(const Product& p) {
   const Path& path = nibble::path();
   if (!p.rows || !p.outputs) return;
-  // Slabs of one size, the last one less: threads get as much to do.
+  // Slabs of one size, except the last: each thread gets the same work.
   const int64_t even = divide_up(p.rows, divide_up(p.rows, kSlabRows));
   const int64_t slab_rows = divide_up(even, kTileRows) * kTileRows;
   const int64_t slabs = divide_up(p.rows, slab_rows), blocks = divide_up(p.outputs, path.block), tasks = slabs * blocks;

@@ -1,4 +1,4 @@
-// What happens to one row: layer norm, SiLU, ReLU and its codes.
+// The steps on one row: layer norm, SiLU, ReLU and its codes.
 #pragma once
 #include "vectors.h"
 

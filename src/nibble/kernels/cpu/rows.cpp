@@ -1,4 +1,4 @@
-// Codes of rows: as they are given, or after a float step that the same pass over memory takes.
+// Codes of rows: as they are given, or after a float step in the same pass over memory.
 #include "float_steps.h"
 #include "paths.h"
 #include "tensors.h"
@@ -23,7 +23,7 @@ Tensor as_rows(const char* op, const Tensor& given) {
   return x;
 }
 
-// Codes int8 (..., K) and scales (..., 1), which quantize(rows of x, how many, codes, scales) writes.
+// Codes int8 (..., K) and scales (..., 1), which quantize(rows of x, count, codes, scales) writes.
 template <class Quantize>
 std::tuple<Tensor, Tensor> quantized(const Tensor& x, const Quantize& quantize) {
   std::vector<int64_t> shape;
@@ -54,7 +54,7 @@ std::tuple<Tensor, Tensor> quantize_rows(const Tensor& given) {
   });
 }
 
-// Codes of what step(row, out) makes of each row, which stays in the cache until it is quantized.
+// Codes of the result of step(row, out) for each row; the result stays in the cache until it is quantized.
 template <class Step>
 std::tuple<Tensor, Tensor> quantized_after(const Tensor& x, const Step& step) {
   const auto quantize = nibble::path().quantize_rows;

@@ -1,4 +1,4 @@
-// The steps of `FloatSteps`, each file that includes this compiling them for another instruction set.
+// The steps of `FloatSteps`. Each file that includes this compiles them for another instruction set.
 #pragma once
 #include "attention.h"
 #include "depthwise.h"

@@ -1,4 +1,4 @@
-// Tensors that operators make of those they are given, and new ones.
+// Conversions of the tensors that operators are given, and new tensors.
 #pragma once
 #include "../checks.h"
 
@@ -8,7 +8,7 @@
 
 namespace nibble {
 
-// A float of 16 or 32 bits in 32, contiguous.
+// A float tensor of 16 or 32 bits as float32, contiguous.
 inline Tensor in_float32(const char* op, const Tensor& x) {
   check_floating(op, x);
   return dense(x.scalar_type() == ScalarType::Float ? x : torch::stable::to(x, std::optional(ScalarType::Float)));

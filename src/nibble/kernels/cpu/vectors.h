@@ -72,7 +72,7 @@ constexpr float kShift = 12582912.0f;
   std::memcpy(to, &narrow, lanes == kLanes ? sizeof(narrow) : static_cast<size_t>(lanes));
 }
 
-// The nearest integers, the even one of two that are as near, of floats between 0 and 2^22; at most 127.
+// Floats between 0 and 2^22 rounded half to even; at most 127.
 [[gnu::always_inline]] inline Ints rounded(Floats x) {
   const Ints code = std::bit_cast<Ints>(x + kShift) - std::bit_cast<int32_t>(kShift);
   return code > 127 ? Ints{} + 127 : code;

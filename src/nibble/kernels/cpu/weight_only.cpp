@@ -1,4 +1,4 @@
-// A linear layer whose weights alone have 4 bits, for CPU tensors.
+// A linear layer with float activations and 4-bit weights, for CPU tensors.
 #include "paths.h"
 #include "tensors.h"
 
@@ -17,7 +17,7 @@ using nibble::name;
 using nibble::ScalarType;
 using nibble::Tensor;
 
-constexpr int64_t kFewRows = 8;  // for more, weights are unpacked once for a product of floats
+constexpr int64_t kFewRows = 8;  // with more, weights are unpacked once for a product of floats
 constexpr int64_t kWeightsPerThread = 1 << 18;
 
 Tensor linear_w4a16(const Tensor& given, const Tensor& given_packed, const Tensor& given_weight_scale,

@@ -16,11 +16,11 @@ struct Two {
   Codes first, second;
 };
 
-// Codes of so many bytes as floats, in their order: the low half of each byte, then the high half.
+// The codes in a vector of bytes as floats, in order: the low half of each byte, then the high half.
 [[gnu::always_inline]] inline void unpack(const uint8_t* from, int64_t bytes, Floats& first, Floats& second) {
   Bytes packed{};
   std::memcpy(&packed, from, bytes >= kLanes ? sizeof(packed) : static_cast<size_t>(bytes));
-  const Words words = __builtin_convertvector(packed, Words);  // each gets room for its halves, a byte for either
+  const Words words = __builtin_convertvector(packed, Words);  // a word has room for both halves, a byte for each
   const Two codes = std::bit_cast<Two>((words | words << 4) & 0x0f0f);
   first = widened(codes.first) - 8.0f;
   second = widened(codes.second) - 8.0f;
@@ -43,7 +43,7 @@ void weights(const uint8_t* packed, float scale, int64_t terms, float* out) {
 
 template <int kRows>
 void dots(const float* x, int64_t stride, const float* weight, int64_t terms, float* out) {
-  constexpr int kSums = 8 / kRows;  // of a row, so that no addition waits for the one before
+  constexpr int kSums = 8 / kRows;  // for each row, so that no addition waits for the one before
   Floats sums[kRows][kSums];
   each<kRows>(EACH(r) { each<kSums>(EACH(i) { sums[r][i] = Floats{}; }); });
   int64_t k = 0;

@@ -1,7 +1,7 @@
 // The linear layers by the matrix instructions of a warp, which Ampere and all later GPUs have.
 //
-// The weights are the left operand: Y^T = W X^T. So a tile of outputs is 16 wide and one of rows of x only 8, and the
-// weights come from registers, where they are unpacked. Tiles of both matrices pass through a ring of kStages buffers.
+// The weights are the left operand: Y^T = W X^T. So a tile has 16 outputs and only 8 rows of x, and the weights come
+// from registers, where they are unpacked. Tiles of both matrices pass through a ring of kStages buffers.
 #pragma once
 
 namespace nibble {
@@ -30,19 +30,19 @@ __global__ void __launch_bounds__(Tile::kThreads, 1) ampere(Linear p) {
                                                                            i * kWeightRowBytes);
       copy_tile<Tile::kRows, kRowBytes, Tile::kThreads, kAligned>(stage + kWeightBytes, p.x, first_row, i * kRowBytes);
     }
-    commit_copies();  // an empty group, too, so that their number says which tile has come
+    commit_copies();  // also an empty group, so that the number of groups tells which tile has arrived
   };
 
   typename Format::Sum sums[kDown][kAcross][4] = {};
   for (int tile = 0; tile < kStages - 1; ++tile) fetch(tile);
   for (int tile = 0; tile < tiles; ++tile) {
     wait_copies<kStages - 2>();
-    __syncthreads();  // the tile is there for all, and all are done with the one before, whose buffer is filled next
+    __syncthreads();  // all threads see the tile, and have finished the one before, whose buffer is filled next
     fetch(tile + kStages - 1);
     const uint8_t* weights = shared + tile % kStages * kStageBytes<Format, Tile>;
     const uint8_t* x = weights + kWeightBytes;
 #pragma unroll
-    for (int step = 0; step < kRowBytes / 32; ++step) {  // 32 bytes of x: what one instruction takes
+    for (int step = 0; step < kRowBytes / 32; ++step) {  // one instruction takes 32 bytes of x
       uint32_t a[kDown][4];
 #pragma unroll
       for (int i = 0; i < kDown; ++i)

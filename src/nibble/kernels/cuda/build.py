@@ -18,7 +18,7 @@ from nibble.kernels.gpu import OLDEST
 
 FOLDER = Path(__file__).resolve().parent
 LIBRARY = FOLDER / "libnibble_cuda.so"
-# Machine code for Ampere runs on Ada too; Hopper has its own; what comes later compiles the PTX when it loads it.
+# Machine code for Ampere also runs on Ada; Hopper has its own. Later GPUs compile the PTX when they load it.
 ARCHITECTURES = "8.0+PTX;9.0a"
 _NEEDED = "CUDA 12 or later, with a C++ compiler that it knows,"
 
@@ -31,7 +31,7 @@ def sources() -> str:
 
 
 def nvcc() -> str:
-    """CUDA's compiler: of $CUDA_HOME, of the path, or of /usr/local/cuda.
+    """The path of CUDA's compiler: in $CUDA_HOME, on the path, or in /usr/local/cuda.
 
     Raises:
         UserError: there is none.
@@ -50,14 +50,16 @@ def targets() -> list[str]:
     GPUs before Ampere are left out: containers of several frameworks list them beside later ones.
 
     Raises:
-        UserError: it names what is none, or none that is Ampere or later.
+        UserError: a name is not a GPU architecture, or all are older than Ampere.
     """
     listed = os.environ.get("TORCH_CUDA_ARCH_LIST", ARCHITECTURES)
     options: list[str] = []
     for name in filter(None, re.split(r"[;, ]+", listed)):
         parts = re.fullmatch(r"(\d+)\.(\d)(a?)(\+PTX)?", name)
         if parts is None:
-            raise UserError(f"TORCH_CUDA_ARCH_LIST={listed}: {name} is none; type {ARCHITECTURES}")
+            raise UserError(
+                f"TORCH_CUDA_ARCH_LIST={listed}: {name} is not a GPU architecture; set it to {ARCHITECTURES}"
+            )
         if int(parts[1]) < OLDEST[0]:
             continue
         number = parts[1] + parts[2] + parts[3]
@@ -68,7 +70,7 @@ def targets() -> list[str]:
         options += ["-DNIBBLE_WITH_HOPPER"] if number == "90a" else []
     if not options:
         raise UserError(
-            f"TORCH_CUDA_ARCH_LIST={listed} names no GPU from Ampere (8.0) on; leave it out, or type {ARCHITECTURES}"
+            f"TORCH_CUDA_ARCH_LIST={listed} names no GPU of Ampere (8.0) or later; unset it, or set it to {ARCHITECTURES}"
         )
     return options
 
@@ -85,7 +87,7 @@ def toolkit() -> str:
 
 
 def compile_kernels(to: Path, *options: str) -> None:
-    """Compile what runs on the GPU, with the functions that launch it.
+    """Compile the kernels and the functions that launch them.
 
     Raises:
         UserError: there is no compiler, or it fails.
@@ -107,7 +109,7 @@ def build() -> Path:
         run([cxx(), *flags, "-c", str(FOLDER / "operators.cpp"), "-o", str(operators)], _NEEDED)
         compile_kernels(kernels)
         libraries = Path(torch.__file__).parent / "lib"
-        # CUDA's runtime goes into the library: torch may bring another one, or none.
+        # CUDA's runtime is linked into the library: torch may bring another version, or none.
         link = ["-shared", "-cudart", "static", f"-L{libraries}", "-ltorch_cpu", "-o", str(linked)]
         run([nvcc(), str(kernels), str(operators), *link], _NEEDED)
         put(linked, LIBRARY)

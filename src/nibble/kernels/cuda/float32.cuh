@@ -1,6 +1,6 @@
 // linear_w4a16 for x of float32: plain multiply-adds, since the matrix instructions would round x to fewer bits.
 //
-// 16 x 16 threads make a tile of 64 outputs x 64 rows, each 4 x 4 of it, from 16 terms at a time.
+// 16 x 16 threads compute a tile of 64 outputs x 64 rows, 4 x 4 each, from 16 terms at a time.
 #pragma once
 
 namespace nibble {

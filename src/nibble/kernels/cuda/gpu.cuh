@@ -1,6 +1,6 @@
-// What the kernels ask of a GPU: its instructions, one function each, and the launch of a kernel.
+// The GPU's instructions that the kernels use, one function each, and the launch of a kernel.
 //
-// The tests put other functions of the same names in place of these and run the kernels on a CPU.
+// The tests replace these functions by others of the same names, and run the kernels on a CPU.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -11,7 +11,7 @@ namespace nibble {
 
 #define NIBBLE_DEVICE __device__ __forceinline__
 
-// Set where the matrix instructions of Hopper may be compiled: sm_90a, and no other.
+// Set where the matrix instructions of Hopper can be compiled: only for sm_90a.
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 #define NIBBLE_HOPPER
 #endif
@@ -27,7 +27,7 @@ NIBBLE_DEVICE uint32_t shared_address(const void* shared) {
 
 // ---- copies from global to shared memory, which run on while the thread computes ----
 
-// 16 bytes, of which the first `bytes` are read and the rest are zeros. Past L1: a tile is read once by a block.
+// Copies 16 bytes: reads the first `bytes` and sets the rest to zero. It bypasses L1: a block reads a tile only once.
 NIBBLE_DEVICE void copy_async16(uint8_t* shared, const uint8_t* global, int bytes) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(bytes)
                : "memory");
@@ -36,7 +36,7 @@ NIBBLE_DEVICE void copy_async16(uint8_t* shared, const uint8_t* global, int byte
 // Ends a group of copies.
 NIBBLE_DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
-// Until at most kLeft groups of this thread are under way.
+// Waits until at most kLeft groups of this thread are under way.
 template <int kLeft>
 NIBBLE_DEVICE void wait_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
@@ -108,18 +108,18 @@ NIBBLE_MULTIPLY_16_BITS(Brain, "bf16")
 // ---- the matrix instruction of four warps (Hopper) ----
 
 #ifdef NIBBLE_HOPPER
-// What this thread wrote to shared memory becomes visible to the matrix unit, which reads it another way.
+// Makes this thread's writes to shared memory visible to the matrix unit, which reads it another way.
 NIBBLE_DEVICE void publish_to_matrix_unit() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
-// Between the last write to the registers of an operand and the instructions that read them.
+// Needed between the last write to the registers of an operand and the instructions that read them.
 NIBBLE_DEVICE void begin_multiply() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 
-// Until the sums are there, and the operands may be overwritten.
+// Waits until the sums are complete and the operands may be overwritten.
 NIBBLE_DEVICE void end_multiply() {
   asm volatile("wgmma.commit_group.sync.aligned;\nwgmma.wait_group.sync.aligned 0;" ::: "memory");
 }
 
-// sums (64 x N) += a (64 x 32) b (32 x N), with b where `b` says; N is twice the number of registers.
+// sums (64 x N) += a (64 x 32) b (32 x N), with b at the descriptor `b`; N is twice the number of registers.
 NIBBLE_DEVICE void multiply_int8_wide(int32_t (&s)[8], const uint32_t (&a)[4], uint64_t b) {
   asm volatile(
       "{\n.reg .pred accumulate;\nsetp.eq.b32 accumulate, 0, 0;\n"
@@ -176,7 +176,7 @@ inline int capability() {
 
 template <class Arguments>
 int launch(void (*kernel)(Arguments), dim3 blocks, int threads, int shared_bytes, void* stream, Arguments arguments) {
-  // What is more than 48 KB has to be asked for.
+  // More than 48 KB has to be requested.
   cudaError_t error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                                            cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
   if (error) return error;

@@ -1,14 +1,14 @@
 // linear_w4a8 by Hopper's matrix instruction, wgmma.m64nNk32 on int8: four warps together, sums in their registers.
 //
-// Its right operand is read from shared memory and cannot be unpacked on the way, its left one may come from registers:
-// so here the weights must be the left operand, as they are in ampere.cuh. (CUTLASS swaps them likewise, example 55.)
+// Its right operand is read from shared memory and cannot be unpacked on the way; its left one may come from registers.
+// So the weights must be the left operand, as in ampere.cuh. (CUTLASS swaps them too, in example 55.)
 // Each group of four warps has 64 outputs of the tile, and all of its rows.
 #pragma once
 
 namespace nibble {
 
-// Rows of the tile of x are 128 bytes: what one swizzled row of the instruction's operand is, and eight of them are a
-// period of the swizzle, which is that of chunk_at<128>.
+// Rows of the tile of x have 128 bytes, as a swizzled row of the instruction's operand has. Eight of them are a period
+// of the swizzle, which is that of chunk_at<128>.
 constexpr int kHopperTerms = 128, kHopperWeightRowBytes = kHopperTerms / 2;
 
 template <class Tile>
@@ -18,8 +18,8 @@ constexpr int kHopperStageBytes = kHopperXBytes<Tile> + Tile::kOutputs * kHopper
 template <class Tile>
 constexpr int kHopperSharedBytes = kStages * kHopperStageBytes<Tile> + 1024;
 
-// Where the right operand lies, as wgmma wants it said (PTX ISA, matrix descriptor): start, bytes from eight rows to
-// the next eight, and the swizzle of 128 bytes. The field in between says nothing for a swizzled operand.
+// The descriptor of the right operand (PTX ISA, matrix descriptor): its start, the bytes from eight rows to the next
+// eight, and the swizzle of 128 bytes. The field in between has no meaning for a swizzled operand.
 NIBBLE_DEVICE uint64_t described(const uint8_t* shared) {
   const uint64_t start = shared_address(shared) >> 4 & 0x3fff, eight_rows = 8 * kHopperTerms >> 4;
   return start | uint64_t{1} << 16 | eight_rows << 32 | uint64_t{1} << 62;

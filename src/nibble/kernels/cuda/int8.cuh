@@ -1,7 +1,7 @@
-// linear_w4a8: how nibbles become operands of the int8 instructions, and what becomes of a sum.
+// linear_w4a8: how nibbles become operands of the int8 instructions, and how a sum becomes a result.
 //
-// A lane of a warp holds, of an operand of 16 rows, pieces of row lane / 4 and of row lane / 4 + 8 (PTX ISA, matrix
-// fragments of mma.m16n8k32); wgmma takes the same pieces from each of its four warps.
+// Of an operand of 16 rows, a lane of a warp holds pieces of row lane / 4 and of row lane / 4 + 8 (PTX ISA, matrix
+// fragments of mma.m16n8k32). wgmma takes the same pieces from each of its four warps.
 #pragma once
 
 namespace nibble {
@@ -11,7 +11,7 @@ struct Int8 {
   static constexpr int kTermBytes = 1;
 
   // Eight codes as bytes that hold 16 x code: the high half of a byte stays where it is, as in QQQ (arXiv 2406.09904),
-  // and turning its sign bit takes off the 8 that is stored with a code. The sums are 16 times too large: K < 2^17.
+  // and flipping its sign bit subtracts the 8 that is stored with a code. The sums are 16 times too large: K < 2^17.
   //
   // Takes two bytes for terms k ... k + 3 and, above them, two for terms k + 16 ... k + 19.
   NIBBLE_DEVICE static void unpack(uint32_t bytes, uint32_t& first, uint32_t& second) {

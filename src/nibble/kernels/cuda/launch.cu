@@ -1,3 +1,3 @@
-// Which kernel for which size and GPU.
+// Compiles launch.cuh for real GPUs.
 #include "gpu.cuh"
 #include "launch.cuh"

@@ -1,4 +1,4 @@
-// Which kernel for which size, type and GPU. Included after what says what a GPU is.
+// Picks the kernel for a size, a type and a GPU. Included after gpu.cuh or the tests' replacement for it.
 #pragma once
 
 #include "launch.h"
@@ -69,7 +69,7 @@ extern "C" int nibble_cuda_linear_w4a8(const void* codes, const float* scale, co
   const Linear p = arguments(codes, 1, scale, packed, weight_scale, bias, out, rows, outputs, terms);
   const int version = capability();
   if (version < 0) return -version;
-#ifdef NIBBLE_WITH_HOPPER  // which build.py sets if it compiles for Hopper
+#ifdef NIBBLE_WITH_HOPPER  // build.py sets it if it compiles for Hopper
   if (version == 90) return launch_hopper(p, stream);
 #endif
   return launch_ampere<Int8>(p, stream);

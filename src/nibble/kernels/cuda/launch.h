@@ -1,6 +1,6 @@
-// The operators on raw pointers: what the file for torch's dispatcher and the file for the GPU have in common.
+// The operators on raw pointers: the interface between the file for torch's dispatcher and the file for the GPU.
 //
-// Matrices are contiguous, on the current device; M is at most 65535 x 64. Returned is 0, or an error that
+// Matrices are contiguous, on the current device; M is at most 65535 x 64. The functions return 0, or an error that
 // nibble_cuda_error explains.
 #pragma once
 

@@ -1,4 +1,4 @@
-"""The compiled library: whether it is there and fits, and which of its kernels run on this GPU."""
+"""The compiled library for CUDA tensors: whether it is built and up to date, and which of its kernels run here."""
 
 import ctypes
 import re
@@ -16,12 +16,12 @@ _loaded: list[str] = []
 
 
 def built() -> bool:
-    """Whether there is a library, of whatever sources, and a GPU for it."""
+    """Whether the library file exists, even if it was built from other sources, and there is a GPU for it."""
     return LIBRARY.is_file() and missing_gpu() is None
 
 
 def not_up_to_date() -> str | None:
-    """Why there is no library of these sources, with the cure; None if there is."""
+    """Why the library is missing or out of date, with the cure; None if it is up to date."""
     if LIBRARY.is_file():
         return unfit(LIBRARY, sources())
     try:
@@ -32,12 +32,12 @@ def not_up_to_date() -> str | None:
 
 
 def missing() -> str | None:
-    """Why the library cannot serve here, with the cure; None if it can."""
+    """Why the library cannot run here, with the cure; None if it can."""
     return missing_gpu() or not_up_to_date() or older_driver(_driver())
 
 
 def _driver() -> int:
-    """The newest CUDA that the driver knows: 12040 is 12.4."""
+    """The newest CUDA version that the driver supports: 12040 is 12.4."""
     version = ctypes.c_int()
     ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
     return version.value
@@ -47,14 +47,14 @@ def older_driver(driver: int) -> str | None:
     """Why a driver cannot run the library, with the cure; None if it can.
 
     Args:
-        driver: the newest CUDA that it knows. It also runs what later versions of the same first number compile.
+        driver: the newest CUDA version that it supports. It also runs code of later versions with its first number.
     """
     built_by = re.search(rb"nibble sources \w+ toolkit (\d+)", LIBRARY.read_bytes())
     if built_by is None or int(built_by[1]) <= driver // 1000:
         return None
     known = f"{driver // 1000}.{driver % 1000 // 10}"
     return (
-        f"built by CUDA {built_by[1].decode()}, and the driver knows CUDA up to {known}; install a newer driver, "
+        f"built by CUDA {built_by[1].decode()}, and the driver supports CUDA up to {known}; install a newer driver, "
         f"or let the compiler of CUDA {driver // 1000} build them: CUDA_HOME=/usr/local/cuda-{known} {CURE}"
     )
 

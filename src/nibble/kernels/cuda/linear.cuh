@@ -1,4 +1,4 @@
-// What all kernels are given.
+// The arguments of all kernels.
 #pragma once
 
 namespace nibble {

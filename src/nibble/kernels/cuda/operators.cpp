@@ -13,7 +13,7 @@
 #include <algorithm>
 #include <initializer_list>
 
-#ifndef NIBBLE_KEY  // which the tests set
+#ifndef NIBBLE_KEY  // the tests set it
 #define NIBBLE_LIBRARY nibble
 #define NIBBLE_KEY CUDA
 #endif
@@ -29,8 +29,8 @@ using nibble::Tensor;
 #define NIBBLE_ROWS (65535 * 64)  // a grid has at most 65535 tiles downwards; those of many rows have 64 or more
 #endif
 
-// torch's stream of a device. The function is no part of the stable ABI, but of what compiled models call; and since
-// torch loads its libraries privately, it is looked up in the very one.
+// torch's stream of a device. The function is not in the stable ABI, but compiled models call it. torch loads its
+// libraries privately, so it is looked up in that library.
 void* current_stream(const Tensor& tensor) {
   if (!tensor.is_cuda()) return nullptr;
   using Get = int32_t (*)(int32_t, void**);
@@ -77,7 +77,7 @@ void check_packed(const char* op, const Tensor& x, const Tensor& packed) {
   nibble::check_sizes(op, x, packed, true);
 }
 
-// launch(first row, rows) for as many rows at a time as a grid has room for.
+// Calls launch(first row, rows) with as many rows at a time as fit into a grid.
 template <class Launch>
 void each_grid(const char* op, int64_t rows, const Launch& launch) {
   for (int64_t first = 0; first < rows; first += NIBBLE_ROWS) {

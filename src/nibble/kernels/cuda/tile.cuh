@@ -1,15 +1,15 @@
-// A tile of a matrix, from global to shared memory.
+// Copies a tile of a matrix from global to shared memory.
 //
-// It lies there in chunks of 16 bytes, rows one after the other. Eight rows that are read at once would meet in the same
-// banks, so the chunks of a row are exchanged, by a rule that differs from row to row.
+// It is stored in chunks of 16 bytes, rows one after the other. Eight rows that are read at once would be in the same
+// banks, so the chunks of each row are exchanged, by a rule that differs from row to row.
 #pragma once
 
 namespace nibble {
 
 constexpr int kChunk = 16;  // bytes
 
-// Where chunk `chunk` of row `row` lies, for rows of kBytes = 32, 64 or 128 bytes: any eight rows that follow each other
-// have a given chunk in eight different places modulo 128 bytes.
+// The place of chunk `chunk` of row `row`, for rows of kBytes = 32, 64 or 128 bytes: eight successive rows have a given
+// chunk in eight different places modulo 128 bytes.
 template <int kBytes>
 NIBBLE_DEVICE int chunk_at(int row, int chunk) {
   constexpr int kChunks = kBytes / kChunk, kRowsOfBanks = 128 / kBytes;
@@ -22,10 +22,10 @@ struct Bytes {
   int64_t rows, row_bytes;
 };
 
-// kRows rows from `row` on, each kBytes from `byte` on. What is outside the matrix becomes zeros.
+// kRows rows from `row` on, each kBytes from `byte` on; zeros outside of the matrix.
 //
-// kAligned: rows start at multiples of 16 bytes, and copies run on behind the threads' back. Else bytes are fetched one
-// by one, which is slow and right for any size.
+// kAligned: rows start at multiples of 16 bytes, and copies run asynchronously. Otherwise bytes are fetched one by one,
+// which is slow but works for any size.
 template <int kRows, int kBytes, int kThreads, bool kAligned>
 NIBBLE_DEVICE void copy_tile(uint8_t* shared, const Bytes& from, int64_t row, int64_t byte) {
   constexpr int kChunks = kBytes / kChunk;

@@ -11,8 +11,8 @@ def launch(kernel: triton.JITFunction, programs: int | tuple[int, ...], *argumen
 
     Args:
         kernel: of `triton.jit`.
-        programs: how many, along up to three axes.
-        arguments: what the kernel takes, from left to right; the first one is a tensor.
+        programs: the number of programs, along up to three axes.
+        arguments: those of the kernel, in order; the first one is a tensor.
         options: its constants (`tl.constexpr`), `num_warps` and `num_stages`.
     """
     grid = programs if isinstance(programs, tuple) else (programs,)

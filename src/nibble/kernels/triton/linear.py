@@ -5,45 +5,36 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from nibble.kernels import reference_linear
-from nibble.kernels.nibbles import unpack_rows
+from nibble.kernels.operators.linear import LinearW4A8, LinearW8A8
 from nibble.kernels.triton.launching import launch
 from nibble.kernels.triton.steps import rescaled
 
 BLOCK_TERMS = 64
 
 
-def linear_w8a8(
-    codes: Tensor,
-    scale: Tensor,
-    weight: Tensor,
-    weight_scale: Tensor,
-    bias: Tensor | None,
-    dtype: torch.dtype = torch.float32,
-) -> Tensor:
-    """codes int8 (M, K), scale (M, 1), weight int8 (N, K), weight_scale (N,), bias (N,) -> (M, N) of `dtype`."""
-    reference_linear.check_linear_w8a8(codes, scale, weight, weight_scale, bias, dtype)
-    (rows, terms), outputs = codes.shape, weight.shape[0]
-    out = torch.empty((rows, outputs), dtype=dtype, device=codes.device)
+def linear_w8a8(call: LinearW8A8) -> Tensor:
+    """The operator."""
+    (rows, terms), outputs = call.codes.shape, call.weight.shape[0]
+    out = torch.empty((rows, outputs), dtype=call.dtype, device=call.codes.device)
     if not out.numel():
         return out
-    # Few rows: small tiles, so that more of them run at once. 16 is the least that tl.dot takes.
+    # Few rows: small tiles, so that more of them run at once. tl.dot takes at least 16 rows.
     block_rows, block_outputs, warps = (16, 64, 4) if rows <= 16 else (64, 64, 4) if rows <= 256 else (128, 128, 8)
     tiles = triton.cdiv(rows, block_rows) * triton.cdiv(outputs, block_outputs)
     launch(
         _linear_w8a8,
         tiles,
-        codes.contiguous(),
-        scale.contiguous(),
-        weight.contiguous(),
-        weight_scale.contiguous(),
-        weight_scale if bias is None else bias.contiguous(),  # not read
+        call.codes.contiguous(),
+        call.scale.contiguous(),
+        call.weight.contiguous(),
+        call.weight_scale.contiguous(),
+        call.weight_scale if call.bias is None else call.bias.contiguous(),  # without a bias, it is not read
         out,
         rows,
         outputs,
         terms,
         WHOLE=terms % BLOCK_TERMS == 0,
-        HAS_BIAS=bias is not None,
+        HAS_BIAS=call.bias is not None,
         BLOCK_ROWS=block_rows,
         BLOCK_OUTPUTS=block_outputs,
         BLOCK_TERMS=BLOCK_TERMS,
@@ -53,10 +44,9 @@ def linear_w8a8(
     return out
 
 
-def linear_w4a8(codes: Tensor, scale: Tensor, packed: Tensor, weight_scale: Tensor, bias: Tensor | None) -> Tensor:
-    """As `linear_w8a8` in float32, with the weight unpacked first: for a GPU whose CUDA library is not there."""
-    reference_linear.check_linear_w4a8(codes, scale, packed, weight_scale, bias)
-    return linear_w8a8(codes, scale, unpack_rows(packed, codes.shape[1]), weight_scale, bias)
+def linear_w4a8(call: LinearW4A8) -> Tensor:
+    """The operator, with the weight unpacked first: for a GPU without the CUDA library."""
+    return linear_w8a8(call.unpacked)
 
 
 # A batch of another length must not compile anew, whether or not its rows happen to be a multiple of 16.

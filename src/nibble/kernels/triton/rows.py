@@ -1,7 +1,7 @@
-"""quantize_rows in Triton, alone and at the end of what makes the rows: a layer norm, or SiLU.
+"""quantize_rows in Triton, alone, or after the layer norm or the SiLU that makes the rows.
 
-A matrix is read and its codes are written, nothing in between: an int8 product is faster than one in bfloat16 only if
-its activations don't pass through memory as floats.
+A matrix is read and its codes are written; nothing else goes through memory. An int8 product is faster than one in
+bfloat16 only if its activations don't pass through memory as floats.
 
 A program holds a row of up to `LONGEST` terms in registers. A longer row, such as a convolution's whole utterance, is
 read twice in chunks, each by a program of its own: for its largest magnitude, then for its codes. Kernels are compiled
@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from nibble.kernels import reference_fused, reference_linear
+from nibble.kernels.operators.rows import NormQuantizeRows, QuantizeRows, SiluQuantizeRows
 from nibble.kernels.triton.launching import launch
 from nibble.kernels.triton.steps import codes_of, magnitude_bits, step_of
 
@@ -21,34 +21,31 @@ LONGEST = 16_384  # terms; a longer row takes minutes to compile, and its values
 CHUNK = 4_096  # terms of a longer row that a program reads
 
 
-def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x (..., K) -> codes int8 (..., K), scale float32 (..., 1)."""
-    reference_linear.check_quantize_rows(x)
-    return _quantize(x, silu=False)
+def quantize_rows(call: QuantizeRows) -> tuple[Tensor, Tensor]:
+    """The operator."""
+    return _quantize(call.x, silu=False)
 
 
-def silu_quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """quantize_rows of SiLU(x), which is not rounded to 16 bits in between."""
-    reference_linear.check_quantize_rows(x, "silu_quantize_rows")
-    return _quantize(x, silu=True)
+def silu_quantize_rows(call: SiluQuantizeRows) -> tuple[Tensor, Tensor]:
+    """The operator; SiLU(x) is not rounded to 16 bits in between."""
+    return _quantize(call.x, silu=True)
 
 
-def norm_quantize_rows(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """quantize_rows of the layer norm of x (..., K) with weight and bias float32 (K,)."""
-    reference_fused.check_norm_quantize_rows(x, weight, bias)
-    if not x.numel() or x.shape[-1] > LONGEST:  # no network here normalizes a longer row
-        return reference_fused.norm_quantize_rows(x, weight, bias, eps)
-    x, codes, scale = _with_results(x)
+def norm_quantize_rows(call: NormQuantizeRows) -> tuple[Tensor, Tensor]:
+    """The operator."""
+    if not call.x.numel() or call.x.shape[-1] > LONGEST:  # no network here normalizes a longer row
+        return call.reference()
+    x, codes, scale = _with_results(call.x)
     terms = x.shape[-1]
     block, warps = _block(terms)
-    given = weight.contiguous(), bias.contiguous(), eps
+    given = call.weight.contiguous(), call.bias.contiguous(), call.eps
     launch(_norm_quantize_rows, scale.numel(), x, codes, scale, *given, terms, BLOCK=block, num_warps=warps)
     return codes, scale
 
 
 def _quantize(x: Tensor, silu: bool) -> tuple[Tensor, Tensor]:
     if not x.numel():
-        return reference_linear.quantize_rows(x)
+        return QuantizeRows(x).reference()
     x, codes, scale = _with_results(x)
     rows, terms = scale.numel(), x.shape[-1]
     block, warps = _block(min(terms, CHUNK if terms > LONGEST else LONGEST))
@@ -70,7 +67,7 @@ def _with_results(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _block(terms: int) -> tuple[int, int]:
-    """The block that holds so many terms, and warps for it: sixteen values a thread, in the longest rows 32."""
+    """The size of the block that holds a row, and its warps: sixteen values a thread, in the longest rows 32."""
     block = triton.next_power_of_2(terms)
     return block, min(max(block // 512, 1), 16)
 

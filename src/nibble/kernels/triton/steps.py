@@ -1,4 +1,4 @@
-"""What several Triton kernels do with values in registers: rescale sums, find a scale, round to codes."""
+"""Steps on values in registers that several Triton kernels share: rescale sums, find a scale, round to codes."""
 
 import triton
 import triton.language as tl
@@ -21,10 +21,10 @@ def rescaled(
 
     Args:
         sums: a block of them.
-        scale: of each row (rows, 1), or of all.
-        weight_scale: pointer to one scale an output.
-        bias: likewise.
-        output: which outputs they are.
+        scale: one for each row (rows, 1), or one for all.
+        weight_scale: pointer to one scale for each output.
+        bias: pointer to one number for each output.
+        output: the numbers of the outputs.
         held: whether each output exists.
         HAS_BIAS: whether there is a bias.
     """
@@ -39,10 +39,10 @@ def rescaled(
 
 @triton.jit
 def magnitude_bits(values: tl.tensor):
-    """The bits of |values| as integers, whose maximum is that of the magnitudes.
+    """The bits of |values| as integers, which have the order of the magnitudes.
 
-    Of floats without sign, NaN is above infinity as integers, and that above all numbers. A maximum of floats would
-    lose a NaN, and with it the sign that a row is bad.
+    As integers, NaN without its sign is above infinity, and infinity above all numbers. A maximum of floats would lose
+    a NaN, and nothing would tell that the row is bad.
     """
     return tl.abs(values).to(tl.int32, bitcast=True)
 
@@ -50,7 +50,7 @@ def magnitude_bits(values: tl.tensor):
 @triton.jit
 def step_of(largest: tl.tensor):
     """The scale of a row whose largest magnitude has these bits."""
-    # Division rounded as IEEE says: the plain one may be off in the last bit, and then a code would be.
+    # IEEE division: the default one may be off in the last bit, and then a code would be wrong.
     step = tl.div_rn(largest.to(tl.float32, bitcast=True), 127.0)
     return tl.where(step == 0.0, 1.0, step)
 

@@ -1,7 +1,7 @@
 """quantize_weights in Triton: all weights of a network in one launch.
 
 A step quantizes each weight anew. Weight by weight that is some eighteen kernels each, most of them shorter than their
-launch. Here one program quantizes one slice, whichever weight that is of.
+launch. Here one program quantizes one slice of any of the weights.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from nibble.kernels.reference_weights import check_quantize_weights
+from nibble.kernels.operators.weights import QuantizeWeights
 from nibble.kernels.triton.launching import launch
 from nibble.kernels.triton.steps import rounded
 
@@ -20,14 +20,11 @@ BLOCK = 512  # values of a slice that a program reads at once
 ALIGNMENT = 256  # bytes, of each weight's codes: products read them in vectors
 
 
-def quantize_weights(
-    weights: Sequence[Tensor], terms: Sequence[int], bits: Sequence[int]
-) -> tuple[list[Tensor], Tensor]:
-    """Weights (N, ...) -> codes int8 of the shape of each, and the scales of all in turn, float32."""
-    check_quantize_weights(weights, terms, bits)
-    device = weights[0].device
+def quantize_weights(call: QuantizeWeights) -> tuple[list[Tensor], Tensor]:
+    """The operator."""
+    weights, device = call.weights, call.weights[0].device
     sizes = tuple(weight.numel() for weight in weights)
-    starts, slices, owners = _layout(sizes, tuple(terms), tuple(bits), device)
+    starts, slices, owners = _layout(sizes, tuple(call.terms), tuple(call.bits), device)
     flat = torch.empty(starts[-1], dtype=torch.int8, device=device)
     scale = torch.empty(len(owners), dtype=torch.float32, device=device)
     places = _places(addresses(weights), device)
@@ -40,11 +37,11 @@ def quantize_weights(
 
 
 def addresses(weights: Sequence[Tensor]) -> tuple[int, ...]:
-    """Where the weights are in memory."""
+    """The addresses of the weights in memory."""
     return tuple(weight.data_ptr() for weight in weights)
 
 
-# Tables are made when a network is quantized first, and again if its parameters move, as they may under FSDP.
+# These tables are made when a network is first quantized, and again if its parameters move, as under FSDP.
 
 
 @lru_cache(maxsize=4)
@@ -57,10 +54,10 @@ def _places(addresses: tuple[int, ...], device: torch.device) -> Tensor:
 def _layout(
     sizes: tuple[int, ...], terms: tuple[int, ...], bits: tuple[int, ...], device: torch.device
 ) -> tuple[list[int], Tensor, Tensor]:
-    """Where the codes of each weight start, and where the last end; the two tables that programs read.
+    """The starts of each weight's codes and the end of the last; then the two tables that programs read.
 
-    The first, int64 (weights, 4), has of each weight the terms of a slice, its first slice, the start of its codes and
-    the highest code. The second, int32 (slices,), says which weight a slice is of.
+    The first table, int64 (weights, 4), has for each weight the terms of a slice, its first slice, the start of its
+    codes and the highest code. The second, int32 (slices,), has for each slice the weight that it belongs to.
     """
     starts, rows, first = [0], [], 0
     for size, length, width in zip(sizes, terms, bits, strict=True):
