@@ -1,4 +1,4 @@
-"""What rounding without training has to know of a layer's inputs: their second moments, or their largest magnitude."""
+"""Statistics of a layer's inputs for rounding without training: second moments, or the largest magnitude."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,17 +12,17 @@ from nibble.quant.convert import quantized_modules
 from nibble.quant.layer import QuantizedLayer
 from nibble.quant.numerics import compute_type
 
-# Of a layer's input and output: the rows x that each of its weights is multiplied with, (G, rows, K).
+# (layer, inputs, output) -> the rows (G, rows, K) that each of the layer's weights is multiplied with.
 Rows = Callable[[Any, tuple[Any, ...], Any], dict[str, Tensor]]
 
 
 def second_moments(model: nn.Module, run: Callable[[], object]) -> dict[str, Tensor]:
-    """X^T X of the inputs X (rows, K) of each weight, summed over all that happens in `run`.
+    """X^T X of the inputs X (rows, K) of each weight, summed over all calls in `run`.
 
     Args:
-        model: prepared, at `Precision.float`: each layer sees what the float model gives it, not what the rounded
-            layers before it would.
-        run: runs the model on calibration inputs. Padding counts as input, so give what has none.
+        model: prepared, at `Precision.float`: each layer sees the inputs of the float model, not those that rounded
+            layers before it would give.
+        run: runs the model on calibration inputs. Padding counts as input, so give inputs without any.
 
     Returns:
         "<layer>.<weight>" -> (G, K, K): G groups of a convolution, whose rows are the unfolded windows, else 1.
@@ -45,11 +45,11 @@ def second_moments(model: nn.Module, run: Callable[[], object]) -> dict[str, Ten
 
 
 def settle_static_scales(model: nn.Module, run: Callable[[], object]) -> None:
-    """Let the static activation scales of a prepared model follow what happens in `run`, and nothing else change.
+    """Let the static activation scales of a prepared model follow its inputs in `run`; nothing else changes.
 
     Args:
-        model: in eval mode, at the precision it is to be used at: each layer sees what the rounded layers before it
-            give.
+        model: in eval mode, at the precision at which it will be used: each layer sees the outputs of the rounded
+            layers before it.
         run: runs the model on calibration inputs; the average moves by 5 % a call of a layer.
     """
     layers = [layer for layer in quantized_modules(model).values() if "activation_max" in layer._buffers]

@@ -61,7 +61,7 @@ class QuantizationCallback(pl.Callback):
             self._apply(*state_at(self.schedule, 0.0))
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Set the precision of this step, and what stays still in it."""
+        """Set the precision of this step, and freeze what its phase freezes."""
         fraction = trainer.global_step / total_steps(trainer)
         self._apply(*drawn_at(self.schedule, fraction, trainer.global_step))
         self._freeze(phase_at(self.schedule, fraction))
@@ -81,7 +81,7 @@ class QuantizationCallback(pl.Callback):
         self.on_validation_start(trainer)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Log how well the weights' codes stand for them."""
+        """Log the weight statistics of each layer."""
         if not self.log_every_steps or trainer.global_step % self.log_every_steps:
             return
         if trainer.fit_loop._should_accumulate():  # no step was taken

@@ -42,9 +42,9 @@ def prepare(model: nn.Module, config: QuantConfig) -> None:
 
 
 def set_precision(model: nn.Module, precision: Precision, blend: float = 1.0) -> None:
-    """Let all quantized modules run at `precision`, with weights (1 - blend) w + blend w~, and norms follow.
+    """Let all quantized modules run at `precision`, with weights (1 - blend) w + blend w~; batch norms follow.
 
-    While 0 <= blend < 1 the products are float ones: a weight on the way has no integers.
+    While 0 <= blend < 1 products are of floats, since a blended weight has no codes.
     """
     for module in quantized_modules(model).values():
         module.set_precision(precision, blend)
@@ -53,7 +53,7 @@ def set_precision(model: nn.Module, precision: Precision, blend: float = 1.0) ->
 
 @contextmanager
 def evaluated_at(model: nn.Module, precision: Precision) -> Iterator[None]:
-    """Inside, the model is in eval mode at `precision`; then as it was."""
+    """Inside, the model is in eval mode at `precision`; afterwards it is as before."""
     layer = next(iter(quantized_modules(model).values()))
     before, blend, training = layer.precision, layer.blend, model.training
     set_precision(model, precision)
@@ -66,7 +66,7 @@ def evaluated_at(model: nn.Module, precision: Precision) -> Iterator[None]:
 
 
 def prune(model: nn.Module) -> None:
-    """Draw the masks of all modules whose rule has `sparsity` anew, from their weights as they are."""
+    """Draw the masks of all modules whose rule has `sparsity` again, from their present weights."""
     for module in quantized_modules(model).values():
         module.prune()
 
@@ -74,8 +74,8 @@ def prune(model: nn.Module) -> None:
 def freeze(model: nn.Module) -> None:
     """Replace the weights of quantized modules by integer codes and float16 scales, in place.
 
-    They are those of the present precision at full blend; in float nothing is frozen. In evaluation the outputs stay
-    the same, bit for bit; only products of floats with weights of up to 4 bits may be summed in another order.
+    The codes are those of the present precision at full blend; at float nothing is frozen. In evaluation the outputs
+    stay the same, bit for bit. Only products of floats with weights of up to 4 bits may be summed in another order.
     """
     for module in quantized_modules(model).values():
         module.freeze_weights()

@@ -1,6 +1,6 @@
-"""Checks that scales are finite: at once, or on a GPU all at the end of a step, which so waits for the GPU once.
+"""Checks that scales are finite: at once, or on a GPU all at the end of a step, so that the CPU waits only once.
 
-A scale is made from the largest magnitude of what it is for, so NaN and infinity come through to it.
+A scale is computed from the largest magnitude of a slice, so NaN or infinity in the slice shows in its scale.
 """
 
 import math
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nibble.errors import UserError
 
-LATE_DEVICES = ("cuda",)  # where to ask for a value is to wait for all that was launched
+LATE_DEVICES = ("cuda",)  # where reading a value waits for everything that was launched
 
 
 class _Check(NamedTuple):
@@ -34,7 +34,7 @@ def require_finite(scale: Tensor, fault: Callable[[], str]) -> None:
 
     Args:
         scale: of any shape.
-        fault: makes the message. Tensors that it reads must stay as they are.
+        fault: returns the message. The tensors that it reads must not change until then.
 
     Raises:
         UserError: a scale is not finite.
@@ -51,10 +51,10 @@ def require_finite(scale: Tensor, fault: Callable[[], str]) -> None:
 def checked_at_end() -> Iterator[None]:
     """Inside, scales on a GPU are checked when the outermost such block ends. For the thread that enters.
 
-    Until then codes may be of scales that are not finite, so nothing that lasts may be made of them inside.
+    Until then scales may be NaN or infinite, so nothing that is computed from them inside may be kept.
 
     Raises:
-        UserError: of the first scale that is not finite.
+        UserError: a scale is not finite; the message is about the first one.
     """
     if _late.checks is not None:
         yield
@@ -75,8 +75,8 @@ def _largest_of_each(checks: list[_Check]) -> Tensor:
 
 
 def _all_finite(scale: Tensor) -> bool:
-    """Whether all are finite; a maximum passes on NaN and infinity, so it stands for the whole tensor.
+    """Whether all are finite: the maximum is NaN or infinite if any value is.
 
-    On the meta device, where tensors have shapes and no values, it is so.
+    True on the meta device, where tensors have no values.
     """
     return math.isfinite(scale.amax().item()) if scale.numel() and not scale.is_meta else True

@@ -1,4 +1,4 @@
-"""What a phase of the schedule can hold still while the weights go on: statistics of batch norms, and scales."""
+"""Freezes batch-norm statistics and scales in a phase of the schedule, while the weights are still trained."""
 
 from torch import nn
 
@@ -9,7 +9,7 @@ from nibble.quant.spec import QuantConfig, ScheduleConfig
 
 
 def check_freezing(model: nn.Module, quant: QuantConfig, schedule: ScheduleConfig) -> None:
-    """Raise `UserError` if a phase freezes what this model does not have, or what these rules do not make."""
+    """Raise `UserError` if a phase freezes batch norms that the model lacks, or scales that the rules lack."""
     has_scales = any(
         (rule.weight is not None and rule.weight.learned) or (rule.activation is not None and rule.activation.static)
         for rule in quant.rules
@@ -29,7 +29,7 @@ def check_freezing(model: nn.Module, quant: QuantConfig, schedule: ScheduleConfi
 def freeze_norms(model: nn.Module, frozen: bool) -> None:
     """Let batch norms keep their running statistics and normalise with them, or follow the batches again.
 
-    Gain and bias go on learning. The modes last until the next `model.train()`.
+    Gain and bias are still trained. The modes last until the next `model.train()`.
     """
     for norm in batch_norms(model):
         norm.train(model.training and not frozen)
@@ -42,7 +42,7 @@ def freeze_scales(model: nn.Module, frozen: bool) -> None:
 
 
 def drop_scale_gradients(model: nn.Module) -> None:
-    """Remove the gradients of learned weight scales: an optimizer passes over parameters that have none.
+    """Remove the gradients of learned weight scales: an optimizer skips parameters without a gradient.
 
     With gradients of zero it would still move them by momentum and weight decay.
     """

@@ -1,7 +1,7 @@
-"""The codes of the activation that was quantized last: layers that take the same one in turn quantize it once.
+"""Keeps the codes of the last activation, so that successive layers with the same input quantize it once.
 
-So do the query, key and value layers of attention, in whatever network, with the same normalised frames. The codes are
-forgotten with the activation, or when another is quantized.
+The query, key and value layers of attention are such layers, in any network. The codes are dropped with the activation,
+or when another one is quantized.
 """
 
 import weakref
@@ -21,21 +21,21 @@ class _Last(NamedTuple):
     quantized: QuantizedTensor
 
 
-# One for all threads: it is read and written as a whole, and only ever taken for the very tensor that it is of.
+# One for all threads: it is read and written as a whole, and only used for the tensor that it was computed from.
 _last: _Last | None = None
 
 
 def codes_of(x: Tensor, key: Hashable, quantize: Callable[[], QuantizedTensor]) -> QuantizedTensor:
-    """quantize(), or what it gave for the same x, unchanged since, and the same key.
+    """quantize(), or its last result if that was for the same x, not changed since, and the same key.
 
     Args:
         x: the activation.
-        key: how it is quantized.
+        key: how x is quantized.
         quantize: without a gradient.
     """
     global _last
-    # Those made in inference mode have no version to tell whether they changed. A layer that is traced or compiled must
-    # be so on its own; a compiler merges equal calls itself.
+    # A tensor made in inference mode has no version that tells whether it changed. A traced or compiled layer must not
+    # depend on another one; a compiler merges equal calls itself.
     if x.is_inference() or torch.jit.is_tracing() or torch.compiler.is_compiling():
         return quantize()
     last = _last

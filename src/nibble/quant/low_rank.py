@@ -82,7 +82,7 @@ def _ranks(model: nn.Module, rules: list[LowRank]) -> dict[str, int]:
 
 
 def _layers(model: nn.Module) -> dict[str, nn.Linear | LowRankLinear]:
-    """The layers that rules are for: every Linear, and in place of two factors the layer they are of."""
+    """The layers that rules can match: every Linear, and a factorized layer in place of its two factors."""
     found: dict[str, nn.Linear | LowRankLinear] = {}
     factors: set[nn.Module] = set()
     for name, module in model.named_modules():
@@ -90,7 +90,7 @@ def _layers(model: nn.Module) -> dict[str, nn.Linear | LowRankLinear]:
             found[name] = module
             factors |= {module.first, module.second}
         elif isinstance(module, nn.Linear) and module not in factors and quantized_type(type(module)):
-            found[name] = module  # not the output of nn.MultiheadAttention, which takes the weight and leaves the layer
+            found[name] = module  # not the output of nn.MultiheadAttention, which uses the weight without the layer
     return found
 
 

@@ -1,4 +1,4 @@
-"""Norm decay: a penalty on the largest weight of each slice, which sets its scale and so the error of all the others.
+"""Norm decay: a penalty on the largest weight of each slice, which sets the scale and so the error of all others.
 
 After robustness-aware norm decay (Qiu et al., 2023, RAND, arXiv:2305.15536): outliers get too little regularisation,
 so they are regularised as part of the loss. Of the paper only the abstract was at hand; the formula is our own.
@@ -14,9 +14,9 @@ from nibble.quant.spec import WeightGranularity, WeightSpec
 def norm_decay(model: nn.Module) -> Tensor:
     """Sum over weights of the mean over slices of max|w| / rms(w): a scalar, float32.
 
-    A slice is what shares a scale under the rules, whatever precision the model is at now. The ratio, known as the
-    crest factor, does not depend on how a layer is scaled. Its gradient is for the largest weights alone: the root
-    mean square is held constant. 0 for a model without quantized weights.
+    A slice is the part of a weight that shares a scale under the rules, whatever the present precision. The ratio,
+    known as the crest factor, does not depend on how a layer is scaled. Only the largest weights get its gradient: the
+    root mean square is held constant. 0 for a model without quantized weights.
     """
     factors = [
         crest_factor(getattr(layer, name), layer.rule.weight)

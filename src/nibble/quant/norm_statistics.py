@@ -1,6 +1,6 @@
-"""Batch-norm statistics of their own for each precision that one run trains (Yu et al., 2019, switchable norms).
+"""Separate batch-norm statistics for each precision that one run trains (Yu et al., 2019, switchable norms).
 
-Coarser weights give activations of another mean and variance; averaged over precisions they would suit none.
+Coarser weights give activations of another mean and variance; statistics averaged over precisions would suit none.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ def separate(model: nn.Module, precisions: Iterable[Precision]) -> None:
 
 
 def select(model: nn.Module, precision: Precision) -> None:
-    """Let batch norms use, and go on with, the statistics of `precision`; those without separate ones stay as they are.
+    """Let batch norms use and update the statistics of `precision`; norms without separate ones stay as they are.
 
     A precision that was never trained starts from the statistics in use until now.
     """
@@ -38,7 +38,7 @@ def select(model: nn.Module, precision: Precision) -> None:
 
 
 def settle(model: nn.Module) -> None:
-    """Keep the statistics in use alone: the model stays at its precision."""
+    """Keep only the statistics in use, for a model that stays at its precision."""
     for norm in batch_norms(model):
         for name in [name for name in norm._buffers if name.startswith(tuple(f"{own}_" for own in _STATISTICS))]:
             delattr(norm, name)

@@ -1,4 +1,4 @@
-"""Which rule wins which module, and what that covers."""
+"""Finds the rule that applies to each module, and the parameters that the rules quantize."""
 
 import re
 from typing import NamedTuple
@@ -11,11 +11,11 @@ from nibble.quant.layer import QuantizedLayer
 from nibble.quant.modules import quantized_type
 from nibble.quant.spec import Rule
 
-FLOAT_BITS = 16  # what is not quantized is stored so
+FLOAT_BITS = 16  # of the parameters that are not quantized, as stored
 
 
 class Covered(NamedTuple):
-    """One parameter, and the bits of each of its elements once frozen at the precision of the rules."""
+    """One parameter, and the bits of each of its elements when it is frozen at the precision of the rules."""
 
     name: str
     elements: int
@@ -67,9 +67,9 @@ def matches(pattern: str, name: str) -> bool:
 
 
 def coverage(model: nn.Module) -> list[Covered]:
-    """What each parameter of a prepared model becomes, whatever precision it is at now; frozen weights included.
+    """The bits of each parameter of a prepared model, whatever its present precision; frozen weights included.
 
-    A parameter that several modules share is counted once, but for quantized ones: each gets integers of its own.
+    A parameter that several modules share is counted once, except in quantized modules: each has codes of its own.
     """
     found: list[Covered] = []
     counted: set[int] = set()
@@ -81,7 +81,7 @@ def coverage(model: nn.Module) -> list[Covered]:
                 elements = (frozen[weight].codes if frozen else getattr(module, weight)).numel()
                 bits = module.weight_bits if frozen else module.rule.weight.bits
                 found.append(Covered(prefix + weight, elements, bits or FLOAT_BITS))
-                # What weight_norm and the like compute the weight from is gone once it is frozen.
+                # The parameters from which weight_norm and the like compute the weight are gone when it is frozen.
                 hidden = parametrize.is_parametrized(module, weight)
                 sources = module.get_submodule(f"parametrizations.{weight}").parameters() if hidden else ()
                 counted.update(id(source) for source in (module._parameters.get(weight), *sources))

@@ -14,5 +14,5 @@ def n_m_mask(weight: Tensor, sparsity: Sparsity) -> Tensor:
 
 
 def fits(codes: Tensor, sparsity: Sparsity) -> bool:
-    """Whether codes (N, ...) have no more than N in each M that aren't zero."""
+    """Whether at most N in each M successive codes are not zero."""
     return bool(((codes.reshape(-1, sparsity.of) != 0).sum(1) <= sparsity.keep).all())

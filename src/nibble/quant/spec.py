@@ -1,4 +1,4 @@
-"""What a tensor becomes. Plain data: no tensor is touched here."""
+"""How tensors are quantized and when: specs, rules and schedules, as plain data."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -8,7 +8,7 @@ from nibble.errors import UserError
 
 
 class Range(StrEnum):
-    """Which integers a b-bit tensor uses, with Q = 2^(b-1) - 1.
+    """The integers that a b-bit tensor uses, with Q = 2^(b-1) - 1.
 
     narrow     -Q ... Q, scale = max|x| / Q              int4: -7 ... 7
     full       -Q-1 ... Q, scale = max(max x / Q, -min x / (Q + 1))    int4: -8 ... 7
@@ -21,7 +21,7 @@ class Range(StrEnum):
 
 
 class WeightGranularity(StrEnum):
-    """How many scales a weight has: one per output channel, or one in all."""
+    """Whether a weight has one scale per output channel, or one in all."""
 
     per_channel = "per_channel"
     per_tensor = "per_tensor"
@@ -39,7 +39,7 @@ class ActivationGranularity(StrEnum):
 
 
 class WeightScale(StrEnum):
-    """What a weight's scale is computed from.
+    """How a weight's scale is computed.
 
     absmax  max|w| / Q: nothing is clipped
     mean    mean|w|, for 1 and 2 bits (Rastegari et al., 2016; Ma et al., 2024, absmean); larger weights are clipped
@@ -57,7 +57,7 @@ class WeightSpec:
 
     bits: int = 8  # 1 ... 8; 2 is ternary in the narrow range, 1 is the sign
     granularity: WeightGranularity = WeightGranularity.per_channel
-    group_size: int | None = None  # per_channel: so many weights along K share a scale; null: all K
+    group_size: int | None = None  # per_channel: this many weights along K share a scale; null: all K
     range: Range = Range.narrow
     symmetric: bool = True  # false: up to 7 bits, each slice has a zero point, and all 2^b codes between min and max
     scale: WeightScale | None = None  # null: absmax, and for 1 bit mean
@@ -161,7 +161,7 @@ class Arithmetic(StrEnum):
 
 
 class Precision(StrEnum):
-    """What a phase of the schedule runs at: float, what the rules say, or the rules with weights of other bits.
+    """The precision of a phase of the schedule: float, that of the rules, or the rules with weights of other bits.
 
     At int8 the activations have 8 bits too; at int4 to int1 they have the bits of the rules.
     """

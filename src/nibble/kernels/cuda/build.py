@@ -70,7 +70,7 @@ def targets() -> list[str]:
         options += ["-DNIBBLE_WITH_HOPPER"] if number == "90a" else []
     if not options:
         raise UserError(
-            f"TORCH_CUDA_ARCH_LIST={listed} names no GPU of Ampere (8.0) or later; unset it, or set it to {ARCHITECTURES}"
+            f"TORCH_CUDA_ARCH_LIST={listed} names no GPU of Ampere (8.0) or later; unset it, or give {ARCHITECTURES}"
         )
     return options
 
