@@ -1,7 +1,6 @@
 """Statistics of a layer's inputs for rounding without training: second moments, or the largest magnitude."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -33,8 +32,7 @@ def second_moments(model: nn.Module, run: Callable[[], object]) -> dict[str, Ten
     for name, module in quantized_modules(model).items():
         rows = _rows_of(module)
         if module.rule.weight is not None and rows is not None:
-            hook = partial(_add, found, name, rows)
-            hooks.append(module.register_forward_hook(hook, with_kwargs=True))
+            hooks.append(module.register_forward_hook(_adder(found, name, rows), with_kwargs=True))
     try:
         with torch.no_grad():
             run()
@@ -63,20 +61,17 @@ def settle_static_scales(model: nn.Module, run: Callable[[], object]) -> None:
             layer.eval()
 
 
-def _add(
-    found: dict[str, Tensor],
-    name: str,
-    rows: Rows,
-    module: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    output: Any,
-) -> None:
-    for weight, x in rows(module, (*args, *kwargs.values()), output).items():
-        x = x.to(compute_type(x))
-        moment = x.transpose(1, 2) @ x
-        key = f"{name}.{weight}"
-        found[key] = found[key].add_(moment) if key in found else moment
+def _adder(found: dict[str, Tensor], name: str, rows: Rows) -> Callable[..., None]:
+    """A forward hook that adds the second moments of the layer `name` to `found`."""
+
+    def add(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        for weight, x in rows(module, (*args, *kwargs.values()), output).items():
+            x = x.to(compute_type(x))
+            moment = x.transpose(1, 2) @ x
+            key = f"{name}.{weight}"
+            found[key] = found[key].add_(moment) if key in found else moment
+
+    return add
 
 
 def _rows_of(module: QuantizedLayer) -> Rows | None:
