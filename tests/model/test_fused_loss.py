@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from nibble.model import fused_loss
 from nibble.model.fused_loss import fused_transducer_loss
 from nibble.model.joiner import Joiner
 from nibble.model.loss import transducer_loss
+from nibble.model.targets import Targets
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -34,6 +36,10 @@ def make(sizes: list[tuple[int, int]], vocabulary: int = 7, seed: int = 0, sprea
 
 def reference(joiner: Joiner, encoded: Tensor, predicted: Tensor, *targets: Tensor) -> Tensor:
     return transducer_loss(joiner(encoded, predicted), *targets).sum()
+
+
+def fused(joiner: Joiner, encoded: Tensor, predicted: Tensor, *targets: Any) -> Tensor:
+    return fused_transducer_loss(joiner, encoded, predicted, Targets(*targets))
 
 
 def found_by(loss: Callable[..., Tensor], joiner: Joiner, batch: Batch) -> tuple[Tensor, list[Tensor]]:
@@ -65,7 +71,7 @@ def test_loss_and_gradients_are_those_of_the_reference(
     joiner, batch = make(sizes, vocabulary, seed)
     with pytest.MonkeyPatch.context() as patch:
         at_once(nodes, patch)
-        value, gradients = found_by(fused_transducer_loss, joiner, batch)
+        value, gradients = found_by(fused, joiner, batch)
     want, slopes = found_by(reference, joiner, batch)
     torch.testing.assert_close(value, want, rtol=1e-5, atol=1e-5)
     for gradient, slope in zip(gradients, slopes, strict=True):
@@ -76,7 +82,7 @@ def test_loss_and_gradients_are_those_of_the_reference(
 def test_a_large_lattice(nodes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     at_once(nodes, monkeypatch)
     joiner, batch = make([(60, 20), (45, 25)], vocabulary=50)
-    value, gradients = found_by(fused_transducer_loss, joiner, batch)
+    value, gradients = found_by(fused, joiner, batch)
     want, slopes = found_by(reference, joiner, batch)
     torch.testing.assert_close(value, want, rtol=1e-6, atol=0)
     for gradient, slope in zip(gradients, slopes, strict=True):
@@ -87,7 +93,7 @@ def test_gradients_in_float64_are_those_of_finite_differences(nodes: int) -> Non
     joiner, batch = make([(2, 1), (3, 2)])
     joiner.double()
     inputs = [x.detach().double().requires_grad_() for x in batch[:2]]
-    assert torch.autograd.gradcheck(lambda *x: fused_transducer_loss(joiner, *x, *batch[2:]), inputs, fast_mode=True)
+    assert torch.autograd.gradcheck(lambda *x: fused(joiner, *x, *batch[2:]), inputs, fast_mode=True)
 
 
 class Largest(TorchDispatchMode):
@@ -121,13 +127,13 @@ def test_only_what_is_cut_is_computed_again(monkeypatch: pytest.MonkeyPatch) -> 
     at_once(10, monkeypatch)
     rows: list[tuple[int, ...]] = []
     joiner.output.register_forward_hook(lambda module, inputs, output: rows.append(tuple(output.shape[:3])))
-    fused_transducer_loss(joiner, *batch).backward()
+    fused(joiner, *batch).backward()
     once = [(1, 2, 2), (1, 2, 2), (1, 1, 2), (1, 2, 2), (1, 2, 2), (1, 2, 2)]  # by twos, shortest first
     assert rows[:6] == once
     assert rows[6:] == once[3:]  # six frames of two nodes are more than ten
     rows.clear()
     with torch.no_grad():
-        fused_transducer_loss(joiner, *batch)
+        fused(joiner, *batch)
     assert rows == once
 
 
@@ -137,7 +143,7 @@ def test_dropout_in_a_cut_utterance_is_the_same_again(monkeypatch: pytest.Monkey
     at_once(8, monkeypatch)
     seen: list[Tensor] = []
     joiner.output.register_forward_hook(lambda module, inputs, output: seen.append(output.detach().clone()))
-    fused_transducer_loss(joiner, *batch).backward()
+    fused(joiner, *batch).backward()
     first, again = seen[:3], seen[3:]
     assert len(again) == 3
     assert all(any(torch.equal(one, other) for other in first) for one in again)
@@ -151,7 +157,7 @@ def test_it_is_finite_where_the_reference_is(label: int, value: float) -> None:
     with torch.no_grad():
         joiner.output.bias[label] = value
     batch = encoded, predicted, lengths, labels, label_lengths
-    found, want = fused_transducer_loss(joiner, *batch), reference(joiner, *batch)
+    found, want = fused(joiner, *batch), reference(joiner, *batch)
     assert found.isfinite() == want.isfinite()
     if want.isfinite():
         torch.testing.assert_close(found, want)
@@ -162,7 +168,7 @@ def test_half_precision_has_a_float32_loss(dtype: torch.dtype, nodes: int) -> No
     joiner, batch = make([(5, 3), (7, 2)])
     joiner.to(dtype)
     batch = (*(x.detach().to(dtype).requires_grad_() for x in batch[:2]), *batch[2:])
-    value, gradients = found_by(fused_transducer_loss, joiner, batch)
+    value, gradients = found_by(fused, joiner, batch)
     want, slopes = found_by(reference, joiner, batch)
     assert value.dtype == torch.float32
     torch.testing.assert_close(value, want)
@@ -174,7 +180,7 @@ def test_half_precision_has_a_float32_loss(dtype: torch.dtype, nodes: int) -> No
 def test_autocast(nodes: int) -> None:
     joiner, batch = make([(5, 3), (7, 2)])
     with torch.autocast("cpu", torch.bfloat16):
-        value, want = fused_transducer_loss(joiner, *batch), reference(joiner, *batch)
+        value, want = fused(joiner, *batch), reference(joiner, *batch)
     torch.testing.assert_close(value, want)
     weights = [*batch[:2], *joiner.parameters()]
     for gradient, slope in zip(torch.autograd.grad(value, weights), torch.autograd.grad(want, weights), strict=True):
@@ -188,7 +194,7 @@ def test_small_gradients_survive_float16_autocast() -> None:
         joiner.output.bias[4] = -25.0  # a probability below the smallest of float16
     batch[3].fill_(1)
     with torch.autocast("cpu", torch.float16):
-        loss = fused_transducer_loss(joiner, *batch)
+        loss = fused(joiner, *batch)
     (gradient,) = torch.autograd.grad(2.0**16 * loss, joiner.output.bias)
     _, slopes = found_by(reference, joiner, batch)
     torch.testing.assert_close(gradient[4] / 2**16, slopes[-1][4] / 1.7, rtol=0.01, atol=0)
@@ -199,9 +205,9 @@ def test_without_gradients_it_is_the_loss_alone() -> None:
     joiner, batch = make([(5, 3), (7, 2)])
     want = reference(joiner, *batch)
     with torch.no_grad():
-        torch.testing.assert_close(fused_transducer_loss(joiner, *batch), want.detach())
+        torch.testing.assert_close(fused(joiner, *batch), want.detach())
     with torch.inference_mode():
-        torch.testing.assert_close(fused_transducer_loss(joiner, *batch), want.detach())
+        torch.testing.assert_close(fused(joiner, *batch), want.detach())
     assert not fused_transducer_loss(joiner.requires_grad_(False), *(x.detach() for x in batch)).requires_grad
 
 
@@ -209,7 +215,7 @@ def test_what_is_not_trained_or_not_used_gets_no_gradient() -> None:
     joiner, batch = make([(5, 3), (7, 2)])
     joiner.output.weight.requires_grad_(False)
     joiner.output.register_parameter("unused", torch.nn.Parameter(torch.zeros(2)))
-    (2 * fused_transducer_loss(joiner, *batch)).backward()
+    (2 * fused(joiner, *batch)).backward()
     assert joiner.output.weight.grad is None
     assert joiner.output.unused.grad is None
     other = copy.deepcopy(joiner)
@@ -221,16 +227,16 @@ def test_what_is_not_trained_or_not_used_gets_no_gradient() -> None:
 
 def test_padding_is_ignored() -> None:
     joiner, (encoded, predicted, lengths, labels, label_lengths) = make([(4, 2)])
-    alone = fused_transducer_loss(joiner, encoded, predicted, lengths, labels, label_lengths)
+    alone = fused(joiner, encoded, predicted, lengths, labels, label_lengths)
     pad = torch.nn.functional.pad
     encoded, predicted = pad(encoded, (0, 0, 0, 3), value=9.0), pad(predicted, (0, 0, 0, 4), value=9.0)
-    padded = fused_transducer_loss(joiner, encoded, predicted, lengths, pad(labels, (0, 4), value=1), label_lengths)
+    padded = fused(joiner, encoded, predicted, lengths, pad(labels, (0, 4), value=1), label_lengths)
     torch.testing.assert_close(padded, alone)
 
 
 def test_with_lengths_as_numbers_nothing_is_read_from_a_tensor(nodes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     joiner, batch = make([(5, 3), (7, 0), (1, 2)])
-    want = fused_transducer_loss(joiner, *batch)
+    want = fused(joiner, *batch)
     counts = batch[2].tolist(), batch[4].tolist()
 
     class NothingIsRead(TorchDispatchMode):
@@ -241,7 +247,7 @@ def test_with_lengths_as_numbers_nothing_is_read_from_a_tensor(nodes: int, monke
     monkeypatch.setattr(Tensor, "tolist", None, raising=False)
     monkeypatch.setattr(Tensor, "item", None, raising=False)
     with NothingIsRead():
-        found = fused_transducer_loss(joiner, *batch, *counts)
+        found = fused(joiner, *batch, counts)
         found.backward()
     torch.testing.assert_close(found, want, rtol=0, atol=0)
 
@@ -265,9 +271,9 @@ def test_the_memory_of_a_gpu_says_how_many_nodes_it_takes_once(
 @pytest.mark.gpu
 def test_on_a_gpu() -> None:
     joiner, batch = make([(60, 20), (45, 25), (1, 0)], vocabulary=50)
-    want, slopes = found_by(fused_transducer_loss, joiner, batch)
+    want, slopes = found_by(fused, joiner, batch)
     moved = (*(x.detach().cuda().requires_grad_() for x in batch[:2]), *(x.cuda() for x in batch[2:]))
-    value, gradients = found_by(fused_transducer_loss, joiner.cuda(), moved)
+    value, gradients = found_by(fused, joiner.cuda(), moved)
     torch.testing.assert_close(value.cpu(), want, rtol=1e-5, atol=0)
     for gradient, slope in zip(gradients, slopes, strict=True):
         torch.testing.assert_close(gradient.cpu(), slope, rtol=1e-3, atol=1e-3 * float(slope.abs().max()))

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,6 +9,8 @@ from nibble.runs.checkpoint import quantize
 from nibble.sensitivity.damage import lowered, measured_damage
 from nibble.sensitivity.fisher import estimated_damage, squared_gradients, squared_moves
 from nibble.sensitivity.losses import batch_loss, label_count, loss_per_label, one_by_one
+from nibble.training import losses
+from nibble.training.losses import fused
 
 
 def test_a_layer_of_zeros_is_not_damaged(loaded, batches):
@@ -22,15 +26,15 @@ def test_measured_damage_is_that_of_one_layer_in_a_float_model(loaded, batches):
     damage = measured_damage(loaded, [2], batches)
     assert list(damage) == list(quantized_modules(lowered(loaded, 2).model))
     rule = Rule("joiner.output", WeightSpec(bits=2), ActivationSpec())
-    alone = loss_per_label(quantize(loaded, QuantConfig("alone", [rule])).model, batches)
-    assert damage["joiner.output"][2] == alone - loss_per_label(loaded.model, batches)
+    alone = loss_per_label(fused, quantize(loaded, QuantConfig("alone", [rule])).model, batches)
+    assert damage["joiner.output"][2] == alone - loss_per_label(fused, loaded.model, batches)
 
 
 def test_loss_per_label_counts_labels_not_batches(loaded, batches):
     single = list(one_by_one(batches))
     assert [(len(one), one.features.shape[1], one.labels.shape[1]) for one in single] == [(1, 40, 5), (1, 25, 3)] * 2
-    whole = sum(batch_loss(loaded.model, one).item() for one in single)
-    assert loss_per_label(loaded.model, batches) == pytest.approx(whole / 16, rel=1e-4)
+    whole = sum(batch_loss(fused, loaded.model, one).item() for one in single)
+    assert loss_per_label(fused, loaded.model, batches) == pytest.approx(whole / 16, rel=1e-4)
     assert label_count([]) == 1
 
 
@@ -46,7 +50,7 @@ def test_squared_gradients_of_a_linear_model_by_hand():
 
 def test_estimate_of_one_utterance_by_hand(loaded, batches):
     (one,) = list(one_by_one(batches))[:1]
-    batch_loss(loaded.model, one).backward()
+    batch_loss(fused, loaded.model, one).backward()
     weight = loaded.model.predictor.embedding.weight
     scale = (weight.detach().abs().amax(1, keepdim=True) / 7).half().float()
     moved = weight.detach() - (weight.detach() / scale).round().clamp(-7, 7) * scale
@@ -64,3 +68,15 @@ def test_moves_are_zero_where_weights_have_codes():
     prepare(copy, QuantConfig("int4", [Rule("**", WeightSpec(bits=4), ActivationSpec())]))
     set_precision(copy, Precision.rules)
     assert squared_moves(model, copy)["0"]["0.weight"].tolist() == [[0.0, 0.0, 0.0625]]
+
+
+def test_damage_is_of_the_loss_of_the_run(loaded, batches, monkeypatch):
+    """A static scale of the joiner's last layer, for one, is of all logits at once: `loss.fused=false`."""
+    calls = []
+    plain = losses.transducer_loss
+    monkeypatch.setattr(losses, "transducer_loss", lambda *arguments: calls.append(1) or plain(*arguments))
+    measured_damage(loaded, [8], batches[:1])
+    assert not calls
+    config = replace(loaded.config, loss=replace(loaded.config.loss, fused=False))
+    measured_damage(replace(loaded, config=config), [8], batches[:1])
+    assert len(calls) > 5

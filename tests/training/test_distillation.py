@@ -17,16 +17,12 @@ from nibble.quant.spec import Precision
 from nibble.runs.bundle import read_bundle
 from nibble.runs.checkpoint import load_checkpoint
 from nibble.runs.records import read
-from nibble.training.distillation import (
-    Teacher,
-    collapse,
-    encoder_match,
-    find_teacher,
-    posterior_divergence,
-)
+from nibble.training.distillation import Taught, collapse, encoder_match, posterior_divergence
+from nibble.training.losses import encode, plain
 from nibble.training.module import TransducerModule
 from nibble.training.options import DistillConfig
 from nibble.training.run import train
+from nibble.training.teacher import TrainedTeacher, find_teacher
 
 PHASES = (
     "schedule.phases=[{at: 0, precision: float}, {at: 0.3, precision: int8}, {at: 0.5, precision: rules, ramp: 0.4}]"
@@ -141,26 +137,38 @@ def student_of(run: Path, distill: DistillConfig) -> TransducerModule:
     """A student at ternary weights, with the weights of `run` and a teacher."""
     loaded = load_checkpoint(run)
     config = replace(loaded.config, distill=distill)
-    module = TransducerModule(config, loaded.tokenizer, "tiny", Teacher(config, Path(distill.teacher), own=False))
+    teacher = TrainedTeacher(config, Path(distill.teacher), own=False)
+    module = TransducerModule(config, loaded.tokenizer, "tiny", teacher)
     module.model.load_state_dict(loaded.model.state_dict())
     prepare(module.model, config.quant)
     return module
 
 
+def objective(module: TransducerModule, batch: Batch) -> Tensor:
+    """What is minimised."""
+    return module.objective(module.model, encode(module.model, batch)).loss
+
+
+def teaching(module: TransducerModule, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """What the teacher adds to it."""
+    assert isinstance(module.objective, Taught)
+    encoded = encode(module.model, batch)
+    return module.objective.teaching(module.model, encoded, plain(module.model, encoded).logits)
+
+
 def test_gradients_reach_the_student_only_and_no_checkpoint_holds_the_teacher(write_run, batch):
     float_run = write_run(seed=1)
     module = student_of(write_run("int2", "float", seed=2), DistillConfig(str(float_run), 1.0, 1.0))
-    plain = module.loss(batch)
+    untaught = objective(module, batch)
     set_precision(module.model, Precision.rules)
-    logits, encoded, lengths = module.model(batch.features, batch.feature_lengths, batch.labels, batch.label_lengths)
-    total, terms = module.teacher.losses(batch, module.model, logits, encoded, lengths)
+    total, terms = teaching(module, batch)
     assert float(total.detach()) == pytest.approx(sum(float(term.detach()) for term in terms.values()))
     assert all(term > 0 for term in terms.values())
     total.backward()
     assert all(torch.any(p.grad != 0) for p in module.model.joiner.parameters())
     assert torch.any(module.model.encoder.subsampling.conv1.weight.grad != 0)
-    assert plain.requires_grad
-    with module.teacher._listening(module.model) as teacher:
+    assert untaught.requires_grad
+    with module.teacher.listening(module.model) as teacher:
         assert not teacher.training
     assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
     own = {id(tensor) for tensor in [*module.parameters(), *module.buffers()]}
@@ -171,8 +179,7 @@ def test_gradients_reach_the_student_only_and_no_checkpoint_holds_the_teacher(wr
 def test_a_student_that_is_its_teacher_has_nothing_to_learn(write_run, batch):
     run = write_run(seed=1)
     module = student_of(run, DistillConfig(str(run), 1.0, 1.0)).eval()
-    outputs = module.model(batch.features, batch.feature_lengths, batch.labels, batch.label_lengths)
-    total, terms = module.teacher.losses(batch, module.model, *outputs)
+    total, terms = teaching(module, batch)
     assert set(terms) == {"encoder_match", "posterior"}
     assert float(total) == pytest.approx(0.0, abs=1e-6)
 
@@ -181,8 +188,7 @@ def test_a_term_without_weight_is_not_computed(write_run, batch):
     run = write_run(seed=1)
     for weights, name in [((2.0, 0.0), "encoder_match"), ((0.0, 2.0), "posterior")]:
         module = student_of(write_run("int2", "float", seed=2), DistillConfig(str(run), *weights))
-        outputs = module.model(batch.features, batch.feature_lengths, batch.labels, batch.label_lengths)
-        total, terms = module.teacher.losses(batch, module.model, *outputs)
+        total, terms = teaching(module, batch)
         assert list(terms) == [name]
         assert float(total) == pytest.approx(2 * float(terms[name]))
 
@@ -190,16 +196,16 @@ def test_a_term_without_weight_is_not_computed(write_run, batch):
 def test_only_training_at_a_quantized_precision_has_a_teacher(write_run, batch):
     module = student_of(write_run("int2", "float", seed=2), DistillConfig(str(write_run(seed=1)), 1.0, 1.0))
     calls = []
-    losses = module.teacher.losses
-    module.teacher.losses = lambda *arguments: calls.append(1) or losses(*arguments)
-    module.loss(batch)
+    listening = module.teacher.listening
+    module.teacher.listening = lambda student: calls.append(1) or listening(student)
+    objective(module, batch)
     assert not calls, "in float there is nothing to teach"
     set_precision(module.model, Precision.rules)
     module.eval()
-    plain = module.loss(batch)
+    untaught = objective(module, batch)
     assert not calls, "the validation loss is that of the student"
     module.train()
-    assert float(module.loss(batch)) != float(plain)
+    assert float(objective(module, batch)) != float(untaught)
     assert len(calls) == 1
 
 

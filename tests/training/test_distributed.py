@@ -11,6 +11,7 @@ import torch.multiprocessing
 
 from nibble.config import Config
 from nibble.hardware import Strategy
+from nibble.quant.convert import precision_of
 from nibble.training import launch
 from nibble.training import run as training_run
 from nibble.training.module import TransducerModule
@@ -50,7 +51,7 @@ class Watch(pl.Callback):
         self.losses: list[float] = []
 
     def on_train_batch_end(self, trainer, module, *_):
-        self.steps.append(module._precision().value)
+        self.steps.append(precision_of(module.model).value)
         self.losses.append(float(trainer.callback_metrics["train_loss"]))
 
     def on_train_end(self, trainer, module):

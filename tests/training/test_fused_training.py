@@ -12,10 +12,11 @@ from torch import Tensor
 from nibble import composition
 from nibble.config import Config
 from nibble.errors import UserError
-from nibble.model import fused_loss, loss
+from nibble.model import fused_loss
 from nibble.model.fused_loss import fused_transducer_loss
 from nibble.model.joiner import Joiner
 from nibble.model.loss import transducer_loss
+from nibble.model.targets import Targets
 from nibble.model.transducer import Transducer
 from nibble.quant import layer, layer_input
 from nibble.quant.convert import prepare, quantized_modules, set_precision
@@ -23,6 +24,7 @@ from nibble.quant.low_rank import factorize
 from nibble.quant.numerics import quantize_activation, quantize_weight
 from nibble.quant.spec import ActivationSpec, Precision, WeightSpec
 from nibble.quant.tensor import QuantizedTensor
+from nibble.training import losses
 from nibble.training.run import check_rules, train
 
 LOSSES = [file.stem for file in (composition.conf_dir() / "loss").glob("*.yaml")]
@@ -54,16 +56,16 @@ def both(joiner: Joiner) -> list[tuple[Tensor, dict[str, Tensor]]]:
     torch.manual_seed(1)
     encoded, predicted = torch.randn(3, 9, 48), torch.randn(3, 5, 32)
     targets = torch.tensor([9, 4, 6]), torch.randint(1, 9, (3, 4)), torch.tensor([4, 3, 0])
-    losses: list[Callable[..., Tensor]] = [
-        fused_transducer_loss,
+    both_ways: list[Callable[..., Tensor]] = [
+        lambda joiner, *inputs: fused_transducer_loss(joiner, *inputs, Targets(*targets)),
         lambda joiner, *inputs: transducer_loss(joiner(*inputs), *targets).sum(),
     ]
     found = []
-    for function, rest in zip(losses, (targets, ()), strict=True):
+    for function in both_ways:
         torch.manual_seed(2)
         joiner.zero_grad()
         inputs = [x.clone().requires_grad_() for x in (encoded, predicted)]
-        value = function(joiner, *inputs, *rest)
+        value = function(joiner, *inputs)
         value.backward()
         gradients = {name: p.grad for name, p in joiner.named_parameters()}
         found.append((value.detach(), {"encoded": inputs[0].grad, "predicted": inputs[1].grad, **gradients}))
@@ -104,7 +106,8 @@ def test_noise_in_a_weight_is_the_same_when_it_is_computed_again(make_config, mo
     seen: list[Tensor] = []
     joiner.output.register_forward_hook(lambda module, inputs, output: seen.append(output.detach().clone()))
     inputs = torch.randn(1, 6, 48), torch.randn(1, 4, 32)
-    fused_transducer_loss(joiner, *inputs, torch.tensor([6]), torch.ones(1, 3, dtype=torch.long), torch.tensor([3]))
+    targets = Targets(torch.tensor([6]), torch.ones(1, 3, dtype=torch.long), torch.tensor([3]))
+    fused_transducer_loss(joiner, *inputs, targets)
     assert len(seen) == 4
     assert {tuple(x.flatten().tolist()) for x in seen[:2]} == {tuple(x.flatten().tolist()) for x in seen[2:]}
 
@@ -132,9 +135,8 @@ def test_a_step_quantizes_each_weight_once_and_an_activation_once_for_query_key_
     monkeypatch.setattr(layer_input, "quantize_activation", activation)
     lengths, labels = torch.tensor([60, 50]), torch.randint(1, 9, (2, 3))
     encoded, frames = model.encode(torch.randn(2, 60, config.features.mel_bins), lengths)
-    loss = fused_transducer_loss(
-        model.joiner, encoded, model.predict(labels), frames, labels, torch.full_like(lengths, 3)
-    )
+    targets = Targets(frames, labels, torch.full_like(lengths, 3))
+    loss = fused_transducer_loss(model.joiner, encoded, model.predict(labels), targets)
     loss.backward()
     assert set(weights.values()) == {1}
     assert set(weights) == {
@@ -186,7 +188,7 @@ def test_only_a_teacher_that_compares_logits_has_them_made(
     )
     made: list[Tensor] = []
     monkeypatch.setattr(
-        loss, "transducer_loss", lambda logits, *targets: made.append(logits) or transducer_loss(logits, *targets)
+        losses, "transducer_loss", lambda logits, *targets: made.append(logits) or transducer_loss(logits, *targets)
     )
     assert train(config)["method"] == "distilled"
     assert len(made) == whole

@@ -11,8 +11,8 @@ from nibble.quant.spec import Phase, Precision, QuantConfig, ScheduleConfig
 from nibble.runs.bundle import read_bundle
 from nibble.runs.checkpoint import load_checkpoint, quantize
 from nibble.runs.records import read
-from nibble.training.distillation import FloatBranch, find_teacher
 from nibble.training.run import train
+from nibble.training.teacher import FloatBranch, find_teacher
 
 TOGETHER = [Precision.float, Precision.int8, Precision.int4, Precision.int2]
 SCHEDULE = ScheduleConfig([Phase(0.0, Precision.float), Phase(0.4, Precision.int4, together=TOGETHER)])

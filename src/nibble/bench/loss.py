@@ -18,6 +18,7 @@ from nibble.errors import UserError
 from nibble.model.fused_loss import fused_transducer_loss
 from nibble.model.joiner import Joiner
 from nibble.model.loss import transducer_loss
+from nibble.model.targets import Targets
 from nibble.progress import track
 
 MODEL = "conformer_l"  # whose joiner it is
@@ -93,7 +94,7 @@ def steps(sizes: Sizes, device: torch.device) -> dict[str, Callable[[], None]]:
 
     def fused() -> Tensor:
         counts = [sizes.frames] * sizes.batch, [sizes.labels] * sizes.batch  # else a GPU is waited for
-        return fused_transducer_loss(joiner, encoded, predicted, lengths, labels, label_lengths, *counts)
+        return fused_transducer_loss(joiner, encoded, predicted, Targets(lengths, labels, label_lengths, counts))
 
     def reference() -> Tensor:
         return transducer_loss(joiner(encoded, predicted), lengths, labels, label_lengths).sum()

@@ -12,14 +12,15 @@ from typing import NamedTuple
 import torch
 
 from nibble import composition, provenance
+from nibble.bench.random_batch import random_batch
 from nibble.bench.records import Measurement
 from nibble.config import Config
-from nibble.model.loss import summed_loss
 from nibble.progress import track
 from nibble.quant.convert import prepare, set_precision
 from nibble.quant.schedule import drawn_at
 from nibble.quant.spec import Phase, Precision, ScheduleConfig
 from nibble.runs.loaded import float_model
+from nibble.training.losses import encode, fused
 
 SEPARATE = ("float", "int8", "int4", "int2")
 STEPS, STEPS_TOGETHER = 900, 1200
@@ -78,21 +79,14 @@ def _step_ms(configs: dict[str, Config], states: list[State]) -> dict[State, flo
         model = float_model(config, VOCABULARY)
         prepare(model, config.quant)
         networks[quant] = model, torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    batch = (
-        torch.randn(UTTERANCES, FRAMES, configs["float"].features.mel_bins),
-        torch.full((UTTERANCES,), FRAMES),
-        torch.randint(2, VOCABULARY, (UTTERANCES, LABELS)),
-        torch.full((UTTERANCES,), LABELS),
-    )
+    batch = random_batch(UTTERANCES, FRAMES, configs["float"].features.mel_bins, LABELS, VOCABULARY)
     times_ms: dict[State, list[float]] = {state: [] for state in states}
     for _ in track(range(_ROUNDS), "timing steps", _ROUNDS):
         for state in states:
             model, optimizer = networks[state.quant]
             set_precision(model, state.precision, 0.5 if state.on_ramp else 1.0)
             started = perf_counter()
-            encoded, lengths = model.encode(*batch[:2])
-            loss, _ = summed_loss(model.joiner, encoded, model.predict(batch[2]), lengths, *batch[2:])
-            (loss / UTTERANCES).backward()
+            fused(model, encode(model, batch, UTTERANCES)).loss.backward()
             optimizer.step()
             optimizer.zero_grad()
             times_ms[state].append(1000 * (perf_counter() - started))

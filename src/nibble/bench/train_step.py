@@ -8,14 +8,15 @@ from collections.abc import Callable
 import torch
 
 from nibble import composition
+from nibble.bench.random_batch import random_batch
 from nibble.bench.records import Measurement
 from nibble.bench.timing import in_turns, measurements, torch_threads
 from nibble.config import Config
 from nibble.kernels import implementations
-from nibble.model.loss import summed_loss
 from nibble.quant.convert import prepare, set_precision
 from nibble.quant.spec import Precision
 from nibble.runs.loaded import float_model
+from nibble.training.losses import encode, transducer
 
 MODELS = ("conformer_s", "conformer_m")
 UTTERANCES, FRAMES, LABELS, VOCABULARY = 4, 1000, 40, 1024
@@ -60,16 +61,11 @@ def training_step(config: Config) -> Callable[[], None]:
     prepare(model, config.quant)
     set_precision(model, Precision.rules)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    features = torch.randn(UTTERANCES, FRAMES, config.features.mel_bins)
-    frames = torch.full((UTTERANCES,), FRAMES)
-    labels = torch.randint(2, VOCABULARY, (UTTERANCES, LABELS))
-    label_counts = torch.full((UTTERANCES,), LABELS)
+    batch = random_batch(UTTERANCES, FRAMES, config.features.mel_bins, LABELS, VOCABULARY)
+    objective = transducer(config.loss)
 
     def step() -> None:
-        encoded, lengths = model.encode(features, frames)
-        predicted = model.predict(labels)
-        targets = lengths, labels, label_counts
-        loss, _ = summed_loss(model.joiner, encoded, predicted, *targets, keep_logits=not config.loss.fused)
+        loss = objective(model, encode(model, batch)).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -11,14 +11,15 @@ from torch import Tensor
 
 from nibble import composition
 from nibble.bench.gpu_counts import counts, finished
+from nibble.bench.random_batch import random_batch
 from nibble.bench.records import Measurement
 from nibble.bench.timing import in_turns, measurements
 from nibble.kernels import implementations
-from nibble.model.loss import summed_loss
 from nibble.quant.convert import prepare, set_precision
 from nibble.quant.spec import Precision
 from nibble.quant.step import quantized_step
 from nibble.runs.loaded import float_model
+from nibble.training.losses import encode, fused
 
 MODEL = "conformer_l"
 SPEECH_S = (300, 1200)
@@ -41,23 +42,15 @@ class GpuStep:
         prepare(self.model, self.config.quant)
         set_precision(self.model, Precision.rules, blend)
         count, frames = speech_s // UTTERANCE_S, UTTERANCE_S * _FRAMES_A_SECOND
-        features = torch.randn(count, frames, self.config.features.mel_bins)
-        labels = torch.randint(2, VOCABULARY, (count, LABELS))
+        batch = random_batch(count, frames, self.config.features.mel_bins, LABELS, VOCABULARY)
         self.model.cuda()
-        self._features, self._labels = features.cuda(), labels.cuda()
-        self._frames = torch.full((count,), frames, device="cuda")
-        self._label_counts = torch.full((count,), LABELS, device="cuda")
+        self._batch = batch.to("cuda")
         self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
 
     def loss(self) -> Tensor:
         """Forward: the loss per label, a scalar."""
-        count = len(self._features)
         with torch.autocast("cuda", torch.bfloat16), quantized_step(self.model):
-            encoded, lengths = self.model.encode(self._features, self._frames)
-            targets = lengths, self._labels, self._label_counts
-            on_host = [encoded.shape[1]] * count, [LABELS] * count
-            total, _ = summed_loss(self.model.joiner, encoded, self.model.predict(self._labels), *targets, *on_host)
-        return total / (count * LABELS)
+            return fused(self.model, encode(self.model, self._batch, len(self._batch) * LABELS)).loss
 
     def __call__(self) -> None:
         """Forward, backward, clipping and optimizer."""

@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from nibble.model.joiner import Joiner
 from nibble.model.lattice import transducer_lattice
 from nibble.model.node_log_probs import node_log_probs, wide_type
+from nibble.model.targets import Targets
 from nibble.model.transducer import BLANK
 from nibble.parameter_cache import constant_parameters
 
@@ -31,16 +32,7 @@ MOST_IN_PART = 2**18  # nodes in the joiner at once on a GPU
 
 
 @constant_parameters()  # the joiner quantizes its weights once for all groups
-def fused_transducer_loss(
-    joiner: Joiner,
-    encoded: Tensor,
-    predicted: Tensor,
-    encoded_lengths: Tensor,
-    labels: Tensor,
-    label_lengths: Tensor,
-    encoded_counts: list[int] | None = None,
-    label_counts: list[int] | None = None,
-) -> Tensor:
+def fused_transducer_loss(joiner: Joiner, encoded: Tensor, predicted: Tensor, targets: Targets) -> Tensor:
     """The sum over utterances of what `transducer_loss` finds in the joiner's logits, in nats: a scalar.
 
     Float32 whatever the autocast, or float64 for float64. The joiner follows the autocast, unless to float16.
@@ -49,21 +41,16 @@ def fused_transducer_loss(
         joiner: gets some frames of a group of utterances at a time.
         encoded: (B, T', D)
         predicted: (B, U + 1, P)
-        encoded_lengths: (B,)
-        labels: (B, U)
-        label_lengths: (B,)
-        encoded_counts: encoded_lengths as numbers.
-        label_counts: label_lengths as numbers; without both, the CPU waits for the GPU that has the tensors.
+        targets: of the batch.
     """
-    if encoded_counts is None or label_counts is None:
-        encoded_counts, label_counts = encoded_lengths.tolist(), label_lengths.tolist()
+    encoded_lengths, labels, label_lengths, counts = targets
+    if counts is None:
+        counts = encoded_lengths.tolist(), label_lengths.tolist()
     kind = encoded.device.type
     if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) is torch.float16:
         # Gradients are found before the loss is scaled, so they would underflow.
-        encoded, predicted = encoded.float(), predicted.float()
         with torch.autocast(kind, enabled=False):
-            targets = encoded_lengths, labels, label_lengths
-            return fused_transducer_loss(joiner, encoded, predicted, *targets, encoded_counts, label_counts)
+            return fused_transducer_loss(joiner, encoded.float(), predicted.float(), targets._replace(counts=counts))
     inputs = [joiner.project_encoder(encoded), joiner.project_predictor(predicted)]
     inputs += [parameter for parameter in joiner.output.parameters() if parameter.requires_grad]
     training = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
@@ -76,7 +63,7 @@ def fused_transducer_loss(
         gradients[:2] = (torch.zeros_like(x, dtype=wide) for x in (encoded, predicted))
     order = encoded_lengths.argsort(stable=True)  # on the device; `_groups` sorts the same numbers
     most, part = _nodes_at_once(encoded.device, joiner.vocabulary_size)
-    for group, frames, positions in _groups(encoded_counts, label_counts, most):
+    for group, frames, positions in _groups(*counts, most):
         rows = order[group]
         sides = encoded[rows, :frames].requires_grad_(training), predicted[rows, :positions].requires_grad_(training)
         with torch.set_grad_enabled(training):

@@ -6,45 +6,9 @@ from torch import Tensor
 from torchaudio.functional import rnnt_loss
 
 from nibble.errors import UserError
-from nibble.model.fused_loss import fused_transducer_loss
-from nibble.model.joiner import Joiner
 from nibble.model.transducer import BLANK
 
 MAX_LOGITS = 2**31 - 1  # torchaudio computes the position of a logit as an int, on CPU and CUDA
-
-
-def summed_loss(
-    joiner: Joiner,
-    encoded: Tensor,
-    predicted: Tensor,
-    encoded_lengths: Tensor,
-    labels: Tensor,
-    label_lengths: Tensor,
-    encoded_counts: list[int] | None = None,
-    label_counts: list[int] | None = None,
-    *,
-    keep_logits: bool = False,
-) -> tuple[Tensor, Tensor | None]:
-    """The transducer losses of a batch in nats, summed over utterances: a scalar; and the logits, if they are kept.
-
-    The fused loss, unless all logits (B, T', U + 1, V) are wanted: then torchaudio's.
-
-    Args:
-        joiner: of the network.
-        encoded: (B, T', D)
-        predicted: (B, U + 1, P)
-        encoded_lengths: (B,)
-        labels: (B, U)
-        label_lengths: (B,)
-        encoded_counts: encoded_lengths as numbers.
-        label_counts: label_lengths as numbers; without both, the CPU waits for the GPU that has the tensors.
-        keep_logits: whether something else reads the logits, or torchaudio's loss is asked for.
-    """
-    targets = encoded_lengths, labels, label_lengths
-    if not keep_logits:
-        return fused_transducer_loss(joiner, encoded, predicted, *targets, encoded_counts, label_counts), None
-    logits = joiner(encoded, predicted)
-    return transducer_loss(logits, *targets).sum(), logits
 
 
 def transducer_loss(logits: Tensor, encoded_lengths: Tensor, labels: Tensor, label_lengths: Tensor) -> Tensor:

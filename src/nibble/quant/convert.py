@@ -51,6 +51,11 @@ def set_precision(model: nn.Module, precision: Precision, blend: float = 1.0) ->
     select(model, precision)
 
 
+def precision_of(model: nn.Module) -> Precision:
+    """What the quantized modules of a model run at; float if it has none."""
+    return next((module.precision for module in quantized_modules(model).values()), Precision.float)
+
+
 @contextmanager
 def evaluated_at(model: nn.Module, precision: Precision) -> Iterator[None]:
     """Inside, the model is in eval mode at `precision`; afterwards it is as before."""

@@ -13,6 +13,7 @@ from nibble.quant.spec import ActivationSpec, Precision, QuantConfig, Rule, Weig
 from nibble.runs.checkpoint import quantize
 from nibble.runs.loaded import Loaded
 from nibble.sensitivity.losses import loss_per_label
+from nibble.training.losses import transducer
 
 Damage = dict[str, dict[int, float]]  # layer -> bits -> nats per label
 
@@ -28,11 +29,12 @@ def measured_damage(loaded: Loaded, bits: Sequence[int], batches: Sequence[Batch
         batches: the same ones for each layer and width, on the device of the model.
     """
     layers = len(assign(loaded.model, [Rule()]))
-    base = loss_per_label(loaded.model, batches)
+    loss = transducer(loaded.config.loss)
+    base = loss_per_label(loss, loaded.model, batches)
     damage: Damage = {}
     title = "one layer at fewer bits at a time"
     for width, name, model in track(_one_lowered(loaded, bits, batches[0].features.device), title, layers * len(bits)):
-        damage.setdefault(name, {})[width] = loss_per_label(model, batches) - base
+        damage.setdefault(name, {})[width] = loss_per_label(loss, model, batches) - base
     return damage
 
 

@@ -19,6 +19,7 @@ from nibble.quant.convert import quantized_modules
 from nibble.runs.loaded import Loaded
 from nibble.sensitivity.damage import Damage, lowered
 from nibble.sensitivity.losses import batch_loss, label_count, one_by_one
+from nibble.training.losses import transducer
 
 
 def estimated_damage(loaded: Loaded, bits: Sequence[int], batches: Sequence[Batch]) -> Damage:
@@ -30,7 +31,8 @@ def estimated_damage(loaded: Loaded, bits: Sequence[int], batches: Sequence[Batc
         batches: on the device of the model.
     """
     utterances = track(one_by_one(batches), "gradients", sum(map(len, batches)))
-    squares = squared_gradients(loaded.model, (batch_loss(loaded.model, one) for one in utterances))
+    loss = transducer(loaded.config.loss)
+    squares = squared_gradients(loaded.model, (batch_loss(loss, loaded.model, one) for one in utterances))
     damage: Damage = {}
     for width in bits:
         for name, moved in squared_moves(loaded.model, lowered(loaded, width).model).items():

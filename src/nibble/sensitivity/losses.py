@@ -7,23 +7,19 @@ import torch
 from torch import Tensor
 
 from nibble.data.batch import Batch
-from nibble.model.loss import summed_loss
 from nibble.model.transducer import Transducer
+from nibble.training.losses import Loss, encode
 
 
-def batch_loss(model: Transducer, batch: Batch) -> Tensor:
+def batch_loss(loss: Loss, model: Transducer, batch: Batch) -> Tensor:
     """Negative log-probability of the labels, summed over utterances, in nats: a scalar."""
-    encoded, lengths = model.encode(batch.features, batch.feature_lengths)
-    predicted = model.predict(batch.labels)
-    counts = [model.encoder.output_length(frames) for frames in batch.frame_counts], batch.label_counts
-    loss, _ = summed_loss(model.joiner, encoded, predicted, lengths, batch.labels, batch.label_lengths, *counts)
-    return loss
+    return loss(model, encode(model, batch)).loss
 
 
 @torch.no_grad()
-def loss_per_label(model: Transducer, batches: Sequence[Batch]) -> float:
+def loss_per_label(loss: Loss, model: Transducer, batches: Sequence[Batch]) -> float:
     """The loss of all utterances in nats, divided by their labels."""
-    return sum(float(batch_loss(model, batch)) for batch in batches) / label_count(batches)
+    return sum(float(batch_loss(loss, model, batch)) for batch in batches) / label_count(batches)
 
 
 def label_count(batches: Sequence[Batch]) -> int:

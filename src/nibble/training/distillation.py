@@ -1,4 +1,4 @@
-"""A float teacher beside a quantized student: what the student loses by differing from it, added to its own loss.
+"""Distillation: what a quantized student loses by differing from a float teacher, added to its own loss.
 
 Two terms, each zero where student and teacher agree:
 - encoder_match: the outputs of both encoders, as hidden layers in Romero et al. (2015), equation 3;
@@ -6,197 +6,72 @@ Two terms, each zero where student and teacher agree:
   (Panchapagesan et al., 2021, arXiv 2011.06110, section 3), each weighted by how probably the teacher passes it.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import takewhile
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from nibble import distributed
-from nibble.config import Config
-from nibble.data.batch import Batch
-from nibble.data.tokenizer import Tokenizer
-from nibble.errors import UserError
-from nibble.features.options import Normalization
 from nibble.model.lattice import transducer_lattice
 from nibble.model.padding import valid_frames
 from nibble.model.transducer import BLANK, Transducer
-from nibble.quant.convert import evaluated_at, set_precision
-from nibble.quant.spec import Precision
-from nibble.runs.checkpoint import load_checkpoint
-from nibble.runs.loaded import Loaded
-from nibble.runs.run_folder import RunFolder
+from nibble.quant.convert import precision_of
+from nibble.training.losses import Encoded, Found, Loss, plain
+from nibble.training.options import DistillConfig
+from nibble.training.teacher import Teacher
 
-TAUGHT_BELOW_BITS = 4  # distill.teacher=auto: weights of fewer bits lose without a teacher
 ABSENT = -1e30  # a logit without probability; finite, since 0 x infinity is NaN
 
 
-class Teacher:
-    """A float transducer that listens to the student's batches.
+@dataclass(frozen=True)
+class Taught:
+    """Another loss, and in training the terms of a teacher while the network is at a precision that it teaches.
 
-    Not an `nn.Module`, so it is no part of the student's parameters, of its averages or of its checkpoints.
-
-    Args:
-        config: of the student's run.
-        path: a float checkpoint, run or bundle. One that the run itself writes later is read when first needed.
-        own: whether the run itself writes it.
-
-    Raises:
-        UserError: it is not there, not float, or has other labels, mel bins, chunks or encoder width; the text has both
-            values.
+    Attributes:
+        other: the loss of the network's labels.
+        teacher: the float network.
+        options: weights of the terms.
     """
 
-    def __init__(self, config: Config, path: Path, own: bool) -> None:
-        self.config = config
-        self.path = path
-        self._own = own
-        self._loaded = None if own else self._load()
+    other: Loss
+    teacher: Teacher
+    options: DistillConfig
 
-    def teaches(self, precision: Precision) -> bool:
-        """Whether a student at `precision` has something to learn: one in float has not, nor one as wide as itself."""
-        return precision not in ((Precision.float, Precision.int8) if self._own else (Precision.float,))
+    def __call__(self, network: Transducer, encoded: Encoded) -> Found:
+        """The loss with the terms that have a weight."""
+        if not (network.training and self.teacher.teaches(precision_of(network))):
+            return self.other(network, encoded)
+        # The lattice is compared node by node, so its logits are made as a whole.
+        found = (plain if self.options.posterior_weight else self.other)(network, encoded)
+        teaching, terms = self.teaching(network, encoded, found.logits)
+        return Found(found.loss + teaching, found.terms | terms, found.logits)
 
-    def check_labels(self, tokenizer: Tokenizer) -> None:
-        """Raise `UserError` unless the teacher's labels are those of `tokenizer`; those of the own run are."""
-        if self._loaded is None:
-            return
-        theirs, mine = ([*t.pieces(range(t.size))] for t in (self._loaded.tokenizer, tokenizer))
-        if len(theirs) != len(mine):
-            self._differs("labels", len(theirs), len(mine), "data.tokens and data.vocabulary_size")
-        for label, (their, own) in enumerate(zip(theirs, mine, strict=True)):
-            if their != own:
-                self._differs(f"label {label}", repr(their), repr(own), "training transcripts")
-
-    def losses(
-        self, batch: Batch, student: Transducer, logits: Tensor | None, encoded: Tensor, lengths: Tensor
+    def teaching(
+        self, network: Transducer, encoded: Encoded, logits: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum of the terms, and each term by name; scalars. Gradients reach the student only.
 
         Args:
-            batch: what the student has heard.
-            student: the network that is taught.
-            logits: of the student, (B, T', U + 1, V); None if `distill.posterior_weight` is 0.
-            encoded: of the student, (B, T', D).
-            lengths: encoded lengths, (B,).
+            network: the student.
+            encoded: the batch that it has heard.
+            logits: of the student, (B, T', U + 1, V); needed if the posterior term has a weight.
         """
-        options = self.config.distill
+        options, batch = self.options, encoded.batch
         terms: dict[str, Tensor] = {}
-        total = torch.zeros((), device=encoded.device)
-        with torch.no_grad(), self._listening(student) as model:
+        total = torch.zeros((), device=encoded.output.device)
+        with torch.no_grad(), self.teacher.listening(network) as model:
             heard, _ = model.encode(batch.features, batch.feature_lengths)
             shown = model.join(heard, model.predict(batch.labels)) if options.posterior_weight else None
         if options.encoder_weight:
-            terms["encoder_match"] = encoder_match(encoded, heard, lengths)
+            terms["encoder_match"] = encoder_match(encoded.output, heard, encoded.lengths)
             total = total + options.encoder_weight * terms["encoder_match"]
         if shown is not None:
             assert logits is not None, "distill.posterior_weight needs the logits"
             found, right = collapse(logits, batch.labels), collapse(shown, batch.labels)
-            terms["posterior"] = posterior_divergence(found, right, lengths, batch.label_lengths)
+            terms["posterior"] = posterior_divergence(found, right, encoded.lengths, batch.label_lengths)
             total = total + options.posterior_weight * terms["posterior"]
         return total, terms
-
-    def __deepcopy__(self, memo: dict[int, object]) -> "Teacher":
-        """Itself: averaging the weights of a student copies the student, and needs no second teacher."""
-        return self
-
-    @contextmanager
-    def _listening(self, student: Transducer) -> Iterator[Transducer]:
-        """The teacher's network, in eval mode, where the student is."""
-        if self._loaded is None:
-            self._loaded = self._load()
-        yield self._loaded.model.to(next(student.parameters()).device)
-
-    def _load(self) -> Loaded:
-        if self._own and not self.path.exists():
-            raise UserError(
-                f"the teacher of this run is gone: {self.path} held its weights at the end of that phase. "
-                "Put that file back, or start a new run with distill.teacher=FLOAT_RUN"
-            )
-        loaded = load_checkpoint(self.path)
-        if self._own:
-            set_precision(loaded.model, Precision.float)
-        elif loaded.precision is not Precision.float:
-            raise UserError(
-                f"distill.teacher={self.path} is at {loaded.quant}; give a float run, "
-                "or checkpoints/phase_1_float.ckpt of a staged one"
-            )
-        theirs, mine = loaded.config, self.config
-        for option, what in (("mel_bins", "mel bins"), ("kind", "features")):
-            if getattr(theirs.features, option) != getattr(mine.features, option):
-                values = getattr(theirs.features, option), getattr(mine.features, option)
-                self._differs(what, *values, f"features.{option}")
-        there, here = (of.features.normalization is Normalization.utterance for of in (theirs, mine))
-        if there != here:
-            self._differs("normalization by utterance", there, here, "features.normalization")
-        # Each of these gives another number of encoded frames.
-        for option in ("chunk_frames", "subsampling", "subsampling_factor"):
-            if getattr(theirs.model, option) != getattr(mine.model, option):
-                values = getattr(theirs.model, option), getattr(mine.model, option)
-                what = "frames a chunk" if option == "chunk_frames" else option
-                self._differs(what, *values, f"model.{option}")
-        if mine.distill.encoder_weight and theirs.model.width != mine.model.width:
-            hint = "model.width, or distill.encoder_weight=0"
-            self._differs("encoder width", theirs.model.width, mine.model.width, hint)
-        loaded.model.requires_grad_(False)
-        return loaded
-
-    def _differs(self, what: str, theirs: object, mine: object, hint: str) -> None:
-        raise UserError(f"distill.teacher={self.path}: {what} {theirs} there and {mine} here; use the same {hint}")
-
-
-class FloatBranch(Teacher):
-    """The student itself in float, in a run that trains float together with other precisions."""
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        self._own = False
-        self._loaded = None
-
-    @contextmanager
-    def _listening(self, student: Transducer) -> Iterator[Transducer]:
-        with evaluated_at(student, Precision.float):
-            yield student
-
-
-def find_teacher(config: Config) -> Teacher | None:
-    """The teacher that `distill.teacher` asks for, None for none.
-
-    Raises:
-        UserError: there can be none in this run, or `Teacher` finds it unfit.
-    """
-    choice, phases = config.distill.teacher, config.schedule.phases
-    float_first = len(phases) > 1 and phases[0].precision is Precision.float
-    bits = [rule.weight.bits for rule in config.quant.rules if rule.weight is not None]
-    together = config.schedule.together
-    if choice == "auto":
-        low = min(bits, default=TAUGHT_BELOW_BITS) < TAUGHT_BELOW_BITS
-        choice = "self" if float_first and low and not together else "none"
-    if choice == "none":
-        return None
-    if choice == "self" and Precision.float in together:
-        return FloatBranch(config)
-    if not config.quant.rules:
-        raise UserError(
-            f"distill.teacher={choice}, but quant={config.quant.name} quantizes nothing, so there is nothing to teach; "
-            "give another quant=, or leave distill.teacher out"
-        )
-    if choice != "self":
-        return Teacher(config, Path(choice), own=False)
-    if not float_first:
-        raise UserError(
-            f"distill.teacher=self, but the schedule begins with {phases[0].precision.value}: "
-            "give schedule=staged, which begins with a float phase, or distill.teacher=FLOAT_RUN"
-        )
-    return Teacher(config, own_weights(config), own=True)
-
-
-def own_weights(config: Config) -> Path:
-    """The weights at the end of the last phase at 8 bits or more, where `Checkpoints` puts them."""
-    wide = list(takewhile(lambda phase: phase.precision in (Precision.float, Precision.int8), config.schedule.phases))
-    return RunFolder(Path(config.run_dir)).phase_checkpoint(len(wide), wide[-1].precision.value)
 
 
 def encoder_match(student: Tensor, teacher: Tensor, lengths: Tensor) -> Tensor:

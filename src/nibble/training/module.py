@@ -17,18 +17,19 @@ from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
 from nibble.evaluation.wer import score
 from nibble.model.decoding import greedy
-from nibble.model.loss import summed_loss
 from nibble.model.transducer import Transducer
-from nibble.quant.convert import quantized_modules
+from nibble.quant.convert import precision_of, quantized_modules
 from nibble.quant.finite import checked_at_end
 from nibble.quant.norm_decay import norm_decay
 from nibble.quant.spec import Precision
 from nibble.quant.step import quantized_step
 from nibble.runs.method import Method
 from nibble.training.compiled import compile_blocks
-from nibble.training.distillation import Teacher
+from nibble.training.distillation import Taught
 from nibble.training.learning_rate import learning_rate_factor
+from nibble.training.losses import WithCtc, encode, transducer
 from nibble.training.skipping import Statistics
+from nibble.training.teacher import Teacher
 
 MAX_SKIPPED_STEPS = 10  # losses in a row that may be infinite or NaN
 
@@ -43,9 +44,13 @@ class _Validated(NamedTuple):
 
 
 class TransducerModule(pl.LightningModule):
-    """A `Transducer` with its losses: transducer + `loss.ctc_weight` x CTC on the encoder (Watanabe et al., 2017).
+    """A `Transducer` in training: its `objective` is the transducer loss, with a teacher and CTC if asked for.
 
-    While its weights are quantized, training adds what `teacher`, if any, finds different from itself.
+    Args:
+        config: of the run.
+        tokenizer: text to labels.
+        corpus: its name, for the checkpoint.
+        teacher: of a quantized network; None for none.
     """
 
     def __init__(self, config: Config, tokenizer: Tokenizer, corpus: str, teacher: Teacher | None = None) -> None:
@@ -56,6 +61,11 @@ class TransducerModule(pl.LightningModule):
         self.teacher = teacher
         self.model = Transducer(config.model, config.features, tokenizer.size)
         self.ctc = nn.Linear(config.model.width, tokenizer.size) if config.loss.ctc_weight > 0 else None
+        self.objective = transducer(config.loss)
+        if teacher is not None:
+            self.objective = Taught(self.objective, teacher, config.distill)
+        if self.ctc is not None:
+            self.objective = WithCtc(self.objective, self.ctc, config.loss.ctc_weight)
         self.skipped_in_a_row = 0
         self.skipped_ids: list[str] = []
         self.step_was_skipped = False  # the last one
@@ -110,67 +120,21 @@ class TransducerModule(pl.LightningModule):
         return loss + weight * norm_decay(self.model) if weight else loss
 
     def loss(self, batch: Batch) -> Tensor:
-        """Transducer and CTC losses of a batch, summed over utterances, per label: a scalar.
-
-        In training, the teacher's terms are added, and labels are the mean number of labels over processes.
-        """
-        encoded, lengths = self.model.encode(batch.features, batch.feature_lengths)
-        predicted = self.model.predict(batch.labels)
-        targets = lengths, batch.labels, batch.label_lengths
-        # Lengths as numbers too: to read them from a GPU, the CPU would wait for it.
-        encoded_counts = [self.model.encoder.output_length(frames) for frames in batch.frame_counts]
-        taught = self.training and self.teacher is not None and self.teacher.teaches(self._precision())
-        compared = taught and self.config.distill.posterior_weight > 0
-        total, logits = summed_loss(
-            self.model.joiner,
-            encoded,
-            predicted,
-            *targets,
-            encoded_counts,
-            batch.label_counts,
-            keep_logits=compared or not self.config.loss.fused,
-        )
-        labels = batch.label_lengths.sum()
-        if self.training:
-            labels = distributed.total(labels) / distributed.count()
-        labels = labels.clamp(min=1)
-        loss = total / labels
-        terms = {"transducer": loss}
-        if taught:
-            assert self.teacher is not None
-            teaching, taught_terms = self.teacher.losses(batch, self.model, logits, encoded, lengths)
-            terms |= taught_terms
-            loss = loss + teaching
-        if self.ctc is not None:
-            with torch.autocast(self.device.type, enabled=False):
-                log_probs = self.ctc(encoded.float()).log_softmax(-1).transpose(0, 1)  # (T', B, V)
-                ctc = nn.functional.ctc_loss(
-                    log_probs,
-                    batch.labels,
-                    encoded_counts,  # type: ignore[arg-type]
-                    batch.label_counts,  # type: ignore[arg-type]
-                    reduction="sum",
-                    zero_infinity=True,
-                )
-            terms["ctc"] = ctc / labels
-            loss = loss + self.config.loss.ctc_weight * terms["ctc"]
-        if self.training:
-            logged = {f"train_{name}": term for name, term in terms.items()}
-            self.log_dict(logged, batch_size=len(batch.ids), sync_dist=distributed.count() > 1)
-        return loss
-
-    def _precision(self) -> Precision:
-        """What the present step runs at."""
-        layers = quantized_modules(self.model).values()
-        return next((layer.precision for layer in layers), Precision.float)
+        """What is minimised in a training batch, per label: a scalar. Labels are their mean number over processes."""
+        labels = distributed.total(batch.label_lengths.sum()) / distributed.count()
+        found = self.objective(self.model, encode(self.model, batch, labels.clamp(min=1)))
+        terms = {f"train_{name}": term for name, term in found.terms.items()}
+        self.log_dict(terms, batch_size=len(batch.ids), sync_dist=distributed.count() > 1)
+        return found.loss
 
     def _method(self) -> Method:
         """How the weights came to the present precision."""
-        if self._precision() is Precision.float:
+        if precision_of(self.model) is Precision.float:
             return Method.float
         if self.config.schedule.together:
             return Method.shared
-        return Method.distilled if self.teacher is not None and self.teacher.teaches(self._precision()) else Method.qat
+        taught = self.teacher is not None and self.teacher.teaches(precision_of(self.model))
+        return Method.distilled if taught else Method.qat
 
     def on_before_optimizer_step(self, _optimizer: torch.optim.Optimizer) -> None:
         """Leave weights, statistics and the optimizer's averages as they are in a step that is skipped."""
@@ -198,10 +162,11 @@ class TransducerModule(pl.LightningModule):
     @checked_at_end()
     def validation_step(self, batch: Batch, _index: int) -> None:
         """Greedy transcripts and loss of a batch."""
-        loss = float(self.loss(batch))
-        encoded, lengths = self.model.encode(batch.features, batch.feature_lengths)
-        hypotheses = [self.tokenizer.decode(hypothesis.ids) for hypothesis in greedy(self.model, encoded, lengths)]
-        self._validation.append(_Validated(batch.ids, batch.texts, hypotheses, loss))
+        encoded = encode(self.model, batch, batch.label_lengths.sum().clamp(min=1))
+        loss = float(self.objective(self.model, encoded).loss)
+        hypotheses = greedy(self.model, encoded.output, encoded.lengths)
+        texts = [self.tokenizer.decode(hypothesis.ids) for hypothesis in hypotheses]
+        self._validation.append(_Validated(batch.ids, batch.texts, texts, loss))
 
     def on_validation_epoch_end(self) -> None:
         """Loss and word error rate over the dev part, the same in every process."""
@@ -242,7 +207,7 @@ class TransducerModule(pl.LightningModule):
             "tokenizer": self.tokenizer.model,
             "corpus": self.corpus,
             "step": self.global_step,
-            "precision": self._precision().value,
+            "precision": precision_of(self.model).value,
             "blend": layers[0].blend if layers else 1.0,
             "method": self._method().value,
         }

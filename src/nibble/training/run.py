@@ -30,7 +30,6 @@ from nibble.runs.run_folder import RunFolder
 from nibble.terminal import Console
 from nibble.training import launch
 from nibble.training.checkpoints import Checkpoints
-from nibble.training.distillation import find_teacher
 from nibble.training.early_stop import FinalPhaseEarlyStopping
 from nibble.training.initialisation import load_weights
 from nibble.training.interruption import Interruption
@@ -44,6 +43,7 @@ from nibble.training.reproducibility import Reproducible
 from nibble.training.resume import resumed
 from nibble.training.skipping import Averages
 from nibble.training.speed import Speed
+from nibble.training.teacher import find_teacher
 
 console = Console(stderr=True)
 
