@@ -233,7 +233,7 @@ class SpeechDataModule(pl.LightningDataModule):
         return self._cuts[path]
 
     def _read_anew(self, path: Path) -> Cuts:
-        source = source_of(path)
+        source = source_of(path, self.data.columns)
         stored = self.feature_config.storage == FeatureStorage.stored
         if stored and isinstance(source, Shar):
             raise UserError(

@@ -93,9 +93,11 @@ class DataConfig:
     corpus: Corpus = MISSING
     # a folder of parts in any format of docs/your-speech.md; null: data/<corpus>, made on first use
     corpus_dir: str | None = None
-    train_parts: list[str] | None = None  # null: every part that begins with "train"
-    dev_parts: list[str] | None = None  # null: every part that begins with "dev"
-    test_parts: list[str] | None = None  # null: every part that begins with "test"
+    train_parts: list[str] | None = None  # names of parts, or their paths; null: all that begin with "train"
+    dev_parts: list[str] | None = None  # null: all that begin with "dev"
+    test_parts: list[str] | None = None  # null: all that begin with "test"
+    # manifests and tables: what an utterance is made of -> its column, as in {audio: wav, text: said, speaker: who}
+    columns: dict[str, str] = field(default_factory=dict)
     fsdd_dir: str | None = None  # corpus=digits: a clone of the free-spoken-digit-dataset to build from
     max_bad_utterances: int = 0  # utterances with missing audio, text or broken files to skip before stopping
     channel: str = "mix"  # of recordings with several: a number counted from 0, or mix for the mean of all
@@ -150,6 +152,7 @@ class DataOverrides:
 
     corpus: Corpus | None = None
     corpus_dir: str | None = None
+    columns: dict[str, str] | None = None
     fsdd_dir: str | None = None
     dev_parts: list[str] | None = None
     test_parts: list[str] | None = None
