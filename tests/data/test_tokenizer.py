@@ -81,7 +81,7 @@ def test_vocabulary_larger_than_the_text_supports_names_the_largest(tmp_path: Pa
 
 
 def test_vocabulary_smaller_than_the_alphabet_names_the_smallest(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"give at least (\d+)") as caught:
+    with pytest.raises(UserError, match=r"or at least (\d+)") as caught:
         train_tokenizer(TEXTS, Tokens.bpe, 4, tmp_path)
     smallest = int(str(caught.value).split("at least ")[1])
     assert train_tokenizer(TEXTS, Tokens.bpe, smallest, tmp_path).size == smallest
@@ -98,3 +98,16 @@ def test_not_a_tokenizer(tmp_path: Path) -> None:
     (tmp_path / "broken.model").write_bytes(b"\x07broken")
     with pytest.raises(UserError, match="is not a SentencePiece model"):
         Tokenizer.load(tmp_path / "broken.model")
+
+
+def test_bytes_write_what_training_never_saw(tmp_path: Path) -> None:
+    texts = ["grüße aus köln", "straße"]
+    found = train_tokenizer(texts, Tokens.bpe, 290, tmp_path, byte_fallback=True)
+    for text in (*texts, "smørrebrød 李 🎤", "a <0x41> b"):
+        assert found.decode(found.encode(text)) == text
+        assert not found.unknown(text)
+    half = found.encode("李")[:-1]
+    assert "\ufffd" in found.decode(half)
+    assert not train_tokenizer(texts, Tokens.bpe, 30, tmp_path).has_bytes
+    with pytest.raises(UserError, match=r"data.vocabulary_size=20 is smaller than .* 256 bytes; give at least 2\d\d"):
+        train_tokenizer(texts, Tokens.bpe, 20, tmp_path, byte_fallback=True)

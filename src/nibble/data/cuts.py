@@ -74,6 +74,10 @@ class Cuts(Sequence[MonoCut]):
         """The cuts with these numbers, in this order."""
         return Cuts(lambda number: self._make(int(numbers[number])), self.durations_s[numbers])
 
+    def spread(self, most: int) -> "Cuts":
+        """At most so many of the cuts, evenly spread."""
+        return self if most >= len(self) else self.select(np.arange(most, dtype=np.int64) * len(self) // most)
+
     def changed(self, change: Change) -> "Cuts":
         """Each cut as `change(cut, number)` returns it; durations stay."""
         return Cuts(lambda number: change(self._make(number), number), self.durations_s)

@@ -1,5 +1,6 @@
 """Corpora, tokenizer, samplers and loaders of one run."""
 
+import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -7,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
@@ -33,6 +33,11 @@ from nibble.features.extractor import make_features
 from nibble.features.options import FeatureConfig, FeatureStorage
 from nibble.hardware import HardwareConfig
 from nibble.progress import track
+
+log = logging.getLogger(__name__)
+
+_MOST_TEXTS = 1_000_000  # that labels are learnt from
+_COUNTED = 200_000  # utterances of an epoch whose batches are counted
 
 # How loader processes begin. It is said because joblib's launcher makes its own way the default, by which torch's fail.
 _START = "fork" if sys.platform == "linux" else "spawn"
@@ -136,10 +141,15 @@ class SpeechDataModule(pl.LightningDataModule):
     def tokenizer(self) -> Tokenizer:
         """Labels learnt from the training transcripts."""
         if self._tokenizer is None:
-            texts = (cut.supervisions[0].text for cut in self.cuts(self._some_parts("train")))
-            tokens, size = self.data.tokens, self.data.vocabulary_size
+            cuts, options, cache = self.cuts(self._some_parts("train")), self.data, self.root / "cache"
+            if len(cuts) > _MOST_TEXTS:
+                log.warning("labels are learnt from %d of %d texts, evenly spread", _MOST_TEXTS, len(cuts))
+                cuts = cuts.spread(_MOST_TEXTS)
+            texts = (cut.supervisions[0].text for cut in track(cuts, "reading texts", len(cuts)))
             with self._disk():
-                self._tokenizer = train_tokenizer(texts, tokens, size, self.root / "cache")
+                self._tokenizer = train_tokenizer(
+                    texts, options.tokens, options.vocabulary_size, cache, options.byte_fallback
+                )
         return self._tokenizer
 
     def prepare_data(self) -> None:
@@ -177,14 +187,17 @@ class SpeechDataModule(pl.LightningDataModule):
         cuts = self._references(part_names)
         if ids is not None:
             cuts = Cuts.of(cut for cut in cuts if cut.id in ids)
-        if most is not None and most < len(cuts):
-            cuts = cuts.select(np.arange(most, dtype=np.int64) * len(cuts) // most)
+        if most is not None:
+            cuts = cuts.spread(most)
         return self._loader(evaluation_batches(cuts, self.hardware, *self.feeding.processes), training=False)
 
     def batches_per_epoch(self) -> int:
-        """Batches of epoch 0, for this process as for every other."""
+        """Batches of epoch 0, for this process as for every other; of many utterances, about as many."""
         sampler = self._train_sampler((0, 0))
-        return sum(1 for _ in track(sampler.epoch(0), "counting batches", len(sampler.cuts), size=len))
+        if len(sampler.cuts) <= _COUNTED:
+            return sampler.count(0)
+        some = TrainSampler(sampler.cuts.spread(_COUNTED), self.hardware, self.seed, (0, 0), *self.feeding.processes)
+        return round(some.count(0) * len(sampler.cuts) / _COUNTED)
 
     def state_dict(self) -> dict[str, Any]:
         """The position, for a checkpoint."""

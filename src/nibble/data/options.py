@@ -104,6 +104,7 @@ class DataConfig:
     text_case: TextCase = TextCase.keep  # of transcripts
     tokens: Tokens = Tokens.char
     vocabulary_size: int = 1024  # bpe: pieces, blank and unknown included; char: not used
+    byte_fallback: bool = False  # bpe: the rarest and all unseen characters are written as bytes, a label each
     min_duration_s: float = 0.1  # shorter training utterances are left out
     max_duration_s: float = 30.0  # longer training utterances are left out
     speed_perturbation: bool = False  # 0.9x and 1.1x copies of the training speech
@@ -123,6 +124,8 @@ class DataConfig:
             overfit_utterances=COUNT,
             embedded_hours=Range(0, 1_000, open_below=True),
         )
+        if self.byte_fallback and self.tokens is not Tokens.bpe:
+            raise UserError("data.byte_fallback=true is for data.tokens=bpe; characters have a label each as they are")
         if self.channel != "mix" and not (self.channel.isascii() and self.channel.isdigit()):
             raise UserError(f"data.channel={self.channel}; give mix, or the number of a channel: 0, 1 ...")
         if self.min_duration_s >= self.max_duration_s:

@@ -15,6 +15,7 @@ from torch.utils.data import Sampler
 from nibble.data.cuts import Cuts
 from nibble.errors import UserError
 from nibble.hardware import HardwareConfig
+from nibble.progress import track
 
 
 @dataclass(slots=True)
@@ -84,11 +85,18 @@ class TrainSampler(Sampler[Item]):
         Raises:
             UserError: there are more processes than utterances.
         """
+        made = (CutSet.from_cuts(self.cuts[one.number] for one in batch) for batch in self._batches(epoch))
         if self.world_size == 1:
-            return self._batches(epoch)
-        return (share(batch, self.rank, self.world_size) for batch in at_least(self.world_size, self._batches(epoch)))
+            return made
+        return (share(batch, self.rank, self.world_size) for batch in at_least(self.world_size, made))
+
+    def count(self, epoch: int) -> int:
+        """How many batches an epoch has; no cut is made for it unless several processes share the batches."""
+        batches = self._batches(epoch) if self.world_size == 1 else self.epoch(epoch)
+        return sum(1 for _ in track(batches, "counting batches", len(self.cuts), size=len))
 
     def _batches(self, epoch: int) -> Iterator[CutSet]:
+        """The numbers of the cuts of each batch."""
         seed = self.seed * 1_000_003 + epoch
         numbers = array("q", range(len(self.cuts)))
         random.Random(seed).shuffle(numbers)
@@ -105,8 +113,7 @@ class TrainSampler(Sampler[Item]):
             rank=0,
             world_size=1,
         )
-        for batch in sampler:
-            yield CutSet.from_cuts(self.cuts[one.number] for one in batch)
+        return iter(sampler)
 
     def _bucket_bounds_s(self) -> list[float]:
         """Durations between buckets; few enough that a bucket holds at least a batch."""

@@ -19,6 +19,8 @@ from nibble.writing import whole_file
 BLANK = 0
 UNKNOWN = 1
 WORD_START = "\u2581"
+_BYTES = re.compile("(?:<0x[0-9A-F]{2}>)+")  # as SentencePiece writes bytes
+_COVERAGE = 0.9995  # of the characters of the transcripts; with byte fallback the rarest are written as bytes
 
 
 class Tokenizer:
@@ -41,6 +43,11 @@ class Tokenizer:
             raise UserError(f"it has {labels} labels, and needs more than blank and unknown")
 
     @property
+    def has_bytes(self) -> bool:
+        """Whether a character that training never saw is written as its bytes, a label each."""
+        return bool(self._processor.piece_to_id("<0x00>") != UNKNOWN)
+
+    @property
     def size(self) -> int:
         """V: labels, blank and unknown included."""
         return int(self._processor.get_piece_size())
@@ -52,7 +59,10 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`; blanks are dropped."""
-        return "".join(self.pieces([i for i in ids if i != BLANK])).replace(WORD_START, " ").strip()
+        text = "".join(self.pieces([i for i in ids if i != BLANK]))
+        if self.has_bytes:
+            text = _BYTES.sub(_decoded, text)
+        return text.replace(WORD_START, " ").strip()
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The symbol of each id."""
@@ -88,7 +98,13 @@ class Tokenizer:
             raise UserError(f"{path} is not a tokenizer: {error}") from error
 
 
-def train_tokenizer(texts: Iterable[str], tokens: Tokens, vocabulary_size: int, cache_dir: Path) -> Tokenizer:
+def _decoded(found: re.Match[str]) -> str:
+    return bytes.fromhex(found[0].replace("<0x", "").replace(">", "")).decode(errors="replace")
+
+
+def train_tokenizer(
+    texts: Iterable[str], tokens: Tokens, vocabulary_size: int, cache_dir: Path, byte_fallback: bool = False
+) -> Tokenizer:
     """Learn the labels from the training transcripts, once for the same texts and options.
 
     Args:
@@ -96,6 +112,7 @@ def train_tokenizer(texts: Iterable[str], tokens: Tokens, vocabulary_size: int, 
         tokens: characters, or byte-pair encoding (Sennrich et al., 2016).
         vocabulary_size: V for byte-pair encoding; characters take as many as there are.
         cache_dir: where trained models are kept, named by what they were trained from.
+        byte_fallback: of byte-pair encoding, whether the rarest and all unseen characters are written as bytes.
 
     Raises:
         UserError: no text, or `vocabulary_size` doesn't suit it; the text names a size that does.
@@ -106,14 +123,15 @@ def train_tokenizer(texts: Iterable[str], tokens: Tokens, vocabulary_size: int, 
     characters = set("".join(lines).replace(" ", WORD_START)) | {WORD_START}
     if tokens == Tokens.char:
         vocabulary_size = len(characters) + 2
-    what = "\n".join([sentencepiece.__version__, tokens.value, str(vocabulary_size), *lines])
+    how = ["byte_fallback"] if byte_fallback else []
+    what = "\n".join([sentencepiece.__version__, tokens.value, str(vocabulary_size), *how, *lines])
     cached = cache_dir / f"{tokens.value}-{hashlib.sha256(what.encode()).hexdigest()[:16]}.model"
     if cached.is_file():
         return Tokenizer.load(cached)
-    if vocabulary_size < len(characters) + 2:
+    if vocabulary_size < len(characters) + 2 and not byte_fallback:
         raise UserError(
             f"data.vocabulary_size={vocabulary_size} is smaller than the {len(characters)} characters of the "
-            f"transcripts, blank and unknown; give at least {len(characters) + 2}"
+            f"transcripts, blank and unknown; give data.byte_fallback=true, or at least {len(characters) + 2}"
         )
     model = io.BytesIO()
     try:
@@ -122,7 +140,8 @@ def train_tokenizer(texts: Iterable[str], tokens: Tokens, vocabulary_size: int, 
             model_writer=model,
             model_type=tokens.value,
             vocab_size=vocabulary_size,
-            character_coverage=1.0,
+            character_coverage=_COVERAGE if byte_fallback else 1.0,
+            byte_fallback=byte_fallback,
             normalization_rule_name="identity",
             max_sentence_length=1_000_000,
             pad_id=BLANK,
@@ -142,6 +161,12 @@ def train_tokenizer(texts: Iterable[str], tokens: Tokens, vocabulary_size: int, 
 def _too_large(vocabulary_size: int, error: str) -> str:
     """SentencePiece's message in the words of the option."""
     largest = re.search(r"value <= (\d+)", error)
+    least = re.search(r"required_chars\. \d+ vs (\d+)", error)
+    if least is not None:
+        return (
+            f"data.vocabulary_size={vocabulary_size} is smaller than the characters of the transcripts and 256 bytes; "
+            f"give at least {least[1]}"
+        )
     if largest is None:
         return f"SentencePiece can't learn data.vocabulary_size={vocabulary_size} labels: {error}"
     return (

@@ -18,6 +18,7 @@ from nibble.evaluation.options import Backend, EvaluateConfig, Search
 from nibble.evaluation.recognisers import Decoder, Network, Recogniser, onnx_network
 from nibble.evaluation.recording import Subject, make_record
 from nibble.evaluation.result import Result
+from nibble.evaluation.scoring import all_scores, shown
 from nibble.evaluation.sherpa import Sherpa
 from nibble.evaluation.size import Size, measure_size
 from nibble.features.options import FeatureStorage
@@ -117,10 +118,12 @@ def _evaluate(subject: Subject, options: EvaluateConfig) -> Result:
     measured = measure(subject.recognise, batches, device)
     if not measured.score.reference_words:
         raise UserError(f"{'+'.join(parts)} has no reference words, so there is no error rate; give another part=")
-    record = make_record(subject, options, data.corpus_name, parts, measured)
+    scores = all_scores(measured.transcripts, data.cuts(parts), options)
+    record = make_record(subject, options, data.corpus_name, parts, measured, scores)
     if options.records is not None:
         records.append(Path(options.records), record)
-    return Result(record, measured.transcripts, subject.size, options.hardware)
+    transcripts = [shown(one, options.ignored, scores.main.units) for one in measured.transcripts]
+    return Result(record, transcripts, subject.size, options.hardware)
 
 
 def _parts(data: SpeechDataModule, options: EvaluateConfig) -> list[str]:

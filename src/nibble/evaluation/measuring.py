@@ -9,7 +9,8 @@ import torch
 from nibble.data.batch import Batch
 from nibble.evaluation.recognisers import Recogniser
 from nibble.evaluation.result import Transcript
-from nibble.evaluation.wer import Score, score
+from nibble.evaluation.scoring import score_transcripts
+from nibble.evaluation.wer import Score
 
 
 class Measured(NamedTuple):
@@ -35,11 +36,7 @@ def measure(recognise: Recogniser, batches: Iterable[Batch], device: torch.devic
         processing_s += _now_s(device) - started_s
         audio_s += batch.duration_s
         transcripts += map(Transcript, batch.ids, batch.texts, recognised)
-    return Measured(
-        score(*([row[column] for row in transcripts] for column in range(3))),
-        transcripts,
-        processing_s / audio_s if audio_s else 0.0,
-    )
+    return Measured(score_transcripts(transcripts), transcripts, processing_s / audio_s if audio_s else 0.0)
 
 
 def _now_s(device: torch.device) -> float:

@@ -8,6 +8,7 @@ from omegaconf import MISSING
 
 from nibble.data.options import DataOverrides
 from nibble.errors import UserError
+from nibble.evaluation.units import Ignored
 from nibble.hardware import HardwareConfig
 from nibble.quant.spec import QuantConfig
 from nibble.ranges import COUNT, COUNT_OR_NONE, Range, check
@@ -42,6 +43,8 @@ class EvaluateConfig:
     backend: Backend = Backend.torch
     experiment: str | None = None  # instead of checkpoint: the run of this experiment that was trained last
     part: Any = None  # dev, test, or names of parts; one or a list; null: dev
+    by: Any = None  # error rates of groups: length, speaker, language or any field of the corpus; one or a list
+    ignore: Any = None  # what scoring leaves out of account: case, punctuation or [case,punctuation]
     quant: QuantConfig | None = None  # quantize float checkpoints without training; null: as trained
     decoding: Search = Search.greedy
     beam_width: int = 8  # decoding=beam: hypotheses at once
@@ -62,6 +65,9 @@ class EvaluateConfig:
                 f"backend={self.backend.value} measures an exported folder as it is; "
                 "give checkpoint=FOLDER from python -m nibble.export, and leave experiment= and quant= out"
             )
+        for one in self.ignored:
+            if one not in set(Ignored):
+                raise UserError(f"ignore={one}; give one or both of [{','.join(Ignored)}]")
         check(self, "", beam_width=Range(1, 1_000), max_utterances=COUNT, worst=COUNT_OR_NONE)
 
     @property
@@ -73,6 +79,16 @@ class EvaluateConfig:
     def parts(self) -> list[str]:
         """`part` as a list."""
         return _strings("part", self.part) or ["dev"]
+
+    @property
+    def groups(self) -> list[str]:
+        """`by` as a list, with length in any case: quantized recognisers fail on long utterances first."""
+        return list(dict.fromkeys(["length", *_strings("by", self.by)]))
+
+    @property
+    def ignored(self) -> list[str]:
+        """`ignore` as a list."""
+        return _strings("ignore", self.ignore)
 
 
 def _strings(option: str, value: Any) -> list[str]:

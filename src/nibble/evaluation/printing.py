@@ -7,9 +7,12 @@ from rich.text import Text
 from nibble.errors import printable
 from nibble.evaluation.alignment import aligned
 from nibble.evaluation.result import Result
+from nibble.evaluation.units import Units
 from nibble.evaluation.wer import paired_interval
-from nibble.runs.records import Record
+from nibble.runs.records import Group, Record
 from nibble.terminal import Console, Table
+
+_GROUPS = 20  # shown of each kind
 
 
 def print_results(results: Sequence[Result], console: Console, worst: int = 5) -> None:
@@ -67,13 +70,19 @@ def _print_result(result: Result, console: Console, worst: int) -> None:
     record = result.record
     console.print(f"{record.model} {record.quant} ({record.method}), {record.corpus} {record.part}", style="bold green")
     low, high = record.wer_ci95
+    rate, characters = Units(record.units).rate, f"; CER {percent(record.cer)}" if record.cer is not None else ""
     _print_figure(
-        f"WER {percent(record.wer)}",
+        f"{rate} {percent(record.wer)}",
         f" (95 %: {percent(low)} … {percent(high)}): "
         f"{record.substitutions} substitutions, {record.deletions} deletions, {record.insertions} insertions "
-        f"in {record.reference_words:,} words of {len(record.utterance_errors):,} utterances",
+        f"in {record.reference_words:,} {record.units} of {len(record.utterance_errors):,} utterances{characters}",
         console,
     )
+    if Units(record.units) is Units.characters:
+        console.print("errors are counted in characters, since the script puts no spaces between words", style="dim")
+    for name, groups in record.groups.items():
+        if len(groups) > 1 or name != "length":
+            console.print(group_table(name, groups, record))
     _print_worst(result, console, worst)
     _print_size(result, console)
     _print_figure(
@@ -87,9 +96,27 @@ def _print_result(result: Result, console: Console, worst: int) -> None:
     _print_figure(f"{peak_mib:.0f} MiB", f" of memory at the most, in the whole process; {record.backend}", console)
 
 
+def group_table(name: str, groups: Sequence[Group], record: Record) -> Table:
+    """One row a group; of many, those with most errors."""
+    shown = sorted(groups, key=lambda group: -group.errors)[:_GROUPS] if len(groups) > _GROUPS else groups
+    rows = [
+        [
+            group.name,
+            f"{group.utterances:,}",
+            f"{group.units:,}",
+            percent(group.errors / group.units) if group.units else "",
+            f"{percent(group.ci95[0])} … {percent(group.ci95[1])}",
+            *(f"{count:,}" for count in (group.substitutions, group.deletions, group.insertions)),
+        ]
+        for group in shown
+    ]
+    header = (f"by {name}", "utterances", record.units, Units(record.units).rate, "95 %", "sub", "del", "ins")
+    return Table(header, rows, note=f"{len(groups) - len(shown)} more groups" if len(shown) < len(groups) else "")
+
+
 def _print_worst(result: Result, console: Console, worst: int) -> None:
     for (id_, reference, hypothesis), errors, words in result.worst(worst):
-        console.print(f"{id_}: {errors} errors in {words} words", style="dim")
+        console.print(f"{id_}: {errors} errors in {words} {result.record.units}", style="dim")
         console.print(aligned(reference, hypothesis, console.width))
 
 

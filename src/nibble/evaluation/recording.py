@@ -10,6 +10,7 @@ from nibble.config import plain
 from nibble.evaluation.measuring import Measured
 from nibble.evaluation.options import EvaluateConfig, Search
 from nibble.evaluation.recognisers import Recogniser
+from nibble.evaluation.scoring import Scores
 from nibble.evaluation.size import Size
 from nibble.memory import peak_bytes
 from nibble.runs.backend import Inference
@@ -30,7 +31,9 @@ class Subject:
     hardware: str  # in words, with the kernels in use
 
 
-def make_record(subject: Subject, options: EvaluateConfig, corpus: str, parts: list[str], measured: Measured) -> Record:
+def make_record(
+    subject: Subject, options: EvaluateConfig, corpus: str, parts: list[str], measured: Measured, scores: Scores
+) -> Record:
     """The record of one evaluation.
 
     Args:
@@ -38,12 +41,15 @@ def make_record(subject: Subject, options: EvaluateConfig, corpus: str, parts: l
         options: of the command.
         corpus: its name.
         parts: of the corpus.
-        measured: errors and time.
+        measured: texts and time.
+        scores: errors.
     """
-    model, size, score = subject.model, subject.size, measured.score
+    model, size, score = subject.model, subject.size, scores.main
     how: dict[str, Any] = {"parts": parts, "decoding": options.decoding.value, "max_utterances": options.max_utterances}
     if options.decoding is Search.beam:
         how["beam_width"] = options.beam_width
+    if options.ignored:
+        how["ignored"] = options.ignored
     return Record(
         experiment=model.config.name,
         corpus=corpus,
@@ -71,4 +77,7 @@ def make_record(subject: Subject, options: EvaluateConfig, corpus: str, parts: l
         commit=provenance.commit(),
         command=provenance.command(),
         config_hash=provenance.config_hash({**plain(model.config), "evaluation": how}),
+        units=score.units.value,
+        cer=scores.cer,
+        groups=scores.groups,
     )

@@ -1,6 +1,7 @@
-"""Word error rate with its parts, its 95 % interval, and the paired difference of two systems.
+"""Word or character error rate with its parts, its 95 % interval, and the paired difference of two systems.
 
-Rates are fractions of the reference words: 0.05 is 5 %. Alignment is kaldialign's. The intervals are percentiles of
+Rates are fractions of the reference words: 0.05 is 5 %. Of scripts without spaces between words, characters take the
+place of words throughout. Alignment is kaldialign's. The intervals are percentiles of
 a bootstrap over utterances (Bisani and Ney, 2004): one implementation for a system, for several seeds and for
 differences. Words within an utterance stay together, because their errors are not independent.
 """
@@ -8,19 +9,37 @@ differences. Words within an utterance stay together, because their errors are n
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import kaldialign
 import numpy as np
+
+from nibble.evaluation.units import Units
 
 REPLICATIONS = 10_000
 _SEED = 0
 _MAX_ELEMENTS = 1_000_000  # drawn at once: bounds memory on large corpora
 
 
+class Edits(NamedTuple):
+    """The errors in one utterance."""
+
+    id: str
+    substitutions: int
+    deletions: int
+    insertions: int
+    units: int  # words or characters of the reference
+
+    @property
+    def errors(self) -> int:
+        """All of them."""
+        return self.substitutions + self.deletions + self.insertions
+
+
 @dataclass(frozen=True)
 class Score:
-    """The word errors of one system on one set of utterances."""
+    """The errors of one system on one set of utterances, in words unless `units` says characters."""
 
     wer: float  # (substitutions + deletions + insertions) / reference_words
     substitutions: int
@@ -29,9 +48,13 @@ class Score:
     reference_words: int
     wer_ci95: tuple[float, float]  # low, high
     utterance_errors: list[tuple[str, int, int]]  # utterance id, errors, reference words
+    units: Units = Units.words
+    edits: list[Edits] = field(default_factory=list)  # of each utterance
 
 
-def score(ids: Sequence[str], references: Sequence[str], hypotheses: Sequence[str]) -> Score:
+def score(
+    ids: Sequence[str], references: Sequence[str], hypotheses: Sequence[str], units: Units = Units.words
+) -> Score:
     """Score one hypothesis per reference; words are separated by spaces.
 
     Without any reference words the rate is 0 if nothing was recognised and infinite otherwise.
@@ -43,19 +66,23 @@ def score(ids: Sequence[str], references: Sequence[str], hypotheses: Sequence[st
         raise ValueError(f"{len(ids)} ids, {len(references)} references, {len(hypotheses)} hypotheses")
     if len(set(ids)) != len(ids):
         raise ValueError("an utterance id appears twice")
-    edits = [
-        kaldialign.edit_distance(reference.split(), hypothesis.split())
+    found = (
+        kaldialign.edit_distance(units.split(reference), units.split(hypothesis))
         for reference, hypothesis in zip(references, hypotheses, strict=True)
-    ]
-    utterances = [(id_, int(e["total"]), int(e["ref_len"])) for id_, e in zip(ids, edits, strict=True)]
+    )
+    names = ("sub", "del", "ins", "ref_len")
+    edits = [Edits(id_, *(int(one[name]) for name in names)) for id_, one in zip(ids, found, strict=True)]
+    utterances = [(one.id, one.errors, one.units) for one in edits]
     return Score(
         wer=_rate(sum(errors for _, errors, _ in utterances), sum(words for _, _, words in utterances)),
-        substitutions=int(sum(e["sub"] for e in edits)),
-        deletions=int(sum(e["del"] for e in edits)),
-        insertions=int(sum(e["ins"] for e in edits)),
+        substitutions=sum(one.substitutions for one in edits),
+        deletions=sum(one.deletions for one in edits),
+        insertions=sum(one.insertions for one in edits),
         reference_words=sum(words for _, _, words in utterances),
         wer_ci95=interval([utterances])[1:],
         utterance_errors=utterances,
+        units=units,
+        edits=edits,
     )
 
 

@@ -3,7 +3,7 @@
 import fcntl
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,24 @@ _AT_LEAST = {  # what a table divides by, and what counts
     **dict.fromkeys(("wer", "substitutions", "deletions", "insertions", "ratio", "rtf"), 0),
 }
 _MOST_WORDS = 2**31  # in an utterance: sums stay within 64 bits
+
+
+@dataclass(frozen=True)
+class Group:
+    """The errors in utterances that have something in common."""
+
+    name: str  # of the speaker, the language, the length ...
+    utterances: int
+    units: int  # words or characters of the references
+    substitutions: int
+    deletions: int
+    insertions: int
+    ci95: tuple[float, float]  # of the error rate: low, high
+
+    @property
+    def errors(self) -> int:
+        """All of them."""
+        return self.substitutions + self.deletions + self.insertions
 
 
 @dataclass(frozen=True)
@@ -49,6 +67,9 @@ class Record:
     commit: str
     command: str
     config_hash: str
+    units: str = "words"  # what errors are counted in; "characters" for scripts without spaces between words
+    cer: float | None = None  # character error rate, if errors are counted in words
+    groups: dict[str, list[Group]] = field(default_factory=dict)  # "length" and what `by=` asks for -> error rates
 
     def __post_init__(self) -> None:
         for name, least in _AT_LEAST.items():
@@ -57,6 +78,8 @@ class Record:
         for id_, errors, words in self.utterance_errors:
             if not (0 <= errors < _MOST_WORDS and 0 <= words < _MOST_WORDS):
                 raise UserError(f"utterance {id_!r:.60} has {errors} errors in {words} words")
+        if self.units not in ("words", "characters"):
+            raise UserError(f"units is {self.units!r:.60}; errors are counted in words or characters")
         Inference.parse(self.backend)
 
     @property

@@ -15,6 +15,7 @@ from nibble.config import Config, plain
 from nibble.data.batch import Batch
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
+from nibble.evaluation.units import units_of
 from nibble.evaluation.wer import score
 from nibble.model.decoding import greedy
 from nibble.model.transducer import Transducer
@@ -169,7 +170,10 @@ class TransducerModule(pl.LightningModule):
         self._validation.append(_Validated(batch.ids, batch.texts, texts, loss))
 
     def on_validation_epoch_end(self) -> None:
-        """Loss and word error rate over the dev part, the same in every process."""
+        """Loss and word error rate over the dev part, the same in every process.
+
+        Of a script without spaces between words, the character error rate takes its place.
+        """
         shares = distributed.gathered(self._validation)
         self._validation = []
         # By its first utterance: a process without a batch of its own is given one of another.
@@ -180,7 +184,7 @@ class TransducerModule(pl.LightningModule):
         references = [one for batch in batches for one in batch.references]
         hypotheses = [one for batch in batches for one in batch.hypotheses]
         self.log("val_loss", sum(len(batch.ids) * batch.loss for batch in batches) / len(ids))
-        self.log("val_wer", score(ids, references, hypotheses).wer)
+        self.log("val_wer", score(ids, references, hypotheses, units_of(references)).wer)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW; weight decay on matrices only."""

@@ -39,7 +39,7 @@ def alignment_html(reference: str, hypothesis: str) -> str:
 
 def artifact(bundle: Path, record: Record) -> wandb.Artifact:
     """The bundle with its record, less the errors of each utterance, which are thousands of numbers."""
-    metadata = {name: value for name, value in asdict(record).items() if name != "utterance_errors"}
+    metadata = {name: value for name, value in asdict(record).items() if name not in ("utterance_errors", "groups")}
     found = wandb.Artifact(f"{record.experiment}-{record.quant}-seed{record.seed}", type="bundle", metadata=metadata)
     found.add_dir(str(bundle), policy="immutable")  # else W&B copies it to the home folder first
     return found
