@@ -48,7 +48,7 @@ def shown(transcript: Transcript, ignored: Iterable[str], units: Units) -> Trans
     """A transcript as it was scored, with spaces between what errors are counted in."""
     known = [Ignored(one) for one in ignored]
     reference, hypothesis = (
-        " ".join(units.split(scored(text, known))) for text in (transcript.reference, transcript.hypothesis)
+        " ".join(units.units_in(scored(text, known))) for text in (transcript.reference, transcript.hypothesis)
     )
     return Transcript(transcript.id, reference, hypothesis)
 

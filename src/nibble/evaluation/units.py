@@ -24,7 +24,7 @@ class Units(StrEnum):
         """The name of the error rate."""
         return "WER" if self is Units.words else "CER"
 
-    def split(self, text: str) -> list[str]:
+    def units_in(self, text: str) -> list[str]:
         """The units of a text; spaces are none of them."""
         return text.split() if self is Units.words else [sign for sign in text if not sign.isspace()]
 

@@ -67,7 +67,7 @@ def score(
     if len(set(ids)) != len(ids):
         raise ValueError("an utterance id appears twice")
     found = (
-        kaldialign.edit_distance(units.split(reference), units.split(hypothesis))
+        kaldialign.edit_distance(units.units_in(reference), units.units_in(hypothesis))
         for reference, hypothesis in zip(references, hypotheses, strict=True)
     )
     names = ("sub", "del", "ins", "ref_len")

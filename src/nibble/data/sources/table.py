@@ -69,9 +69,12 @@ class Table:
         if first is None:
             return
         separator = max(_SEPARATORS, key=first.count)
-        quoting = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
+        every = _chained(first, text)
         try:
-            yield from csv.reader(_chained(first, text), delimiter=separator, quoting=quoting)
+            if separator == "\t":
+                yield from csv.reader(every, delimiter=separator, quoting=csv.QUOTE_NONE)
+            else:
+                yield from csv.reader(every, delimiter=separator)
         except csv.Error as error:
             raise UserError(f"{self.path} is not a table with {separator!r} between columns: {error}") from error
 
