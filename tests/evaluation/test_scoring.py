@@ -6,9 +6,10 @@ from lhotse import MonoCut, SupervisionSegment
 
 from nibble.errors import UserError
 from nibble.evaluation.groups import grouped
+from nibble.evaluation.options import Ignored
 from nibble.evaluation.result import Transcript
 from nibble.evaluation.scoring import score_transcripts, shown
-from nibble.evaluation.units import Ignored, Units, scored, units_of
+from nibble.evaluation.units import Units, scored, units_of
 from nibble.evaluation.wer import interval, score
 
 

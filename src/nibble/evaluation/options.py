@@ -8,7 +8,6 @@ from omegaconf import MISSING
 
 from nibble.data.options import DataOverrides
 from nibble.errors import UserError
-from nibble.evaluation.units import Ignored
 from nibble.hardware import HardwareConfig
 from nibble.quant.spec import QuantConfig
 from nibble.ranges import COUNT, COUNT_OR_NONE, Range, check
@@ -33,6 +32,13 @@ class Search(StrEnum):
 
     greedy = "greedy"
     beam = "beam"  # `beam_width` hypotheses at once
+
+
+class Ignored(StrEnum):
+    """What scoring may leave out of account."""
+
+    case = "case"
+    punctuation = "punctuation"
 
 
 @dataclass

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from lhotse import MonoCut
 
 from nibble.evaluation.groups import grouped
-from nibble.evaluation.options import EvaluateConfig
+from nibble.evaluation.options import EvaluateConfig, Ignored
 from nibble.evaluation.result import Transcript
-from nibble.evaluation.units import Ignored, Units, scored, units_of
+from nibble.evaluation.units import Units, scored, units_of
 from nibble.evaluation.wer import Score, score
 from nibble.runs.records import Group
 

@@ -5,6 +5,8 @@ import unicodedata
 from collections.abc import Iterable
 from enum import StrEnum
 
+from nibble.evaluation.options import Ignored
+
 # Han with its extensions, kana, Thai, Lao, Tibetan, Myanmar and Khmer.
 _WITHOUT_SPACES = re.compile(
     "[\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
@@ -27,13 +29,6 @@ class Units(StrEnum):
     def units_in(self, text: str) -> list[str]:
         """The units of a text; spaces are none of them."""
         return text.split() if self is Units.words else [sign for sign in text if not sign.isspace()]
-
-
-class Ignored(StrEnum):
-    """What scoring may leave out of account."""
-
-    case = "case"
-    punctuation = "punctuation"
 
 
 def units_of(references: Iterable[str]) -> Units:
