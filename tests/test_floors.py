@@ -25,7 +25,7 @@ FLOORS = (
     *("quant.spec", "quant"),
     # What the options of the rooms above say, a run keeps with it.
     *("training.options", "evaluation.options", "post_training.options", "export.options", "sensitivity.options"),
-    *("config", "composition", "runs", "inference", "export", "evaluation", "post_training", "training"),
+    *("config", "composition", "runs", "imports", "inference", "export", "evaluation", "post_training", "training"),
     *("sensitivity", "bench", "report", "dashboard", "commands"),
 )
 STRANGERS = {

@@ -26,7 +26,10 @@ class Config:
     # a run folder or checkpoint to go on from, exactly; true: the run of these options, wherever it stands: if complete
     # it is left as it is, if stopped it goes on, if not there it starts
     resume: str | None = None
-    init_from: str | None = None  # a checkpoint to take the weights from
+    # a checkpoint to take the weights from: a run, a bundle, or another toolkit's (.nemo, Parakeet, icefall), whose
+    # model, features and labels are taken too
+    init_from: str | None = None
+    origin: str | None = None  # of weights that were imported: source and licence, for the card
     records: str | None = "runs/records.jsonl"  # where the evaluation at the end is added; null: nowhere
     data: DataConfig = MISSING
     features: FeatureConfig = MISSING

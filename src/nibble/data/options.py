@@ -23,6 +23,7 @@ class Tokens(StrEnum):
 
     char = "char"
     bpe = "bpe"
+    kept = "kept"  # the tokenizer of `init_from`; an import keeps its own unless another is asked for
 
 
 class TextCase(StrEnum):

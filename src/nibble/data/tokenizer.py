@@ -1,6 +1,7 @@
 """Text <-> label ids, with SentencePiece (Kudo and Richardson, 2018).
 
-Id 0 is the transducer's blank, id 1 stands for characters that training never saw. A piece that begins a word
+Id 0 is the transducer's blank. One id, 1 in tokenizers that are learnt here, stands for characters that training never
+saw. A piece that begins a word
 begins with U+2581, which `decode` turns into a space.
 """
 
@@ -39,7 +40,7 @@ class Tokenizer:
             raise UserError(f"a label is not UTF-8 text: {error}") from error
         except (RuntimeError, TypeError, ValueError) as error:
             raise UserError(f"it is not a SentencePiece model: {error}") from error
-        if labels <= UNKNOWN + 1:
+        if labels <= 2:
             raise UserError(f"it has {labels} labels, and needs more than blank and unknown")
 
     @property
@@ -70,8 +71,8 @@ class Tokenizer:
 
     def unknown(self, text: str) -> set[str]:
         """The characters of `text` that have no id."""
-        found = self._processor.encode(text, out_type=str)
-        return set("".join(piece for piece in found if self._processor.piece_to_id(piece) == UNKNOWN)) - {WORD_START}
+        found, unknown = self._processor.encode(text, out_type=str), self._processor.unk_id()
+        return set("".join(piece for piece in found if self._processor.piece_to_id(piece) == unknown)) - {WORD_START}
 
     def files(self) -> dict[str, bytes]:
         """What tokenizer.model and tokens.txt ("symbol id" a line, as sherpa-onnx reads it) hold."""
@@ -117,6 +118,8 @@ def train_tokenizer(
     Raises:
         UserError: no text, or `vocabulary_size` doesn't suit it; the text names a size that does.
     """
+    if tokens is Tokens.kept:
+        raise UserError("data.tokens=kept keeps the tokenizer of a checkpoint: give init_from=RUN, or data.tokens=bpe")
     lines = [text for text in texts if text]
     if not lines:
         raise UserError("the training transcripts are empty, so there is nothing to learn labels from")

@@ -76,7 +76,8 @@ def _origin(loaded: Loaded) -> str:
     config = loaded.config
     return (
         f"- Trained on {loaded.corpus}: {loaded.step:,} steps, seed {config.seed}, experiment {config.name}\n"
-        f"- Source: Nibble, commit {provenance.commit()}\n"
+        + (f"- Weights imported from {config.origin}\n" if config.origin else "")
+        + f"- Source: Nibble, commit {provenance.commit()}\n"
     )
 
 

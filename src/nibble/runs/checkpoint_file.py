@@ -5,11 +5,12 @@ are, each with a checksum (CRC-32) that torch.load does not look at. A pickle is
 name, only those that put a tensor together are let through.
 """
 
+import io
 import pickletools
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -31,36 +32,50 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         UserError: absent, unreadable, truncated, changed in any bit, or not a checkpoint.
     """
-    pickled, tensor_bytes = _checked(path)
-    _check_program(path, pickled)
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises of every kind, depending on where the program goes wrong
-        text = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path} is damaged, and nothing in it was executed: {text}; {_CURE}") from error
+        with path.open("rb") as file:
+            saved = read_saved(file, str(path))
+    except OSError as error:
+        raise UserError(f"the checkpoint {path} cannot be read: {error.strerror}") from error
     if not isinstance(saved, dict) or not isinstance(saved.get("nibble"), dict) or "state_dict" not in saved:
         raise UserError(f"{path} was not written by nibble's train.py: it has no configuration inside")
-    _check_tensors(path, saved, tensor_bytes)
     return saved
 
 
-def _checked(path: Path) -> tuple[bytes, int]:
-    """The pickle of a checkpoint whose checksums are right, and how many bytes of tensors the file holds."""
+def read_saved(file: BinaryIO, name: str) -> Any:
+    """What any program wrote with torch.save, under the same checks.
+
+    Args:
+        file: open for reading; it may be a member of an archive.
+        name: what messages call it.
+
+    Raises:
+        UserError: truncated, changed in any bit, or it holds more than tensors and plain data.
+    """
+    pickled, tensor_bytes = _checked(file, name)
+    _check_program(name, pickled)
+    file.seek(0)
     try:
-        with path.open("rb") as file:
-            start = file.read(4)
-    except OSError as error:
-        raise UserError(f"the checkpoint {path} cannot be read: {error.strerror}") from error
+        saved = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler raises of every kind, depending on where the program goes wrong
+        text = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{name} is damaged, and nothing in it was executed: {text}; {_CURE}") from error
+    _check_tensors(name, saved, tensor_bytes)
+    return saved
+
+
+def _checked(file: BinaryIO, path: str) -> tuple[bytes, int]:
+    """The pickle of a checkpoint whose checksums are right, and how many bytes of tensors the file holds."""
+    start = file.read(4)
+    size_bytes = file.seek(0, io.SEEK_END)
     if start != b"PK\x03\x04":
         raise UserError(f"{path} is not a checkpoint: it does not begin as torch.save files do")
     try:
-        if not zipfile.is_zipfile(path):  # the directory stands at the end
-            raise UserError(
-                f"{path} is truncated: it ends after {path.stat().st_size} bytes without its directory; {_CURE}"
-            )
-        with zipfile.ZipFile(path) as archive:
+        if not zipfile.is_zipfile(file):  # the directory stands at the end
+            raise UserError(f"{path} is truncated: it ends after {size_bytes} bytes without its directory; {_CURE}")
+        with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
-            _check_members(path, members)
+            _check_members(path, members, size_bytes)
             if wrong := archive.testzip():
                 raise UserError(f"{path} is damaged: {wrong} is not what its checksum says; {_CURE}")
             pickles = [member for member in members if member.filename.endswith("/data.pkl")]
@@ -74,18 +89,18 @@ def _checked(path: Path) -> tuple[bytes, int]:
         raise UserError(f"{path} is damaged: {str(error) or type(error).__name__}; {_CURE}") from error
 
 
-def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
+def _check_members(path: str, members: list[zipfile.ZipInfo], size_bytes: int) -> None:
     """Compressed files could hold any number of bytes, and of two with one name readers may take either."""
     packed = next((member.filename for member in members if member.compress_type != zipfile.ZIP_STORED), None)
     if packed is not None:
         raise UserError(f"{path} is not a checkpoint: {packed} is compressed, which torch.save never does")
     if len({member.filename for member in members}) != len(members) or len(members) > _MOST_MEMBERS:
         raise UserError(f"{path} is not a checkpoint: its files have no names of their own")
-    if sum(member.file_size for member in members) > path.stat().st_size:
+    if sum(member.file_size for member in members) > size_bytes:
         raise UserError(f"{path} is damaged: it holds less than its directory says; {_CURE}")
 
 
-def _check_program(path: Path, pickled: bytes) -> None:
+def _check_program(path: str, pickled: bytes) -> None:
     """The pickle calls nothing but what puts tensors together."""
     try:
         for opcode, argument, _ in pickletools.genops(pickled):
@@ -102,7 +117,7 @@ def _check_program(path: Path, pickled: bytes) -> None:
         raise UserError(f"{path} is damaged: data.pkl is no pickle: {error}; {_CURE}") from error
 
 
-def _check_tensors(path: Path, saved: dict[str, Any], held_bytes: int) -> None:
+def _check_tensors(path: str, saved: Any, held_bytes: int) -> None:
     """Tensors have the bytes that the file holds for them: none was made larger than its own."""
     storages: dict[int, int] = {}
     for tensor in _tensors(saved):

@@ -1,34 +1,66 @@
-"""Start from the weights of another run."""
+"""Start from the weights of another run, or of another toolkit."""
 
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
+from nibble.imports.recognition import is_foreign, read_foreign
 from nibble.quant.low_rank import factorize
 from nibble.quant.spec import LowRank
 from nibble.runs.checkpoint import load_checkpoint
 
+_OF_LABELS = ("predictor.embedding.weight", "joiner.output.weight", "joiner.output.bias")  # a row for each label
 
-def load_weights(model: nn.Module, path: Path, low_rank: list[LowRank]) -> None:
+
+def kept_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer of the checkpoint at `path`: of a run, a bundle or another toolkit.
+
+    Raises:
+        UserError: there is no checkpoint, or it cannot be read.
+    """
+    return read_foreign(path).tokenizer if is_foreign(path) else load_checkpoint(path).tokenizer
+
+
+def load_weights(model: nn.Module, path: Path, low_rank: list[LowRank], tokenizer: Tokenizer) -> str | None:
     """Copy the weights of the checkpoint at `path` into `model`, which must have the same parameters.
 
-    Factors come from a checkpoint with the same `low_rank`; one without any gives full weights, to be factorized.
+    Factors come from a checkpoint with the same `low_rank`; one without any gives full weights, to be factorized. Of an
+    import with another tokenizer, the rows of the labels that both have are copied, and the others stay as they are.
+
+    Args:
+        model: the transducer, with fresh weights.
+        path: of a run, a bundle or another toolkit.
+        low_rank: of this run.
+        tokenizer: of this run.
+
+    Returns:
+        what the user should know, in one line.
 
     Raises:
         UserError: the checkpoint is of another model; the text names the first difference.
     """
-    loaded = load_checkpoint(path)
-    factors = loaded.config.quant.low_rank
-    if factors:
-        if factors != low_rank:
-            raise UserError(
-                f"init_from={path} is factorized by quant.low_rank={factors}, and this run has {low_rank}; "
-                "give this run the same, or a checkpoint of full rank"
-            )
-        factorize(model, factors)
-    source = loaded.model.state_dict()
+    if is_foreign(path):
+        foreign = read_foreign(path)
+        source, theirs, imported = foreign.weights(), foreign.tokenizer, True
+    else:
+        loaded = load_checkpoint(path)
+        factors = loaded.config.quant.low_rank
+        if factors:
+            if factors != low_rank:
+                raise UserError(
+                    f"init_from={path} is factorized by quant.low_rank={factors}, and this run has {low_rank}; "
+                    "give this run the same, or a checkpoint of full rank"
+                )
+            factorize(model, factors)
+        source, theirs = dict(loaded.model.state_dict()), loaded.tokenizer
+        imported = loaded.config.origin is not None
     target = model.state_dict()
+    said = None
+    if imported and _pieces(theirs) != _pieces(tokenizer):
+        said = _with_shared_rows(source, target, theirs, tokenizer)
     for name, tensor in target.items():
         if name not in source or source[name].shape != tensor.shape:
             found = tuple(source[name].shape) if name in source else "absent"
@@ -37,3 +69,24 @@ def load_weights(model: nn.Module, path: Path, low_rank: list[LowRank]) -> None:
                 "Use the same model=, data.tokens and data.vocabulary_size"
             )
     model.load_state_dict({name: source[name] for name in target})  # without what only quantization uses
+    return said
+
+
+def _with_shared_rows(source: dict[str, Tensor], target: dict[str, Tensor], theirs: Tokenizer, ours: Tokenizer) -> str:
+    """Put rows for our labels in the place of those for theirs, in `source`; how many there are of each kind."""
+    places = {piece: label for label, piece in enumerate(_pieces(theirs))}
+    pairs = [(label, places[piece]) for label, piece in enumerate(_pieces(ours)) if piece in places]
+    own, other = torch.tensor(pairs).unbind(1)
+    for name in _OF_LABELS:
+        rows = target[name].clone()
+        rows[own] = source[name][other]
+        source[name] = rows
+    return (
+        f"{len(pairs)} of {ours.size} labels are in the tokenizer of init_from too and keep their weights; "
+        f"{ours.size - len(pairs)} are new"
+    )
+
+
+def _pieces(tokenizer: Tokenizer) -> list[str]:
+    """By label; blank and unknown under the names that all tokenizers here give them."""
+    return tokenizer.pieces(range(tokenizer.size))

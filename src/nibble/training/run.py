@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import Logger
 from nibble import distributed, stopping, writing
 from nibble.config import Config
 from nibble.data.datamodule import Feeding, SpeechDataModule
+from nibble.data.options import Tokens
 from nibble.device import choose_device
 from nibble.errors import UserError
 from nibble.evaluation.finished_run import evaluate_run
@@ -31,7 +32,7 @@ from nibble.terminal import Console
 from nibble.training import launch
 from nibble.training.checkpoints import Checkpoints
 from nibble.training.early_stop import FinalPhaseEarlyStopping
-from nibble.training.initialisation import load_weights
+from nibble.training.initialisation import kept_tokenizer, load_weights
 from nibble.training.interruption import Interruption
 from nibble.training.logged_result import log_result
 from nibble.training.loggers import build_loggers, check_loggers, finish_loggers
@@ -114,8 +115,13 @@ def fit(config: Config) -> None:
     encoder = encoder_outline(config.model, config.features)
     frames = encoder.output_length if config.loss.ctc_weight > 0 else None
     rank, number = distributed.started()
-    most = config.trainer.max_validation_utterances
-    feeding = Feeding(encoded_frames=frames, processes=(rank, number), max_validation_utterances=most)
+    kept = config.data.tokens is Tokens.kept and config.init_from is not None
+    feeding = Feeding(
+        tokenizer=kept_tokenizer(Path(str(config.init_from))) if kept else None,
+        encoded_frames=frames,
+        processes=(rank, number),
+        max_validation_utterances=config.trainer.max_validation_utterances,
+    )
     data = SpeechDataModule(config.data, config.features, config.hardware, config.seed, feeding=feeding)
     if number == 1:
         data.prepare_data()
@@ -130,15 +136,17 @@ def fit(config: Config) -> None:
     if teacher is not None:
         teacher.check_labels(data.tokenizer)
     module = TransducerModule(config, data.tokenizer, data.corpus_name, teacher)
+    console.quiet = rank > 0
     if config.init_from:
-        load_weights(module.model, Path(config.init_from), config.quant.low_rank)
+        said = load_weights(module.model, Path(config.init_from), config.quant.low_rank, data.tokenizer)
+        if said is not None:
+            console.print(said)
 
     batches = data.batches_per_epoch()
     steps_per_epoch = max(1, batches // config.trainer.accumulate)
     max_steps = config.trainer.max_steps or config.trainer.max_epochs * steps_per_epoch
     parameters = sum(p.numel() for p in module.model.parameters())
     many = f" for each of {number} processes" if number > 1 else ""
-    console.quiet = rank > 0
     console.print(
         f"{config.model.name}: {parameters / 1e6:.2f} million parameters, {data.tokenizer.size} tokens; "
         f"{data.corpus_name}: {batches} batches an epoch{many}; {max_steps} steps at {config.quant.name} -> {folder}"

@@ -1,0 +1,1 @@
+"""Other toolkits' checkpoints become float runs of ours."""
