@@ -83,14 +83,14 @@ def wanted() -> tuple[Implementation, ...]:
     return tuple(implementation for implementation in IMPLEMENTATIONS if implementation.name == chosen)
 
 
+LOADED: list[bool] = []  # empty until the implementations are loaded
+
+
 def load_once() -> None:
     """Load the implementations, unless they are loaded already; see `load`."""
-    if not _loaded:
+    if not LOADED:
         load()
-        _loaded.append(True)
-
-
-_loaded: list[bool] = []  # empty until then
+        LOADED.append(True)
 
 
 def load() -> None:

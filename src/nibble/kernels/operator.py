@@ -19,7 +19,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 import torch
 
-from nibble.kernels import implementations
+from nibble.kernels.implementations import LOADED, load_once
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -75,7 +75,8 @@ class Operator(Generic[P, R]):
             RuntimeError: types or sizes do not fit.
             UserError: NIBBLE_KERNELS names an implementation that cannot run here.
         """
-        implementations.load_once()
+        if not LOADED:
+            load_once()
         found: R = self._overload(*args, **kwargs)
         return found
 

@@ -115,8 +115,11 @@ class QuantizedLayer(QuantizesInput):
         """
         if self.frozen:
             return self._frozen_factor(name).quantized
-        spec, trained = self.weight_spec, self._trained(name)
-        assert spec is not None, f"{self.layer_name} is in float"
+        assert self.weight_spec is not None, f"{self.layer_name} is in float"
+        return self._quantized(name, self._trained(name), self.weight_spec)
+
+    def _quantized(self, name: str, trained: Trained, spec: WeightSpec) -> QuantizedTensor:
+        """The codes of a weight that has a parameter, kept as long as the cache can tell that it is constant."""
 
         def quantize() -> QuantizedTensor:
             return quantize_weight(trained.pruned(), spec, f"{self.layer_name}.{name}", trained.log_scale)
@@ -137,11 +140,12 @@ class QuantizedLayer(QuantizesInput):
         trained = self._trained(name)
         if self.weight_spec is None:
             return FloatWeight(trained)
-        quantized = self.quantized_weight(name)
+        quantized = self._quantized(name, trained, self.weight_spec)
+        if self._multiplies_codes(trained.parameter):
+            return NativeWeight(trained, quantized, self.weight_spec.bits)
         if self.noisy:
             return NoisyWeight(trained, quantized, self.weight_spec, self.blend)
-        kind = NativeWeight if self._multiplies_codes(trained.parameter) else FakeWeight
-        return kind(trained, quantized, self.weight_spec.bits, self.blend)
+        return FakeWeight(trained, quantized, self.weight_spec.bits, self.blend)
 
     def _multiplies_codes(self, weight: Tensor) -> bool:
         """Whether a product takes codes: in native arithmetic, and on a GPU in fake arithmetic, too.
@@ -159,7 +163,8 @@ class QuantizedLayer(QuantizesInput):
 
     def _frozen_factor(self, name: str) -> Factor:
         """A frozen weight with scales to compute with, and packed if a product may take it packed."""
-        codes = self.get_buffer(f"{name}_codes")
+        codes = self._buffers[f"{name}_codes"]
+        assert codes is not None
 
         def make() -> Factor:
             scale, zero = self.get_buffer(f"{name}_scale").float(), self._buffers.get(f"{name}_zero")

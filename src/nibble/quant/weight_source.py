@@ -7,8 +7,7 @@ noise    the parameter with noise in place of rounding
 frozen   codes that have no parameter any more
 """
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -40,8 +39,7 @@ class WeightSource(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Trained:
+class Trained(NamedTuple):
     """A weight that has a parameter, and what belongs to it."""
 
     parameter: Tensor
@@ -54,8 +52,7 @@ class Trained:
         return weight if self.mask is None else weight * self.mask
 
 
-@dataclass(frozen=True)
-class FloatWeight:
+class FloatWeight(NamedTuple):
     """A weight that is not quantized."""
 
     trained: Trained
@@ -70,8 +67,7 @@ class FloatWeight:
         return self.values()
 
 
-@dataclass(frozen=True)
-class FakeWeight:
+class FakeWeight(NamedTuple):
     """The values that codes stand for; on a ramp (1 - blend) w + blend w~."""
 
     trained: Trained
@@ -97,7 +93,6 @@ class FakeWeight:
         return learning_scale(self.trained.parameter, self.trained.log_scale, self.quantized, self.bits)
 
 
-@dataclass(frozen=True)
 class NativeWeight(FakeWeight):
     """Codes, which a product multiplies as they are."""
 
@@ -106,8 +101,7 @@ class NativeWeight(FakeWeight):
         return Factor(self.quantized, self.source())
 
 
-@dataclass(frozen=True)
-class NoisyWeight:
+class NoisyWeight(NamedTuple):
     """The parameter with noise in place of rounding; on a ramp a share of the noise."""
 
     trained: Trained
@@ -129,8 +123,7 @@ class NoisyWeight:
         return self.values()
 
 
-@dataclass(frozen=True)
-class FrozenWeight:
+class FrozenWeight(NamedTuple):
     """Codes alone."""
 
     factor: Factor
