@@ -37,7 +37,7 @@ def cxx() -> str:
     """The C++ compiler: $CXX, or g++.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such program.
     """
     name = os.environ.get("CXX", "g++")
     if shutil.which(name) is None:

@@ -46,7 +46,7 @@ class Operator(Generic[P, R]):
         schema: name, arguments and result, as `torch.library.define` takes them.
         arguments: the class of its arguments, in the order of the schema and with its defaults.
         backward: gradients, as `torch.library.register_autograd` takes them; None: the result has no gradient.
-        setup_context: what backward needs, likewise.
+        setup_context: saves what backward needs; None: it needs nothing.
     """
 
     def __init__(

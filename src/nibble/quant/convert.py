@@ -25,7 +25,7 @@ def prepare(model: nn.Module, config: QuantConfig) -> None:
         UserError: the model is prepared already, or `nibble.quant.rules.assign` or
             `nibble.quant.low_rank.factorize` finds a rule wrong.
     """
-    implementations.load_once()  # so that what is wrong with the kernels is said before the first product
+    implementations.load_once()  # so that an error in the choice of kernels comes before the first product
     if quantized_modules(model):
         raise UserError("the model is prepared for quantization already; prepare a new float model")
     if config.low_rank:

@@ -1,6 +1,6 @@
 """Pseudo-quantization noise: train with noise as wide as a step in place of rounding, evaluate with codes.
 
-    w~ = clamp(w + s u, lowest s, highest s)        u ~ U(-1/2, 1/2), drawn anew in each forward pass
+    w~ = clamp(w + s u, lowest s, highest s)        u ~ U(-1/2, 1/2), drawn in each forward pass
 
 Rounding errors of many weights look like such noise. Unlike rounding it is differentiable, and here so is the scale:
 the loss that the noise costs comes back to the largest weight of a slice, which sets its width. Qiu et al. (2023, RAND,

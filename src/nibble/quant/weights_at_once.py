@@ -51,7 +51,7 @@ def quantize_at_once(network: nn.Module) -> None:
         if spec is None or layer.frozen or layer.rule.sparsity is not None or not _is_common(spec):
             continue
         for name in layer.weight_names:
-            values = layer._parameters.get(name)  # None if it is computed anew at each access, as by weight_norm
+            values = layer._parameters.get(name)  # None if each access computes it, as with weight_norm
             if values is not None and _is_plain(values):
                 alike[values.device, values.dtype].append(_Weight(layer, name, values, spec))
     for weights in alike.values():

@@ -34,7 +34,7 @@ def nvcc() -> str:
     """The path of CUDA's compiler: in $CUDA_HOME, on the path, or in /usr/local/cuda.
 
     Raises:
-        UserError: there is none.
+        UserError: it is in none of these places.
     """
     home = os.environ.get("CUDA_HOME")
     places = [*([f"{home}/bin/nvcc"] if home else []), "nvcc", "/usr/local/cuda/bin/nvcc"]

@@ -1,8 +1,8 @@
 """The recurrence of an LSTM on int8 codes in Triton: all steps in one kernel, forward and backward.
 
-A program holds 16 sequences, which depend on no other, and goes through their steps. In each it reads the weight's
-codes, which stay in the L2 cache, and passes what is needed in the next step through memory that only it writes. The
-threads of a program wait for each other where one reads what another has written.
+A program holds 16 sequences, which depend on no other, and goes through their steps. In each step it reads the weight's
+codes, which stay in the L2 cache, and writes the next step's input to memory that no other program uses. The threads of
+a program wait for each other where one reads a value that another has written.
 """
 
 from typing import NamedTuple

@@ -98,7 +98,7 @@ def _norm_quantize_rows(
     column = tl.arange(0, BLOCK)
     held = column < terms
     values = _load(x, row, 0, terms, False, BLOCK)
-    # The mean first, then squares of what is left: E[x^2] - E[x]^2 would cancel where the mean is large.
+    # The mean first, then squares of the differences: E[x^2] - E[x]^2 would cancel where the mean is large.
     centred = tl.where(held, values - tl.sum(values, 0) / terms, 0.0)
     variance = tl.sum(centred * centred, 0) / terms
     normed = centred / tl.sqrt(variance + eps)

@@ -1,7 +1,7 @@
 """quantize_weights in Triton: all weights of a network in one launch.
 
-A step quantizes each weight anew. Weight by weight that is some eighteen kernels each, most of them shorter than their
-launch. Here one program quantizes one slice of any of the weights.
+Each step quantizes every weight again. One by one, that takes about eighteen kernels for each weight, most of them
+shorter than their launch. Here one program quantizes one slice of any of the weights.
 """
 
 from collections.abc import Sequence
