@@ -113,8 +113,8 @@ def test_the_logits_never_exist_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> N
     joiner, batch = make([(20, 4), (18, 4), (5, 1)], vocabulary=100)
     for loss, nodes, most in (
         (reference, 10**6, 3 * 20 * 5 * 100),
-        (fused_transducer_loss, 100, 10 * 5 * 100),
-        (fused_transducer_loss, 20, 2 * 5 * 100),
+        (fused, 100, 10 * 5 * 100),
+        (fused, 20, 2 * 5 * 100),
     ):
         at_once(nodes, monkeypatch)
         with Largest() as largest:
@@ -208,7 +208,7 @@ def test_without_gradients_it_is_the_loss_alone() -> None:
         torch.testing.assert_close(fused(joiner, *batch), want.detach())
     with torch.inference_mode():
         torch.testing.assert_close(fused(joiner, *batch), want.detach())
-    assert not fused_transducer_loss(joiner.requires_grad_(False), *(x.detach() for x in batch)).requires_grad
+    assert not fused(joiner.requires_grad_(False), *(x.detach() for x in batch)).requires_grad
 
 
 def test_what_is_not_trained_or_not_used_gets_no_gradient() -> None:

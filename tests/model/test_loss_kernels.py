@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_fused_loss import found_by, make
+from test_fused_loss import found_by, fused, make
 
 from nibble.model import fused_loss
-from nibble.model.fused_loss import fused_transducer_loss
 from nibble.model.gpu_kernels import kernels
 from nibble.model.node_log_probs import _ByKernels
 
@@ -62,12 +61,12 @@ def test_the_fused_loss_on_kernels_is_that_on_a_cpu(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(fused_loss, "GROUP", nodes)
     monkeypatch.setattr(fused_loss, "PART", nodes)
     joiner, batch = make([(5, 2), (1, 1), (3, 0)])
-    want, slopes = found_by(fused_transducer_loss, joiner, batch)
+    want, slopes = found_by(fused, joiner, batch)
     triton = kernels("node_log_probs_triton")
     monkeypatch.setattr(fused_loss, "node_log_probs", lambda x, following: _ByKernels.apply(x, following, triton))
     monkeypatch.setattr(fused_loss, "transducer_lattice", kernels("lattice_triton").transducer_lattice)
     with np.errstate(all="ignore"):
-        value, gradients = found_by(fused_transducer_loss, joiner, batch)
+        value, gradients = found_by(fused, joiner, batch)
     torch.testing.assert_close(value, want, rtol=1e-6, atol=0)
     for gradient, slope in zip(gradients, slopes, strict=True):
         torch.testing.assert_close(gradient, slope, rtol=1e-4, atol=1e-6)
