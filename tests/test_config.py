@@ -27,9 +27,10 @@ ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
 GROUPS = [
     *("data", "features", "model", "loss", "quant", "schedule"),
-    *("optimizer", "hardware", "logger", "trainer", "experiment", "debug", "hparams_search"),
+    *("optimizer", "hardware", "logger", "trainer", "callbacks", "metrics"),
+    *("experiment", "debug", "hparams_search"),
 ]
-CHOICES = sorted(f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml"))
+CHOICES = sorted(f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name != "hydra")
 
 
 def composed(*overrides: str):
@@ -62,6 +63,19 @@ def test_every_experiment_begins_with_its_command_and_what_it_costs(path):
     ran_here = path.stem in {record.experiment for record in read(ROOT / "results" / "records.jsonl")}
     assert ran_here != any(line.startswith("# Not run here.") for line in lines)
     assert typed(composed(f"experiment={path.stem}")).name == path.stem
+
+
+def test_nothing_says_again_what_is_the_default():
+    default = QuantConfig().arithmetic.value
+    assert not [path.stem for path in CONF.glob("quant/*.yaml") if f"arithmetic: {default}" in path.read_text()]
+
+
+@pytest.mark.parametrize("command", sorted(set(composition.SCHEMAS) - {"train"}))
+def test_a_command_that_does_not_train_leaves_no_folder(command):
+    composition.register_schemas()
+    found = composition.check_command_line(CONF, command, [])
+    assert (found.hydra.run.dir, found.hydra.output_subdir, found.hydra.job.chdir) == (".", None, False)
+    assert list(found.hydra.job_logging.root.handlers) == ["console"]
 
 
 def test_groups_stand_in_the_order_data_flows():

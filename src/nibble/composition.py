@@ -204,7 +204,9 @@ def typed_as(schema: type[Schema], config: DictConfig) -> Schema:
 def reject_unknown(config: DictConfig, prefix: str = "") -> None:
     """Refuse keys that no dataclass has: Hydra's `+option=value` can add one, and it would be ignored."""
     schema = OmegaConf.get_type(config)
-    known = [f"{prefix}{field.name}" for field in fields(schema)] if is_dataclass(schema) else []
+    if not is_dataclass(schema):  # names of the user's own
+        return
+    known = [f"{prefix}{field.name}" for field in fields(schema)]
     for key in config:
         name = f"{prefix}{key!s}"
         if name not in known:

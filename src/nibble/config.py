@@ -42,6 +42,9 @@ class Config:
     hardware: HardwareConfig = MISSING
     logger: LoggerConfig = MISSING
     trainer: TrainerConfig = MISSING
+    # of your own, by a name: the class in _target_, and its arguments; conf/callbacks and conf/metrics have examples
+    callbacks: dict[str, Any] = field(default_factory=dict)  # Lightning's callbacks
+    metrics: dict[str, Any] = field(default_factory=dict)  # torchmetrics of texts, logged as val_<name>
 
     def __post_init__(self) -> None:
         check(self, "", seed=SEED)
@@ -78,8 +81,9 @@ def plain(run: Config) -> dict[str, Any]:
 
 
 def portable(run: Config) -> Config:
-    """The configuration without where the run lives, for files that others get: they are the same wherever it was."""
-    return replace(run, run_dir="", resume=None, records=None)
+    """The configuration for files that others get: without where the run lives, and without classes of the user's."""
+    logger = replace(run.logger, others={})
+    return replace(run, run_dir="", resume=None, records=None, callbacks={}, metrics={}, logger=logger)
 
 
 def from_plain(values: dict[str, Any]) -> Config:

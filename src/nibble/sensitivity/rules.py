@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 
 from nibble.quant.rules import matches
-from nibble.quant.spec import ActivationSpec, QuantConfig, Rule, WeightSpec
+from nibble.quant.spec import ActivationSpec, Arithmetic, QuantConfig, Rule, WeightSpec
 
 
 def rules_of(assignment: Mapping[str, int], look_ups: Collection[str] = ()) -> list[Rule]:
@@ -38,7 +38,8 @@ def as_yaml(quant: QuantConfig, comments: Collection[str]) -> str:
         assert rule.weight is not None
         activation = "" if rule.activation is None else f", activation: {{bits: {rule.activation.bits}}}"
         lines.append(f'  - {{match: "{rule.match}", weight: {{bits: {rule.weight.bits}}}{activation}}}')
-    lines.append(f"arithmetic: {quant.arithmetic.value}")
+    if quant.arithmetic is not Arithmetic.native:
+        lines.append(f"arithmetic: {quant.arithmetic.value}")
     if quant.low_rank:
         lines.append("low_rank:")
         lines += [f'  - {{match: "{factor.match}", share: {factor.share}}}' for factor in quant.low_rank]

@@ -13,6 +13,7 @@ from nibble.config import Config, plain
 from nibble.errors import UserError
 from nibble.runs.checkpoint_file import read_checkpoint
 from nibble.runs.run_folder import RunFolder
+from nibble.training import components
 from nibble.training.options import LoggerConfig, WandbMode
 from nibble.wandb_key import check_wandb_key
 from nibble.writing import write_text
@@ -22,12 +23,13 @@ def check_loggers(options: LoggerConfig) -> None:
     """What `logger=` asks for can be had.
 
     Raises:
-        UserError: W&B online without a key, or TensorBoard without its package.
+        UserError: W&B online without a key, TensorBoard without its package, or another that is no logger.
     """
     if options.tensorboard and find_spec("tensorboard") is None:
         raise UserError("logger.tensorboard=true needs a package: pip install -e .[tensorboard]")
     if options.wandb and options.wandb_mode is WandbMode.online:
         check_wandb_key("logger.wandb_mode=online")
+    components.classes(Logger, "logger.others", options.others)  # type: ignore[type-abstract]
 
 
 def build_loggers(config: Config, folder: Path) -> list[Logger]:
@@ -53,7 +55,8 @@ def build_loggers(config: Config, folder: Path) -> list[Logger]:
         )
         logger.experiment.config.update(plain(config), allow_val_change=True)
         loggers.append(logger)
-    return loggers
+    others = components.build(Logger, "logger.others", options.others)  # type: ignore[type-abstract]
+    return [*loggers, *others.values()]
 
 
 def _wandb_id(folder: Path) -> str:

@@ -9,6 +9,7 @@ from pytorch_lightning.strategies import ModelParallelStrategy
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torchmetrics import Metric
 
 from nibble import distributed
 from nibble.config import Config, plain
@@ -25,6 +26,7 @@ from nibble.quant.norm_decay import norm_decay
 from nibble.quant.spec import Precision
 from nibble.quant.step import quantized_step
 from nibble.runs.method import Method
+from nibble.training import components
 from nibble.training.compiled import compile_blocks
 from nibble.training.distillation import Taught
 from nibble.training.learning_rate import learning_rate_factor
@@ -73,6 +75,8 @@ class TransducerModule(pl.LightningModule):
         self._skipping = False
         self._statistics: Statistics | None = None  # before the present step
         self._validation: list[_Validated] = []
+        # Of texts; no part of a checkpoint.
+        self.metrics = components.build(Metric, "metrics", config.metrics)  # type: ignore[type-abstract]
 
     def configure_model(self) -> None:
         """Under FSDP, keep a share of each parameter, of its gradient and of the optimizer's state in each process.
@@ -185,6 +189,9 @@ class TransducerModule(pl.LightningModule):
         hypotheses = [one for batch in batches for one in batch.hypotheses]
         self.log("val_loss", sum(len(batch.ids) * batch.loss for batch in batches) / len(ids))
         self.log("val_wer", score(ids, references, hypotheses, units_of(references)).wer)
+        for name, metric in self.metrics.items():
+            self.log(f"val_{name}", float(metric(hypotheses, references)))
+            metric.reset()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW; weight decay on matrices only."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -83,6 +84,7 @@ class LoggerConfig:
     tensorboard: bool = False  # needs pip install -e .[tensorboard]
     wandb_mode: WandbMode = WandbMode.offline
     wandb_project: str = "nibble"  # made on first use
+    others: dict[str, Any] = field(default_factory=dict)  # name -> the class of a logger in _target_, and its arguments
 
 
 @dataclass

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from filelock import FileLock
 from pytorch_lightning.loggers import Logger
+from torchmetrics import Metric
 
 from nibble import distributed, stopping, writing
 from nibble.config import Config
@@ -29,7 +30,7 @@ from nibble.runs import records, run_file, speech
 from nibble.runs.checkpoint_writer import CheckpointFiles
 from nibble.runs.run_folder import RunFolder
 from nibble.terminal import Console
-from nibble.training import launch
+from nibble.training import components, launch
 from nibble.training.checkpoints import Checkpoints
 from nibble.training.early_stop import FinalPhaseEarlyStopping
 from nibble.training.initialisation import kept_tokenizer, load_weights
@@ -66,6 +67,8 @@ def train(config: Config) -> dict[str, Any] | None:
     check_rules(config)
     check_hardware(config)
     check_loggers(config.logger)
+    components.classes(pl.Callback, "callbacks", config.callbacks)
+    components.classes(Metric, "metrics", config.metrics)  # type: ignore[type-abstract]
     launch.check(config)
     folder = make_folder(Path(config.run_dir))
     rank, started = distributed.started()
@@ -167,7 +170,10 @@ def fit(config: Config) -> None:
 
 
 def build_trainer(config: Config, max_steps: int, steps_per_epoch: int, loggers: list[Logger]) -> pl.Trainer:
-    """Lightning's trainer with this project's callbacks."""
+    """Lightning's trainer with this project's callbacks, and those that `callbacks=` names.
+
+    The user's stand before `Checkpoints`, so that what they keep is kept as it is after a validation.
+    """
     options, hardware, run = config.trainer, config.hardware, RunFolder(Path(config.run_dir))
     schedule = config.schedule if config.quant.rules else ScheduleConfig()  # a float run has one phase
     callbacks: list[pl.Callback] = [
@@ -175,6 +181,7 @@ def build_trainer(config: Config, max_steps: int, steps_per_epoch: int, loggers:
         PruningCallback(schedule.prune, target="model"),
         Reproducible(config.seed),
         TrainingProgress(),
+        *components.build(pl.Callback, "callbacks", config.callbacks).values(),
     ]
     if options.ema_decay is not None:
         callbacks.insert(1, Averages(options.ema_decay))
