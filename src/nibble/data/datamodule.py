@@ -27,6 +27,7 @@ from nibble.data.sources.part import Reading, read_part
 from nibble.data.sources.recognise import part_path, parts_folder, parts_in, select_parts, source_of
 from nibble.data.sources.shar import Shar
 from nibble.data.stored import with_stored_features
+from nibble.data.survey import summary
 from nibble.data.tokenizer import Tokenizer, train_tokenizer
 from nibble.errors import UserError
 from nibble.features.extractor import make_features
@@ -163,6 +164,11 @@ class SpeechDataModule(pl.LightningDataModule):
             self._references(self.parts("dev"))
             for kind in ("train", "dev"):
                 self._noise_of(kind)
+
+    def summaries(self) -> list[str]:
+        """A line about each part that training reads: how many utterances, hours, and seconds they last."""
+        parts = dict.fromkeys([*self.parts("train"), *self.parts("dev")])
+        return [summary(part, self.cuts([part])) for part in parts]
 
     # ---- loaders ---------------------------------------------------------------------------------------------------
 

@@ -150,6 +150,8 @@ def fit(config: Config) -> None:
     max_steps = config.trainer.max_steps or config.trainer.max_epochs * steps_per_epoch
     parameters = sum(p.numel() for p in module.model.parameters())
     many = f" for each of {number} processes" if number > 1 else ""
+    for line in data.summaries():
+        console.print(line)
     console.print(
         f"{config.model.name}: {parameters / 1e6:.2f} million parameters, {data.tokenizer.size} tokens; "
         f"{data.corpus_name}: {batches} batches an epoch{many}; {max_steps} steps at {config.quant.name} -> {folder}"

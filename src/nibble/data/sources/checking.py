@@ -144,7 +144,7 @@ class Checker:
                 return Audio(place, False, shape.samples, "")
             if is_stretch(place):
                 raise UserError(f"{path}: the name of a file that ends like a slice; rename it")
-            if not path.exists():
+            if not os.path.exists(path):  # which is false for names that can't be
                 raise UserError(f"{path} is not there{_nearest(self.source.root, place)}")
             if not must_be_decoded(path):
                 whole = check(path)
@@ -196,7 +196,7 @@ def _nearest(root: Path, place: str) -> str:
     for folder in (root, root.parent):
         for start in range(1, len(parts)):
             found = folder.joinpath(*parts[start:])
-            if ".." not in parts and found.is_file():
+            if ".." not in parts and os.path.isfile(found):
                 old, new = Path(*parts[:start]), found.parents[len(parts) - start - 1]
                 return f", but {found} is: write {new} in place of {old}"
     return ""

@@ -30,6 +30,7 @@ from nibble.plain import build, parse
 from nibble.progress import track
 from nibble.writing import whole_file
 
+_SHOWN = 500  # characters of a detail
 EXAMPLES = 20  # of each kind that are kept
 _KINDS = (str, str, str, bool, int, dict)
 _MAX_SAMPLES = 2**40
@@ -58,7 +59,7 @@ class Tally:
         """Count one more."""
         self.count += 1
         if len(self.examples) < EXAMPLES:
-            self.examples.append((printable(id_), printable(detail)))
+            self.examples.append((printable(id_), printable(detail)[:_SHOWN]))
 
 
 @dataclass

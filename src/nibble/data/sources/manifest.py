@@ -6,7 +6,7 @@ Paths begin at the folder of the manifest unless they are absolute. Fields with 
 evaluation groups utterances; `speaker` and `language` are known by their names. `data.columns=` renames fields.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -24,7 +24,12 @@ FIELDS = {  # what an utterance is made of -> the names it goes by
     "language": ("language", "lang", "locale"),
 }
 NEEDED = ("audio", "text")
+_LONGEST_S = 1e7
+_SHOWN = 300  # characters of the names that are there
 NO_AUDIO, NO_TEXT = "no audio file named", "no text"
+
+
+Names = dict[str, tuple[str, ...]]
 
 
 class Manifest:
@@ -33,7 +38,7 @@ class Manifest:
     def __init__(self, path: Path, columns: dict[str, str] | None = None) -> None:
         self.path = path
         self.root = path.parent
-        self.columns = check_columns(columns or {})
+        self.names = names_with(columns or {})
 
     def lists_audio(self) -> bool:
         """Audio lies anywhere."""
@@ -45,87 +50,82 @@ class Manifest:
 
     def claims(self) -> Iterator[Claim | Problem]:
         """The lines in their order."""
-        fields: dict[str, str] | None = None
+        looked = False
         for place, row in json_rows(self.path):
             if isinstance(row, Problem):
                 yield row
                 continue
-            if fields is None or fields["audio"] not in row or fields["text"] not in row:
-                fields = find_fields(row, self.columns, f"{place} ({self.path})", needed=() if fields else NEEDED)
-            yield claim_of(row, fields, place)
+            if not looked:  # in the first line, since there it is the format that is wrong, and not a line
+                looked = True
+                require(row, self.names, f"{place} ({self.path})")
+            yield claim_of(row, self.names, place)
 
 
-def check_columns(columns: dict[str, str]) -> dict[str, str]:
-    """`data.columns`, if all that it renames is known.
+def names_with(columns: dict[str, str]) -> Names:
+    """What an utterance is made of -> the names that it may go by, with those of `data.columns` in place of the usual.
 
     Raises:
-        UserError: it isn't.
+        UserError: `data.columns` renames something else.
     """
     for name in columns:
         if name not in FIELDS:
-            raise UserError(
-                f"data.columns has {name!r}; it renames {', '.join(FIELDS)}; nearest: {nearest(name, FIELDS)}"
-            )
-    return columns
+            known = ", ".join(FIELDS)
+            raise UserError(f"data.columns has {name!r}; it renames {known}; nearest: {nearest(name, FIELDS)}")
+    return {what: (columns[what],) if what in columns else usual for what, usual in FIELDS.items()}
 
 
-def find_fields(
-    present: dict[str, Any] | list[str], columns: dict[str, str], where: str, needed: tuple[str, ...] = NEEDED
-) -> dict[str, str]:
-    """What an utterance is made of -> the field that has it.
+def require(present: Iterable[str], names: Names, where: str) -> None:
+    """Check that there are fields for audio and text.
 
     Args:
-        present: the names of the fields.
-        columns: those that the user has given.
+        present: names of fields.
+        names: those that audio and text may go by.
         where: for messages.
-        needed: without which nothing can be read.
 
     Raises:
-        UserError: one of those isn't there.
+        UserError: there is none; the text says how to name it.
     """
-    found = {}
-    for what, names in FIELDS.items():
-        wanted = (columns[what],) if what in columns else names
-        found[what] = next((name for name in wanted if name in present), wanted[0])
-        if what in needed and found[what] not in present:
+    present = list(present)
+    for what in NEEDED:
+        if not any(name in present for name in names[what]):
+            there = ", ".join(map(str, present))
             raise UserError(
-                f"{where} has no field {' or '.join(wanted)} for the {what}; it has {', '.join(map(str, present))}: "
+                f"{where} has no field {' or '.join(names[what])} for the {what}; it has {there[:_SHOWN]}: "
                 f"say which one it is with 'data.columns={{{what}: NAME}}'"
             )
-    return found
 
 
-def claim_of(row: dict[str, Any], fields: dict[str, str], place: str) -> Claim | Problem:
+def claim_of(row: dict[str, Any], names: Names, place: str) -> Claim | Problem:
     """What a row says, or what is wrong with it."""
-    audio, text = row.get(fields["audio"]), row.get(fields["text"])
+    found = {what: next((name for name in several if name in row), "") for what, several in names.items()}
+    audio, text, id_ = (row.get(found[what]) for what in ("audio", "text", "id"))
     if not isinstance(audio, str) or not audio.strip():
         return Problem(place, NO_AUDIO)
-    named = row.get(fields["id"])
-    id_ = named if isinstance(named, str) and named else ""
+    audio, id_ = audio.strip(), id_ if isinstance(id_, str) else ""
     if not isinstance(text, str):
         return Problem(id_ or place, NO_TEXT, audio)
     times: dict[str, float | None] = {}
     for what in ("offset", "duration"):
-        value = row.get(fields[what])
+        value = row.get(found[what])
         try:
             times[what] = None if value is None or value == "" else float(value)
         except (TypeError, ValueError):
             return Problem(id_ or place, f"{what} that is not a number", repr(value)[:60])
-        if times[what] is not None and not 0 <= times[what] < 1e7:  # type: ignore[operator]
+        if not 0 <= (times[what] or 0.0) < _LONGEST_S:
             return Problem(id_ or place, f"{what} that is not a time", repr(value)[:60])
     start_s = times["offset"] or 0.0
-    used = {fields[what] for what in FIELDS}
-    labels = {
-        name: str(value) for name, value in row.items() if name not in used and isinstance(value, str | int | float)
-    }
+    used = set(found.values())
+    others = {name: value for name, value in row.items() if name not in used}
+    labels = {name: str(value) for name, value in others.items() if isinstance(value, str | int | float)}
     for what in ("speaker", "language"):
-        if isinstance(row.get(fields[what]), str | int):
-            labels[what] = str(row[fields[what]])
-    return Claim(id_ or id_from(audio, start_s), text, audio.strip(), start_s, times["duration"], None, labels)
+        value = row.get(found[what])
+        if isinstance(value, str | int):
+            labels[what] = str(value)
+    return Claim(id_ or id_from(audio, start_s), text, audio, start_s, times["duration"], None, labels)
 
 
 def id_from(audio: str, start_s: float) -> str:
     """The id of an utterance that has none: the path of its audio without the ending, and when it begins."""
-    path = PurePath(audio.strip())
+    path = PurePath(audio)
     name = path.with_suffix("").as_posix() if path.name else audio
     return f"{name}-{start_s:.3f}" if start_s else name

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nibble.data.sources.lines import lines, opened_text
-from nibble.data.sources.manifest import check_columns, claim_of, find_fields
+from nibble.data.sources.manifest import claim_of, names_with, require
 from nibble.data.sources.source import Claim, Problem
 from nibble.errors import UserError
 
@@ -27,7 +27,7 @@ class Table:
     def __init__(self, path: Path, columns: dict[str, str] | None = None) -> None:
         self.path = path
         self.root = path.parent
-        self.columns = check_columns(columns or {})
+        self.names = names_with(columns or {})
 
     def lists_audio(self) -> bool:
         """Audio lies anywhere."""
@@ -49,7 +49,7 @@ class Table:
             header = next(rows, None)
             if header is None:
                 raise UserError(f"{self.path} is empty; its first line is to name the columns")
-            fields = find_fields(header, self.columns, str(self.path))
+            require(header, self.names, str(self.path))
             clips = self.root / "clips"
             beside = clips.is_dir()
             for number, row in enumerate(rows, start=2):
@@ -58,7 +58,7 @@ class Table:
                     if any(row):
                         yield Problem(place, "a row of another length", f"{len(row)} of {len(header)} columns")
                     continue
-                claim = claim_of(dict(zip(header, row, strict=True)), fields, place)
+                claim = claim_of(dict(zip(header, row, strict=True)), self.names, place)
                 if isinstance(claim, Claim) and beside and "/" not in claim.audio:
                     claim = replace(claim, audio=f"clips/{claim.audio}")
                 yield claim
