@@ -1,6 +1,6 @@
 """How long a large corpus takes before the first batch, and how much memory: a manifest of a million lines or more.
 
-The lines are utterances of one to three seconds in recordings of an hour, which are silent and one file under many
+The lines are utterances of one to three seconds in recordings of ten minutes, which are silent and one file under many
 names, so that the bench measures lines and not a drive. With a file for each utterance, opening them comes on top.
 """
 
@@ -27,7 +27,7 @@ from nibble.progress import track
 
 LINES = 1_000_000
 LIMIT_S = 600.0  # within which ten million lines are to start
-_A_RECORDING_S = 3_600
+_A_RECORDING_S = 600
 _WORDS = ("up", "down", "left", "right", "go", "stop", "yes", "no", "on", "off")
 
 
@@ -70,7 +70,7 @@ def measure(lines: int = LINES) -> list[Measurement]:
 def write_manifest(folder: Path, lines: int) -> None:
     """A corpus of two parts: `train.jsonl` of so many lines, and `dev.jsonl` of ten."""
     folder.mkdir()
-    soundfile.write(folder / "0.flac", np.zeros(_A_RECORDING_S * SAMPLE_RATE, np.int16), SAMPLE_RATE)
+    soundfile.write(folder / "0.wav", np.zeros(_A_RECORDING_S * SAMPLE_RATE, np.int16), SAMPLE_RATE)
     draw = random.Random(1)
     recording, start_s = 0, 0.0
     with (folder / "train.jsonl").open("w") as train:
@@ -78,9 +78,9 @@ def write_manifest(folder: Path, lines: int) -> None:
             duration_s = round(draw.uniform(1, 3), 2)
             if start_s + duration_s > _A_RECORDING_S:
                 recording, start_s = recording + 1, 0.0
-                os.link(folder / "0.flac", folder / f"{recording}.flac")
+                os.link(folder / "0.wav", folder / f"{recording}.wav")
             row: dict[str, object] = {
-                "audio_filepath": f"{recording}.flac",
+                "audio_filepath": f"{recording}.wav",
                 "offset": round(start_s, 2),
                 "duration": duration_s,
             }

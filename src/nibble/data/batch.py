@@ -1,4 +1,4 @@
-"""What the loader hands to training and evaluation."""
+"""A batch of utterances, as the loader gives it to training and evaluation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace

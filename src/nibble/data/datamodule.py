@@ -67,7 +67,7 @@ class Feeding:
 class SpeechDataModule(pl.LightningDataModule):
     """Speech for training, validation and evaluation.
 
-    Whatever is needed is made when first asked for and kept below `root`; a second run finds it there.
+    Corpora, features and tokenizer are made when they are first needed, and kept below `root` for later runs.
 
     Args:
         data: which speech, labels and disturbances.

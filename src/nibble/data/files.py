@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def files(folder: Path) -> Iterator[Path]:
-    """Every path below `folder` that is no folder; each folder is entered once, whatever links lead to it.
+    """Every file below `folder`. Each folder is entered once, also if several links lead to it.
 
     Raises:
         OSError: a folder cannot be read.

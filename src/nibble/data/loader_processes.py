@@ -1,4 +1,4 @@
-"""What a run and its loader processes owe each other: a batch or an error arrives, and all end together."""
+"""Loader processes that never fail silently: a batch or an error reaches the trainer, and all end together."""
 
 import atexit
 import multiprocessing
@@ -16,7 +16,7 @@ from nibble.errors import UserError
 
 
 def begin(_worker: int) -> None:
-    """Make a loader process leave signals to the trainer, and end when a batch of it would be lost."""
+    """Set up a loader process: it ignores signals, which the trainer handles, and ends if it cannot send a batch."""
     for number in (signal.SIGINT, signal.SIGTERM):  # a terminal sends Ctrl-C to all; its death would end a run unsaved
         signal.signal(number, signal.SIG_IGN)
     Queue._on_queue_feeder_error = staticmethod(_end_unsent)  # type: ignore[attr-defined]
@@ -25,10 +25,10 @@ def begin(_worker: int) -> None:
 def share(batch: Batch) -> Batch:
     """In a loader process, move a batch to memory that the trainer sees too.
 
-    Torch would do so later, in a thread whose errors nobody hears of.
+    Torch would do so later, in a thread whose errors the trainer never sees.
 
     Raises:
-        UserError: there is no such memory left.
+        UserError: there is no shared memory left.
     """
     if get_worker_info() is None:
         return batch
@@ -43,15 +43,15 @@ def share(batch: Batch) -> Batch:
 
 
 def _end_unsent(error: Exception, _batch: Any) -> None:
-    """Python's queue prints an error of its sending thread and forgets what was to be sent; the trainer would wait."""
+    """End the process when a batch cannot be sent: Python's queue would only print the error, and the trainer wait."""
     traceback.print_exception(error)
     sys.stderr.flush()
-    os._exit(1)  # the trainer hears of that
+    os._exit(1)  # torch tells the trainer that a loader process has ended
 
 
 @atexit.register  # so before the handler of multiprocessing, which sends them SIGTERM and waits for ever
 def _end_all() -> None:
-    """After an error, loader processes may still wait for orders, and they leave SIGTERM to the trainer."""
+    """Kill loader processes that still wait for work after an error; they ignore SIGTERM."""
     for process in multiprocessing.active_children():
         if process.daemon:  # one that is to end with this process in any case
             process.kill()

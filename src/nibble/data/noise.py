@@ -23,7 +23,7 @@ from nibble.progress import track
 
 
 class Noise(Protocol):
-    """Anything that makes noise of a given length."""
+    """A source of noise of any length."""
 
     def draw(self, count: int, random: np.random.Generator) -> Samples:
         """Samples (count,), chosen by `random` alone."""

@@ -27,7 +27,7 @@ class Tokens(StrEnum):
 
 
 class TextCase(StrEnum):
-    """What becomes of capitals in transcripts."""
+    """Whether transcripts keep their capitals."""
 
     keep = "keep"
     upper = "upper"  # type: ignore[assignment]  # hides a method of str that nothing calls

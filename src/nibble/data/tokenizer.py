@@ -28,7 +28,7 @@ class Tokenizer:
     """A trained SentencePiece model.
 
     Raises:
-        UserError: the bytes are none, a label is no text, or there are no labels but blank and unknown.
+        UserError: the bytes are not a SentencePiece model, a label is not text, or there are only blank and unknown.
     """
 
     def __init__(self, model: bytes) -> None:
@@ -89,7 +89,7 @@ class Tokenizer:
         """Read a tokenizer.model.
 
         Raises:
-            UserError: there is no such file, or it is no SentencePiece model.
+            UserError: the file does not exist, or is not a SentencePiece model.
         """
         if not path.is_file():
             raise UserError(f"no tokenizer at {path}")

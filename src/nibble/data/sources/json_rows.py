@@ -15,7 +15,7 @@ ICONV = "convert the file: iconv -f LATIN1 -t UTF-8 FILE > NEW"
 
 
 def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | Problem]]:
-    """(place for messages, fields or why there are none) of each line of a file.
+    """Each line of a file: its place for messages, and its fields or what is wrong with it.
 
     Raises:
         UserError: as `numbered_lines`.

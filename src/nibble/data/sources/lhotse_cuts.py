@@ -1,4 +1,4 @@
-"""Cuts that someone else's Lhotse wrote: what they may say, and what is refused.
+"""The fields of a Lhotse cut in a shard: which are read, which are ignored, and which are refused.
 
 A manifest of Lhotse can name a shell command, an address on the network, or any file, as the place of audio, features
 and arrays; to load it is to run it. So no object of Lhotse is ever made from a file: of a cut only id, text and length
@@ -48,7 +48,7 @@ def parse_cut(line: str, where: str) -> ShardCut:
         where: file and line, for messages.
 
     Raises:
-        UserError: it is no cut of one sentence of a recording in the tar file; the text names cut and field.
+        UserError: it is not a cut with one supervision of a recording in the tar file; the text names cut and field.
     """
     try:
         values = parse(line)

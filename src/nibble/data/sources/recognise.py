@@ -65,7 +65,7 @@ def _folder(path: Path) -> Source:
 
 
 def _first(path: Path) -> dict[str, Any]:
-    """The first line of a file of JSON lines; empty if it is none, which is said when it is read."""
+    """The first line of a file of JSON lines as fields; empty if it is not JSON, which the source reports later."""
     for _, line in numbered_lines(path):
         try:
             row = parse(line.encode(errors="surrogateescape"))

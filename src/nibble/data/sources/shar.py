@@ -79,7 +79,7 @@ class Shar:
         return True
 
     def files(self) -> Iterator[Path]:
-        """Whatever is in the folder."""
+        """All files of the folder."""
         return iter(sorted(path for path in self.root.iterdir() if not path.is_dir()))
 
     def claims(self) -> Iterator[Claim | Problem]:
