@@ -41,7 +41,7 @@ def test_one_part_in_a_file(corpus: Path, capsys: pytest.CaptureFixture) -> None
     audio = [str(path) for path in sorted(corpus.rglob("*.flac"))[:2]]
     rows = [{"wav": audio[0], "text": "ALL CAPITALS"}, {"wav": audio[1], "text": "small letters", "lang": "en"}]
     (corpus / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert check.main([str(corpus / "mine.jsonl"), "--columns", '{"audio": "wav"}']) == 0
+    assert check.main([str(corpus / "mine.jsonl"), "--columns", "audio:wav"]) == 0
     said = capsys.readouterr().out
     assert "mine.jsonl (Manifest)" in said
     assert "2 languages: (not said) (1), en (1)" in said

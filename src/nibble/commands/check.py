@@ -5,7 +5,6 @@ docs/your-speech.md. Nothing is changed. What was found out is kept in data/cach
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +15,7 @@ from nibble import stopping
 from nibble.data.audio import Waveforms
 from nibble.data.corpora.locate import ROOT
 from nibble.data.cuts import Cuts
-from nibble.data.options import DataConfig, TextCase
+from nibble.data.options import DataConfig, TextCase, named_columns
 from nibble.data.sources.kept import Findings
 from nibble.data.sources.part import check_part
 from nibble.data.sources.recognise import parts_in, source_of
@@ -36,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("source", type=Path, metavar="SOURCE")
     parser.add_argument(
-        "--columns", type=json.loads, default={}, metavar="JSON", help='as {"audio": "wav", "text": "said"}'
+        "--columns", default="", metavar="WHAT:COLUMN,…", help="as data.columns=, such as audio:wav,text:said"
     )
     parser.add_argument("--channel", default="mix", help="of recordings with several: mix, 0, 1 ...")
     parser.add_argument("--page", type=Path, metavar="FILE.html", help="histograms of lengths and speaking rates")
@@ -53,7 +52,7 @@ def _check(options: argparse.Namespace, console: Console) -> None:
     parts: dict[str, Cuts] = {}
     surveys: dict[str, Survey] = {}
     bad: dict[str, int] = {}
-    for name, source in _sources(options.source, options.columns):
+    for name, source in _sources(options.source, named_columns([one for one in options.columns.split(",") if one])):
         try:
             found, converted = check_part(source, ROOT / "cache", options.channel)
         except UserError as error:

@@ -20,7 +20,7 @@ from nibble.data.corpora.locate import ROOT, locate
 from nibble.data.cuts import Cuts
 from nibble.data.dataset import Disturbance, SpeechDataset
 from nibble.data.noise import Babble, FolderNoise, Noise
-from nibble.data.options import DataConfig, NoiseConfig, NoiseKind
+from nibble.data.options import DataConfig, NoiseConfig, NoiseKind, named_columns
 from nibble.data.sampler import Item, TrainSampler, evaluation_batches
 from nibble.data.screening import report_unknown, trainable
 from nibble.data.sources.part import Reading, read_part
@@ -252,7 +252,7 @@ class SpeechDataModule(pl.LightningDataModule):
         return self._cuts[path]
 
     def _read_anew(self, path: Path) -> Cuts:
-        source = source_of(path, self.data.columns)
+        source = source_of(path, named_columns(self.data.columns))
         stored = self.feature_config.storage == FeatureStorage.stored
         if stored and isinstance(source, Shar):
             raise UserError(

@@ -26,6 +26,18 @@ class Tokens(StrEnum):
     kept = "kept"  # the tokenizer of `init_from`; an import keeps its own unless another is asked for
 
 
+def named_columns(columns: list[str]) -> dict[str, str]:
+    """`data.columns` as a dictionary: what an utterance is made of -> its column.
+
+    Raises:
+        UserError: one of them has no colon.
+    """
+    for column in columns:
+        if ":" not in column:
+            raise UserError(f"data.columns has {column!r}; give [audio:COLUMN,text:COLUMN]")
+    return dict(column.split(":", 1) for column in columns)
+
+
 class TextCase(StrEnum):
     """Whether transcripts keep their capitals."""
 
@@ -97,8 +109,8 @@ class DataConfig:
     train_parts: list[str] | None = None  # names of parts, or their paths; null: all that begin with "train"
     dev_parts: list[str] | None = None  # null: all that begin with "dev"
     test_parts: list[str] | None = None  # null: all that begin with "test"
-    # manifests and tables: what an utterance is made of -> its column, as in {audio: wav, text: said, speaker: who}
-    columns: dict[str, str] = field(default_factory=dict)
+    # manifests and tables: what an utterance is made of and its column, as in [audio:wav,text:said,speaker:who]
+    columns: list[str] = field(default_factory=list)
     fsdd_dir: str | None = None  # corpus=digits: a clone of the free-spoken-digit-dataset to build from
     max_bad_utterances: int = 0  # utterances with missing audio, text or broken files to skip before stopping
     channel: str = "mix"  # of recordings with several: a number counted from 0, or mix for the mean of all
@@ -125,6 +137,7 @@ class DataConfig:
             overfit_utterances=COUNT,
             embedded_hours=Range(0, 1_000, open_below=True),
         )
+        named_columns(self.columns)
         if self.byte_fallback and self.tokens is not Tokens.bpe:
             raise UserError("data.byte_fallback=true is for data.tokens=bpe; characters have a label each as they are")
         if self.channel != "mix" and not (self.channel.isascii() and self.channel.isdigit()):
@@ -156,7 +169,7 @@ class DataOverrides:
 
     corpus: Corpus | None = None
     corpus_dir: str | None = None
-    columns: dict[str, str] | None = None
+    columns: list[str] | None = None
     fsdd_dir: str | None = None
     dev_parts: list[str] | None = None
     test_parts: list[str] | None = None

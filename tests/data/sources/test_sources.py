@@ -176,7 +176,7 @@ def test_common_voice_as_it_is_unpacked(layout: LibriSpeech, tmp_path: Path) -> 
         (
             "a.tsv",
             "wav_path\tsaid\nx.wav\thello\n",
-            r"no field .* for the audio; it has wav_path, said: .*data\.columns=\{audio: NAME\}",
+            r"no field .* for the audio; it has wav_path, said: .*data\.columns=\[audio:NAME\]",
         ),
         ("a.tsv", "", r"is empty; its first line is to name the columns"),
         ("a.jsonl", "", r"is empty"),

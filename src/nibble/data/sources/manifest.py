@@ -91,7 +91,7 @@ def require(present: Iterable[str], names: Names, where: str) -> None:
             there = ", ".join(map(str, present))
             raise UserError(
                 f"{where} has no field {' or '.join(names[what])} for the {what}; it has {there[:_SHOWN]}: "
-                f"say which one it is with 'data.columns={{{what}: NAME}}'"
+                f"say which one it is with 'data.columns=[{what}:NAME]'"
             )
 
 
