@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nibble.errors import UserError
+from nibble.memory import give_back
 from nibble.model.chunks import Chunks
 from nibble.model.predictor import State
 
@@ -130,10 +131,12 @@ def session(model: Path | bytes, threads: int) -> onnxruntime.InferenceSession:
     given = model if isinstance(model, bytes) else str(model)
     try:
         # Without fallback, it does not print about a second attempt.
-        return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+        loaded = onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # its own kinds, of which it has a dozen
         name = model if isinstance(model, Path) else "a graph"
         raise UserError(f"ONNX Runtime cannot load {name}: {_first_line(error)}; {_AGAIN}") from error
+    give_back()
+    return loaded
 
 
 def _metadata(graph: onnxruntime.InferenceSession) -> dict[str, str]:

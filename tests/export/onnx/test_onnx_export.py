@@ -1,6 +1,7 @@
 """The three graphs of a whole model."""
 
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,6 +111,34 @@ def test_scores_by_distance_are_a_product(exported) -> None:
     """ONNX Runtime takes twice as long for the Einsum that torch's exporter writes."""
     _, graphs, _ = exported("stateless", Encoding.float)
     assert "Einsum" not in {node.op_type for node in graphs["encoder"].model.graph.node}
+
+
+def test_a_block_has_hardly_any_arithmetic_of_shapes(exported) -> None:
+    """What a person reads in Netron: the layers, and what shifts the scores by distance."""
+    loaded, graphs, _ = exported("stateless", Encoding.w4a8)
+    counts = Counter(node.op_type for node in graphs["encoder"].model.graph.node)
+    blocks, outside = len(loaded.model.encoder.blocks), 10
+    assert counts["Identity"] == 0
+    assert counts["Shape"] <= blocks + outside
+    assert counts["Concat"] <= 2 * blocks + outside
+    assert counts["Reshape"] <= 8 * blocks + outside
+    assert sum(counts.values()) < 250 * blocks + 200
+
+
+def test_query_key_and_value_share_their_codes(exported) -> None:
+    _, graphs, _ = exported("stateless", Encoding.w4a8)
+    encoder = graphs["encoder"]
+    nodes = {output: node for node in encoder.model.graph.node for output in node.output}
+    codes = {
+        layer.rpartition(".")[2]: next(
+            node.input[0]
+            for node in nodes.values()
+            if node.op_type == "MatMulIntegerToFloat" and node.input[1].startswith(layer)
+        )
+        for layer in encoder.sites
+        if ".attention." in layer
+    }
+    assert codes["query"] == codes["key"] == codes["value"] != codes["position"]
 
 
 @pytest.mark.parametrize(("predictor", "context"), [("stateless", "2"), ("lstm", str(REPLAYED))])

@@ -28,25 +28,38 @@ class Graph:
         self.opset = opset
         self.nodes: list[NodeProto] = []
         self.constants: dict[str, TensorProto] = {}
+        self.numbers: dict[str, Array] = {}  # constants that `number` made
         self._named = 0
+        self._made: dict[bytes, list[str]] = {}  # a node without its outputs -> these
 
     def op(self, kind: str, *inputs: str, domain: str = "", name: str | None = None, **attributes: Any) -> str:
         """A node with one output, called `name` if that is given."""
-        output = name or self.new_name()
-        self.nodes.append(helper.make_node(kind, inputs, [output], domain=domain or None, **attributes))
-        return output
+        node = helper.make_node(kind, inputs, [name] if name else [], domain=domain or None, **attributes)
+        return self.add(node, outputs=1)[0]
 
     def ops(self, kind: str, *inputs: str, outputs: int, domain: str = "", **attributes: Any) -> list[str]:
         """A node with several outputs."""
-        names = [self.new_name() for _ in range(outputs)]
-        self.nodes.append(helper.make_node(kind, inputs, names, domain=domain or None, **attributes))
-        return names
+        return self.add(helper.make_node(kind, inputs, [], domain=domain or None, **attributes), outputs)
+
+    def add(self, node: NodeProto, outputs: int) -> list[str]:
+        """Add a node whose outputs have no names yet; what does the same as one before is that one.
+
+        So query, key and value share the codes of their input.
+        """
+        if not node.output:
+            key = node.SerializeToString(deterministic=True)
+            if key in self._made:
+                return self._made[key]
+            node.output.extend(self.new_name() for _ in range(outputs))
+            self._made[key] = list(node.output)
+        self.nodes.append(node)
+        return list(node.output)
 
     def reduce(self, kind: str, x: str, axis: int) -> str:
-        """ReduceMax or ReduceMin over an axis, which goes; from opset 18 on the axis is an input."""
+        """ReduceMax or ReduceMin over an axis, which then has size 1; from opset 18 on the axis is an input."""
         if self.opset < 18:
-            return self.op(kind, x, axes=[axis], keepdims=0)
-        return self.op(kind, x, self.ints(axis), keepdims=0)
+            return self.op(kind, x, axes=[axis])
+        return self.op(kind, x, self.ints(axis))
 
     def int4(self, name: str, codes: Array) -> str:
         """Codes of -8 ... 7 in 4 bits each; from opset 21 on."""
@@ -67,7 +80,9 @@ class Graph:
     def number(self, value: Array | np.generic) -> str:
         """A scalar or a short array, stored once however often it is used."""
         array = np.asarray(value)
-        return self.constant(f"{array.dtype}{array.tolist()}".replace(" ", ""), array)
+        name = f"{array.dtype}{array.tolist()}".replace(" ", "")
+        self.numbers[name] = array
+        return self.constant(name, array)
 
     def ints(self, *values: int) -> str:
         """An int64 array, as shapes and axes are."""

@@ -7,7 +7,7 @@ import torch
 from onnx import TensorProto
 from torch import nn
 
-from nibble.export.onnx.activations import UTTERANCES, float_codes, quantized
+from nibble.export.onnx.activations import UTTERANCE, UTTERANCE_2D, float_codes, quantized
 from nibble.export.onnx.builder import Graph
 from nibble.export.onnx.products import add_product, integer_activations, integer_product, packed, values
 from nibble.export.onnx.weights import MICROSOFT, Weight, add_codes, add_scale, weight_of
@@ -81,14 +81,13 @@ def _convolution_of_codes(
     """
     assert isinstance(module, (nn.Conv1d, nn.Conv2d))
     dimensions = len(module.kernel_size)
-    codes, scale = float_codes(graph, x, module, dimensions)
+    codes, scale = float_codes(graph, x, module, UTTERANCE if dimensions == 1 else UTTERANCE_2D)
     weight_codes = graph.op("Cast", add_codes(graph, weight, packed(encoding)), to=TensorProto.FLOAT)
     sums = _convolution(graph, codes, weight_codes, module)
-    channels = graph.ints(-1, *(1,) * dimensions)
-    both = graph.op("Mul", scale, graph.op("Reshape", add_scale(graph, weight), channels))
-    scaled = graph.op("Mul", sums, both)
-    bias = _bias(graph, layer, module)
-    return graph.op("Add", scaled, graph.op("Reshape", bias, channels)) if bias else scaled
+    channels = -1, *(1,) * dimensions
+    scaled = graph.op("Mul", sums, graph.op("Mul", scale, add_scale(graph, weight, *channels)))
+    bias = _bias(graph, layer, module, *channels)
+    return graph.op("Add", scaled, bias) if bias else scaled
 
 
 def _window_product(
@@ -104,12 +103,11 @@ def _window_product(
     if any(module.padding):  # zeros don't change a scale, and their code is that of zero
         edges = graph.ints(0, *module.padding, 0, 0, *module.padding, 0)
         channels_last = graph.op("Pad", channels_last, edges)
-    given = quantized(graph, channels_last, module, UTTERANCES)
-    whole = graph.op("Reshape", given.codes, graph.op("Shape", channels_last)) if given.sliced else given.codes
+    given = quantized(graph, channels_last, module, UTTERANCE_2D)
     windows = [
         graph.op(
             "Slice",
-            whole,
+            given.codes,
             graph.ints(row, column),
             graph.ints(*(_end(left) for left in (height - 1 - row, width - 1 - column))),
             graph.ints(1, 2),
@@ -120,9 +118,10 @@ def _window_product(
     ]
     codes = add_codes(graph, weight, packed(encoding), product=True)  # (kh, kw, C, N)
     codes = graph.op("Reshape", codes, graph.ints(-1, module.out_channels))
-    out = integer_product(graph, graph.op("Concat", *windows, axis=3), given, codes, weight)
-    if given.sliced:
-        out = graph.op("Mul", out, graph.op("Unsqueeze", given.scale, graph.ints(1, 2, 3)))
+    side_by_side = given._replace(codes=graph.op("Concat", *windows, axis=3))
+    out = integer_product(graph, side_by_side, codes, weight)
+    if given.several:
+        out = graph.op("Mul", out, given.scale)
     return graph.op("Transpose", _with_bias(graph, out, layer, module), perm=[0, 3, 1, 2])
 
 
@@ -204,6 +203,9 @@ def _with_bias(graph: Graph, x: str, layer: str, module: nn.Linear | nn.Conv1d |
     return graph.op("Add", x, bias) if bias else x
 
 
-def _bias(graph: Graph, layer: str, module: nn.Linear | nn.Conv1d | nn.Conv2d) -> str:
-    """The bias of a module; no name if it has none."""
-    return "" if module.bias is None else graph.parameter(f"{layer}.bias", module.bias.detach().numpy())
+def _bias(graph: Graph, layer: str, module: nn.Linear | nn.Conv1d | nn.Conv2d, *shape: int) -> str:
+    """The bias of a module, (N,) or in this shape; no name if it has none."""
+    if module.bias is None:
+        return ""
+    bias = module.bias.detach().numpy()
+    return graph.parameter(f"{layer}.bias", bias.reshape(shape) if shape else bias)

@@ -4,7 +4,7 @@ float  values in 32 bits, float products
 w4     codes in 4 bits, float activations: MatMulNBits, or values that are made when the file is loaded
 w4a8   codes in 4 bits, w8a8 codes in 8; products of integers, the same sums that the trained layer has:
 
-    QuantizeLinear          x -> q in uint8 with its scales s and zero point z: `nibble.export.onnx.activations`
+    QuantizeLinear          x / s -> q in uint8, with scales s and zero point z: `nibble.export.onnx.activations`
     MatMulIntegerToFloat    (q - z) . codes, in int32, times the weight's scales, in one operator
     Mul, Add                times s, plus the bias
 
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from onnx import TensorProto
 from torch import nn
 
-from nibble.export.onnx.activations import QuantizedInput, quantized, token_slices
+from nibble.export.onnx.activations import QuantizedInput, quantized, row_axes
 from nibble.export.onnx.builder import Array, Graph
 from nibble.export.onnx.weights import MICROSOFT, NIBBLE_BITS, Weight, add_codes, add_scale, add_values
 from nibble.export.options import Encoding
@@ -56,41 +56,33 @@ def add_product(graph: Graph, x: str, weight: Weight, module: nn.Module, encodin
 
 def _integer_product(graph: Graph, x: str, weight: Weight, layer: QuantizedLayer, encoding: Encoding) -> str:
     """x (..., K) times weight (N, K) -> (..., N), on the codes of both."""
-    columns, inputs = weight.values.shape
-    given = quantized(graph, x, layer, token_slices(layer, inputs))
-    rows = graph.op("Reshape", given.codes, graph.ints(-1, inputs))
+    given = quantized(graph, x, layer, row_axes(layer))
     codes = add_codes(graph, weight, packed(encoding), product=True)
-    if weight.grouped:
-        product = _grouped_product(graph, rows, given, codes, weight)
-    else:
-        product = integer_product(graph, rows, given, codes, weight)
-    if given.sliced:
-        by_slice = graph.op("Concat", graph.op("Shape", given.scale), graph.ints(-1), axis=0)
-        scale = graph.op("Unsqueeze", given.scale, graph.ints(1))
-        product = graph.op("Mul", graph.op("Reshape", product, by_slice), scale)
-    before = graph.op("Slice", graph.op("Shape", x), graph.ints(0), graph.ints(-1))
-    return graph.op("Reshape", product, graph.op("Concat", before, graph.ints(columns), axis=0))
+    product = (_grouped_product if weight.grouped else integer_product)(graph, given, codes, weight)
+    return graph.op("Mul", product, given.scale) if given.several else product
 
 
-def integer_product(graph: Graph, x: str, given: QuantizedInput, codes: str, weight: Weight) -> str:
-    """x (..., K), of the codes of `given`, times codes (K, N), times the weight's scales -> (..., N).
+def integer_product(graph: Graph, given: QuantizedInput, codes: str, weight: Weight) -> str:
+    """The codes (..., K) of `given` times codes (K, N), times the weight's scales -> (..., N).
 
     Times the activation's scale as well, unless there are several.
     """
-    scale = given.scale if not given.sliced else graph.number(np.float32(1))
-    columns = graph.op("Reshape", add_scale(graph, weight), graph.ints(-1))
-    return graph.op("MatMulIntegerToFloat", x, codes, scale, columns, given.zero, domain=MICROSOFT)
+    scale = graph.number(np.float32(1)) if given.several else given.scale
+    columns = add_scale(graph, weight, -1)
+    return graph.op("MatMulIntegerToFloat", given.codes, codes, scale, columns, given.zero, domain=MICROSOFT)
 
 
-def _grouped_product(graph: Graph, rows: str, given: QuantizedInput, codes: str, weight: Weight) -> str:
+def _grouped_product(graph: Graph, given: QuantizedInput, codes: str, weight: Weight) -> str:
     """As `integer_product`, where groups of K have scales: (G, rows, K / G) . (G, K / G, N), then the sum over G."""
     size = _group_size(weight)
     scale = graph.op("Transpose", add_scale(graph, weight), perm=[1, 2, 0])  # (N, G, 1) -> (G, 1, N)
-    by_group = graph.op("Reshape", rows, graph.ints(-1, weight.values.shape[1] // size, size))
+    by_group = graph.op("Reshape", given.codes, graph.ints(-1, weight.values.shape[1] // size, size))
     groups = graph.op("Transpose", by_group, perm=[1, 0, 2])
     sums = graph.op("Cast", graph.op("MatMulInteger", groups, codes, given.zero), to=TensorProto.FLOAT)
     total = graph.op("ReduceSum", graph.op("Mul", sums, scale), graph.ints(0), keepdims=0)
-    return total if given.sliced else graph.op("Mul", total, given.scale)
+    before = graph.op("Shape", given.codes, end=-1)
+    out = graph.op("Reshape", total, graph.op("Concat", before, graph.ints(weight.values.shape[0]), axis=0))
+    return out if given.several else graph.op("Mul", out, given.scale)
 
 
 def _block_product(graph: Graph, x: str, weight: Weight) -> str:
@@ -103,7 +95,7 @@ def _block_product(graph: Graph, x: str, weight: Weight) -> str:
     rows, columns = weight.values.shape
     codes, size = block_codes(weight)
     blocks = codes.shape[1]
-    own = graph.op("Reshape", add_scale(graph, weight), graph.ints(scale.shape[0], -1))
+    own = add_scale(graph, weight, scale.shape[0], -1)
     repeated = graph.op("Reshape", graph.op("Expand", own, graph.ints(rows, blocks)), graph.ints(-1))
     inputs = [x, graph.constant(blocks_name(weight.name), codes), repeated]
     if zero is not None:

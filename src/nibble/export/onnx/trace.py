@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 
 import onnx
 import torch
-from onnx import ModelProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from nibble.export.onnx.builder import Graph
+from nibble.export.onnx.folding import fold
 from nibble.export.onnx.layers import add_layer
+from nibble.export.onnx.symbolics import short_symbolics
 from nibble.export.onnx.weights import MICROSOFT
 from nibble.export.options import Encoding
 from nibble.runs.frozen import LAYERS
@@ -52,7 +54,7 @@ def trace(
         free: input or output -> its dimensions that may have any size, and what they are called.
     """
     file = io.BytesIO()
-    with _quiet(), torch.no_grad():
+    with _quiet(), short_symbolics(OLDEST_OPSET), torch.no_grad():
         torch.onnx.export(
             wrapper,
             tuple(inputs.values()),
@@ -84,8 +86,7 @@ def expand(
     """
     graph = Graph(half=encoding is not Encoding.float, opset=opset)
     sites: dict[str, Site] = {}
-    fixed = {value.name for value in (*traced.graph.input, *traced.graph.output)}
-    names = {name: name for name in ("", *fixed)}
+    names = {name: name for name in ("", *(value.name for value in traced.graph.input))}
     for constant in traced.graph.initializer:
         array = numpy_helper.to_array(constant)
         store = graph.parameter if array.dtype.kind == "f" and array.ndim else graph.constant
@@ -98,26 +99,36 @@ def expand(
             names[node.output[0]] = graph.number(array) if few else graph.constant(graph.new_name(), array)
         elif node.domain == _DOMAIN:
             layer = node.attribute[0].s.decode()
-            output = add_layer(graph, layer, layers[layer], inputs, encoding)
-            if node.output[0] in fixed:
-                output = graph.nodes[-1].output[0] = node.output[0]
-            names[node.output[0]] = output
-            sites[layer] = Site(inputs, output)
+            names[node.output[0]] = add_layer(graph, layer, layers[layer], inputs, encoding)
+            sites[layer] = Site(inputs, names[node.output[0]])
+        elif node.op_type == "Identity":
+            names[node.output[0]] = inputs[0]
         elif node.op_type == "Einsum" and node.attribute[0].s == _BY_POSITION:
             names[node.output[0]] = _product_by_position(graph, *inputs)
         else:
-            names |= {name: graph.new_name() for name in node.output if name not in fixed}
-            attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-            outputs = [names[name] for name in node.output]
-            if node.op_type == "Split" and len(inputs) == 1 and opset >= 18:
-                attributes["num_outputs"] = len(outputs)  # until then it was not said
-            graph.nodes.append(helper.make_node(node.op_type, inputs, outputs, **attributes))
+            names |= zip(node.output, _as_it_is(graph, node, inputs), strict=True)
+    given = {names[output.name]: output.name for output in traced.graph.output}
+    for node in graph.nodes:
+        for found in (node.input, node.output):
+            found[:] = [given.get(name, name) for name in found]
+    sites = {layer: Site(site.inputs, given.get(site.output, site.output)) for layer, site in sites.items()}
     constants = list(graph.constants.values())
     body = helper.make_graph(graph.nodes, "nibble", traced.graph.input, traced.graph.output, constants)
     opsets = [helper.make_opsetid("", opset)]
     if any(node.domain == MICROSOFT for node in graph.nodes):
         opsets.append(helper.make_opsetid(MICROSOFT, 1))
     return helper.make_model(body, producer_name="nibble", opset_imports=opsets, ir_version=_IR_VERSIONS[opset]), sites
+
+
+def _as_it_is(graph: Graph, node: NodeProto, inputs: list[str]) -> list[str]:
+    """A node that is no layer, or the few numbers that it always gives."""
+    if (numbers := fold(node, [graph.numbers.get(name) for name in inputs])) is not None:
+        return [graph.number(numbers)]
+    copy = helper.make_node(node.op_type, inputs, [])
+    copy.attribute.extend(node.attribute)
+    if node.op_type == "Split" and len(inputs) == 1 and graph.opset >= 18:
+        copy.attribute.append(helper.make_attribute("num_outputs", len(node.output)))  # until then it was not said
+    return graph.add(copy, len(node.output))
 
 
 def _product_by_position(graph: Graph, query: str, position: str) -> str:

@@ -115,10 +115,11 @@ def pack_halves(unsigned: Array) -> Array:
     return packed
 
 
-def add_scale(graph: Graph, weight: Weight) -> str:
-    """The scales of a weight, in the shape they have."""
+def add_scale(graph: Graph, weight: Weight, *shape: int) -> str:
+    """The scales of a weight, in the shape they have or in this one."""
     assert weight.integers is not None
-    return graph.parameter(f"{weight.name}_scale", weight.integers.scale.numpy())
+    scale = weight.integers.scale.numpy()
+    return graph.parameter(f"{weight.name}_scale", scale.reshape(shape) if shape else scale)
 
 
 def add_values(graph: Graph, weight: Weight, packed: bool, exact: bool = False) -> str:
