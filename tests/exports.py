@@ -4,14 +4,47 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
 
+from nibble.data.tokenizer import BLANK, WORD_START
 from nibble.export.options import Encoding
+from nibble.model.predictor import StatelessPredictor
 from nibble.quant.spec import ActivationSpec, QuantConfig, Rule, WeightSpec
 from nibble.runs.checkpoint import load_checkpoint, quantize
 from nibble.runs.loaded import Loaded
 
 INTEGERS = {bits: [Rule(weight=WeightSpec(bits), activation=ActivationSpec())] for bits in (4, 8)}
 BITS = {Encoding.float: None, Encoding.w8a8: 8, Encoding.w4a8: 4, Encoding.w4: 4}
+
+
+def heard(loaded: Loaded, encoded: Tensor, lengths: Tensor) -> list[tuple[list[str], list[float]]]:
+    """What sherpa-onnx should find in each utterance: its tokens, and when each was said, in seconds.
+
+    A token is up to two labels of one frame if the predictor is stateless; the second does not begin a word.
+    """
+    model, tokenizer = loaded.model, loaded.tokenizer
+    most = 2 if isinstance(model.predictor, StatelessPredictor) else 1
+    projected = model.joiner.project_encoder(encoded)
+    found = []
+    for frames, length in zip(projected, lengths.tolist(), strict=True):
+        tokens, times_s = [], []
+        predicted, state = model.predictor.step(torch.tensor([BLANK]), model.predictor.start(1, encoded.device))
+        for frame in range(length):
+            said = ""
+            for number in range(most):
+                logit = model.joiner.combine(frames[frame : frame + 1], model.joiner.project_predictor(predicted))
+                label = logit.argmax(1)
+                (piece,) = tokenizer.pieces(label.tolist())
+                if label == BLANK or (number and piece.startswith(WORD_START)):
+                    break
+                said += piece
+                predicted, state = model.predictor.step(label, state)
+            if said:
+                tokens.append(said.replace(WORD_START, " "))
+                times_s.append(0.04 * frame)
+        found.append((tokens, times_s))
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -36,15 +69,13 @@ def exported(fitted, tmp_path_factory: pytest.TempPathFactory):
     With a number of frames, of a model that streams in chunks of so many.
     """
     pytest.importorskip("onnx", reason="onnx is not installed: pip install -e '.[export]'")
-    from nibble.export.onnx.graphs import export_graphs
-    from nibble.runs.exported import write_sherpa
+    from nibble.export.sherpa.folder import export_folder
 
     @cache
     def export(predictor: str, encoding: Encoding, chunk: int | None = None):
         loaded = fitted(predictor, BITS[encoding], chunk)
-        graphs = export_graphs(loaded, encoding, labels_per_frame=2)
         folder: Path = tmp_path_factory.mktemp(f"{predictor}_{encoding}") / "sherpa"
-        write_sherpa(folder, loaded, {name: graph.model for name, graph in graphs.items()}, encoding)
+        _, graphs = export_folder(folder, loaded, encoding)
         return loaded, graphs, folder
 
     return export

@@ -1,5 +1,6 @@
 """How much memory a process has taken."""
 
+import contextlib
 import ctypes
 import resource
 import sys
@@ -16,9 +17,24 @@ def peak_bytes() -> int:
 
 def resident_bytes() -> int:
     """The memory that this process has now; where the system doesn't say, the most it has had."""
+    return _said("VmRSS")
+
+
+def start_high_water() -> None:
+    """From now on `high_water_bytes` counts; where the system can't, it counts from the start of the process."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def high_water_bytes() -> int:
+    """The most memory that this process has had since `start_high_water`."""
+    return _said("VmHWM")
+
+
+def _said(name: str) -> int:
     if not _STATUS.is_file():
         return peak_bytes()
-    (line,) = (line for line in _STATUS.read_text().splitlines() if line.startswith("VmRSS:"))
+    (line,) = (line for line in _STATUS.read_text().splitlines() if line.startswith(f"{name}:"))
     return 1024 * int(line.split()[1])
 
 

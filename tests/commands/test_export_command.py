@@ -30,22 +30,21 @@ def test_a_folder_the_table_and_the_command_that_measures_it(write_run, tmp_path
     assert done.stderr == ""
     folder = checkpoint / "sherpa_w4a8"
     exported = read_exported(folder)
-    assert "each frame is given 2 times" in done.stdout
+    assert "it needs sherpa-onnx 1.12.20 or later" in done.stdout
     assert "encoder.blocks.0.feed_forward1.expansion" in done.stdout
     assert f"{folder}: {exported.size_bytes:,} bytes in all, " in done.stdout
     assert done.stdout.splitlines()[-1] == f"python evaluate.py checkpoint={folder} backend=sherpa"
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("tokens", "chunk", "times"), [("char", None, 2), ("bpe", None, 1), ("char", 16, 4), ("bpe", 16, 2)]
-)
-def test_how_often_a_frame_is_given(write_run, tokens: str, chunk: int | None, times: int) -> None:
+def test_characters_get_two_labels_a_frame_where_that_can_be(write_run) -> None:
     from nibble.export.onnx.graphs import default_labels_per_frame
 
-    config = load_checkpoint(write_run()).config
-    config.data.tokens, config.model.chunk_frames = Tokens(tokens), chunk
-    assert default_labels_per_frame(config) == times
+    loaded = load_checkpoint(write_run())
+    assert default_labels_per_frame(loaded) == 2
+    loaded.config.data.tokens = Tokens.bpe
+    assert default_labels_per_frame(loaded) == 1
+    assert default_labels_per_frame(load_checkpoint(write_run(options=("model.predictor=lstm",)))) == 1
 
 
 def test_slips_end_in_one_line_and_exit_code_1(write_run, tmp_path: Path) -> None:
@@ -91,7 +90,7 @@ def test_an_output_folder_that_holds_something_else(write_run, tmp_path: Path) -
     [
         ({"target": Target.bundle, "encoding": Encoding.w4}, "encoding=w4 is for target=sherpa; leave it out"),
         ({"target": Target.bundle, "labels_per_frame": 2}, "labels_per_frame=2 is for target=sherpa"),
-        ({"labels_per_frame": 0}, "labels_per_frame=0; give 1 to 10, or null"),
+        ({"labels_per_frame": 0}, "labels_per_frame=0; give 1 to 2, or null"),
     ],
 )
 def test_options_that_contradict(options: dict[str, object], text: str) -> None:

@@ -27,7 +27,7 @@ def test_every_option_is_documented_where_it_is_defined(command):
 def test_comments_behind_and_above_a_field_are_read():
     written = comments(composition.SCHEMAS["export"])
     assert written["parity"].startswith("compare each layer")
-    assert written["labels_per_frame"].startswith("How often each encoded frame is given. sherpa-onnx emits")
+    assert written["labels_per_frame"].startswith("How many labels sherpa-onnx, which emits one token a frame,")
     assert "target" not in written
 
 

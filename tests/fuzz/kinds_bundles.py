@@ -23,7 +23,7 @@ from nibble.export.options import Encoding
 from nibble.model.decoding import greedy
 from nibble.runs.bundle import read_bundle, write_bundle
 from nibble.runs.description import CHECKED
-from nibble.runs.exported import GRAPHS, read_exported, write_sherpa
+from nibble.runs.exported import GRAPHS, read_exported
 from nibble.runs.tensors import tensors_of
 
 Files = dict[str, bytes]
@@ -149,13 +149,11 @@ def recognise(model: Any, tokenizer: Any, mel_bins: int) -> None:
 @cache
 def whole_export() -> Files:
     """The files of an export."""
-    from nibble.export.onnx.graphs import export_graphs
+    from nibble.export.sherpa.folder import export_folder
 
     with tempfile.TemporaryDirectory() as place:
         loaded = small_model(Path(place), "int4")
-        graphs = export_graphs(loaded, Encoding.w4a8, 1)
-        models = {name: graph.model for name, graph in graphs.items()}
-        write_sherpa(Path(place) / "sherpa", loaded, models, Encoding.w4a8)
+        export_folder(Path(place) / "sherpa", loaded, Encoding.w4a8, labels_per_frame=1)
         return {path.name: path.read_bytes() for path in sorted((Path(place) / "sherpa").iterdir())}
 
 

@@ -1,4 +1,4 @@
-"""Time of an encoder on one thread: in torch and ONNX Runtime, in float, by their own 8- and 4-bit tools, and ours."""
+"""Time and memory of an encoder on one thread: in torch and ONNX Runtime, in float, by their own tools, and ours."""
 
 import copy
 import tempfile
@@ -11,15 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from nibble.bench.fresh import fresh_config, fresh_model, fresh_tokenizer
-from nibble.bench.records import Measurement
+from nibble.bench.records import Measurement, with_footprints
 from nibble.bench.timing import in_turns, measurements, torch_threads
 from nibble.data.tokenizer import Tokenizer
 from nibble.export.options import Encoding
 from nibble.export.sherpa.graphs import EncoderGraph
+from nibble.inference.footprint import Load, bundle_encoder, encoder_file, footprint
 from nibble.inference.fused import fused_copy
 from nibble.model.convolution import DepthwiseConv
 from nibble.packages import need
 from nibble.progress import track
+from nibble.runs.bundle import write_bundle
 
 MODEL = "conformer_l"
 DURATION_S = 10
@@ -61,7 +63,21 @@ def measure(model: str = MODEL, duration_s: int = DURATION_S, rounds: int = _ROU
         with torch.inference_mode():
             times = in_turns(contenders, rounds, "timing encoders")
         sizes_bytes = {name: file.stat().st_size for name, file in files.items()}
-    return measurements("encoder", f"{model}, {duration_s} s", times, PAIRS, threads=1, sizes_bytes=sizes_bytes)
+        loads: dict[str, Load] = {name: partial(encoder_file, file, frames, mel_bins) for name, file in files.items()}
+        loads |= {
+            name: partial(bundle_encoder, bundle, frames) for name, bundle in _bundles(model, tokenizer, folder).items()
+        }
+        spent = {name: footprint(load) for name, load in track(loads.items(), "measuring memory", len(loads))}
+    found = measurements("encoder", f"{model}, {duration_s} s", times, PAIRS, threads=1, sizes_bytes=sizes_bytes)
+    return with_footprints(found, spent)
+
+
+def _bundles(model: str, tokenizer: Tokenizer, folder: Path) -> dict[str, Path]:
+    """What torch loads."""
+    bundles = {name: folder / quant for name, quant in ((TORCH, "float"), (OURS, "int4"))}
+    for bundle in bundles.values():
+        write_bundle(fresh_model(model, bundle.name, tokenizer), bundle)
+    return bundles
 
 
 def _networks(model: str, tokenizer: Tokenizer) -> dict[str, nn.Module]:
@@ -76,7 +92,7 @@ def _networks(model: str, tokenizer: Tokenizer) -> dict[str, nn.Module]:
         int8 = torch.ao.quantization.quantize_dynamic(copy.deepcopy(floating), {nn.Linear})
     ours = fused_copy(fresh_model(model, "int4", tokenizer).model)
     networks = {TORCH: floating, TORCH_CONV1D: plain, TORCH_INT8: int8, OURS: ours}
-    return {name: EncoderGraph(network, 1).eval() for name, network in networks.items()}
+    return {name: EncoderGraph(network).eval() for name, network in networks.items()}
 
 
 def _files(model: str, tokenizer: Tokenizer, folder: Path) -> dict[str, Path]:

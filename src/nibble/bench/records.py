@@ -1,9 +1,10 @@
 """One JSON line per measurement, in runs/bench.jsonl, and in results/bench.jsonl what is published."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from nibble.inference.footprint import Footprint
 from nibble.plain import build_lines
 from nibble.runs.records import append_line
 
@@ -28,6 +29,10 @@ class Measurement:
     rounds: int | None = None  # in each of which every contender had its turn
     launches: int | None = None  # kernels that one call of the contender starts on a GPU
     synchronisations: int | None = None  # how often the CPU waits for the GPU in it
+    load_s: float | None = None  # until the contender could run, in a process of its own, on one thread
+    loaded_bytes: int | None = None  # resident memory then, above that of the process before
+    ran_bytes: int | None = None  # after three runs
+    peak_bytes: int | None = None  # the most while loading and running
 
 
 def append(path: Path, measurement: Measurement) -> None:
@@ -48,6 +53,18 @@ def read(path: Path) -> list[Measurement]:
     return build_lines(Measurement, path, "a measurement", "delete that line")
 
 
+def with_footprints(measurements: Sequence[Measurement], footprints: Mapping[str, Footprint]) -> list[Measurement]:
+    """Measurements with the memory and load time of their contenders, where those are known."""
+    return [
+        replace(found, **asdict(footprints[found.contender])) if found.contender in footprints else found
+        for found in measurements
+    ]
+
+
+def _megabytes(size_bytes: int | None) -> str:
+    return "" if size_bytes is None else f"{size_bytes / 1e6:.0f}"
+
+
 def cells(measurements: Sequence[Measurement]) -> list[list[str]]:
     """Header and rows of a table, without columns that have no value."""
     columns = [
@@ -58,6 +75,10 @@ def cells(measurements: Sequence[Measurement]) -> list[list[str]]:
         ["wall ms", *("" if found.wall_ms is None else f"{found.wall_ms:.2f}" for found in measurements)],
         ["launches", *("" if found.launches is None else f"{found.launches:,}" for found in measurements)],
         ["waits", *("" if found.synchronisations is None else str(found.synchronisations) for found in measurements)],
+        ["load s", *("" if found.load_s is None else f"{found.load_s:.2f}" for found in measurements)],
+        ["loaded MB", *(_megabytes(found.loaded_bytes) for found in measurements)],
+        ["after runs MB", *(_megabytes(found.ran_bytes) for found in measurements)],
+        ["peak MB", *(_megabytes(found.peak_bytes) for found in measurements)],
         ["ratio", *(f"{found.ratio:.2f}" for found in measurements)],
     ]
     return [list(row) for row in zip(*(column for column in columns if any(column[1:])), strict=True)]

@@ -10,6 +10,7 @@ utterance, and then what they take. sherpa-onnx waits for one frame of features 
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ import torch
 from torch import Tensor
 
 from nibble.bench.fresh import fresh_model, fresh_tokenizer
-from nibble.bench.records import Measurement
+from nibble.bench.records import Measurement, with_footprints
 from nibble.bench.timing import Times, in_turns, measurements, torch_threads
 from nibble.data.tokenizer import Tokenizer
 from nibble.evaluation.sherpa import load_sherpa
 from nibble.export.options import Encoding
 from nibble.features.extractor import make_features
 from nibble.features.kaldi import FRAME_SHIFT_S, SAMPLE_RATE, SHIFT_SAMPLES, WINDOW_SAMPLES
+from nibble.inference.footprint import footprint, sherpa_folder
 from nibble.inference.fused import fused_copy
 from nibble.model.chunks import Chunks
 from nibble.model.streaming_encoder import StreamingEncoder
@@ -31,7 +33,7 @@ from nibble.model.streaming_search import Stream
 from nibble.model.transducer import BLANK
 from nibble.packages import need
 from nibble.progress import track
-from nibble.runs.exported import Exported, write_sherpa
+from nibble.runs.exported import Exported
 from nibble.runs.loaded import Loaded
 
 MODELS = ("conformer_stream_s", "conformer_stream_l")
@@ -87,6 +89,9 @@ def _measure(
     pairs = [(name, AUDIO) for name in each] + [(name, _name(encodings[0])) for name in written][1:]
     case = f"{model}, a chunk of {1000 * chunk_s:g} ms"
     found = measurements("streaming", case, times, pairs, threads=1, sizes_bytes=sizes_bytes)
+    loads = {name: partial(sherpa_folder, exported.path, streams=True) for name, exported in written.items()}
+    spent = {name: footprint(load) for name, load in track(loads.items(), "measuring memory", len(loads))}
+    found = with_footprints(found, spent)
 
     begun = {name: _beginning(recogniser, wait_s) for name, recogniser in recognisers.items()}
     times = in_turns(begun, rounds, f"timing the first chunk of {model}")
@@ -110,11 +115,10 @@ def _loaded(model: str, quant: str, tokenizer: Tokenizer) -> Loaded:
 
 
 def _write(folder: Path, model: str, encoding: Encoding, tokenizer: Tokenizer) -> Exported:
-    from nibble.export.onnx.graphs import default_labels_per_frame, export_graphs
+    from nibble.export.sherpa.folder import export_folder
 
     loaded = _loaded(model, QUANTS[encoding], tokenizer)
-    graphs = export_graphs(loaded, encoding, default_labels_per_frame(loaded.config))
-    return write_sherpa(folder, loaded, {name: graph.model for name, graph in graphs.items()}, encoding)
+    return export_folder(folder, loaded, encoding)[0]
 
 
 def _name(encoding: Encoding) -> str:

@@ -62,21 +62,17 @@ def _export_sherpa(options: ExportConfig, loaded: "Loaded") -> Path:
     need("onnx", "target=sherpa")
     if options.parity:
         need("onnxruntime", "parity=true")
-    from nibble.export.onnx.graphs import choose_encoding, default_labels_per_frame, export_graphs
-    from nibble.runs.exported import check_folder, write_sherpa
+    from nibble.export.onnx.graphs import choose_encoding
+    from nibble.export.sherpa.folder import export_folder
+    from nibble.runs.exported import check_folder
     from nibble.runs.run_folder import RunFolder
 
     encoding = choose_encoding(loaded, options.encoding)
     folder = Path(options.output) if options.output else RunFolder.of(loaded.path).exported(encoding.value)
     check_folder(folder)
-    labels_per_frame = options.labels_per_frame or default_labels_per_frame(loaded.config)
-    if labels_per_frame > 1:
-        print(
-            f"each frame is given {labels_per_frame} times, so that sherpa-onnx can emit as many labels in it; its "
-            f"timestamps are {labels_per_frame} times too late, and right with labels_per_frame=1"
-        )
-    graphs = export_graphs(loaded, encoding, labels_per_frame, options.opset)
-    write_sherpa(folder, loaded, {name: graph.model for name, graph in graphs.items()}, encoding)
+    exported, graphs = export_folder(folder, loaded, encoding, options.labels_per_frame, options.opset)
+    if (least := exported.least_sherpa_onnx) is not None:
+        print(f"it needs sherpa-onnx {least} or later; opset=17 is for older ones")
     if options.parity:
         from nibble.export.onnx.parity import compare_graphs
 

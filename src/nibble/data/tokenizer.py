@@ -69,6 +69,12 @@ class Tokenizer:
         """The symbol of each id."""
         return [self._processor.id_to_piece(int(i)) for i in ids]
 
+    def vocabulary(self) -> str:
+        """What bpe.vocab holds, "piece score" a line with a tab between: sherpa-onnx splits hotwords with it."""
+        return "".join(
+            f"{self._processor.id_to_piece(i)}\t{self._processor.get_score(i):g}\n" for i in range(self.size)
+        )
+
     def unknown(self, text: str) -> set[str]:
         """The characters of `text` that have no id."""
         found, unknown = self._processor.encode(text, out_type=str), self._processor.unk_id()

@@ -1,5 +1,6 @@
 """sherpa-onnx as a recogniser of batches, loaded from an exported folder."""
 
+import re
 from typing import Any
 
 import torch.nn.functional as F
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from nibble.data.batch import Batch
 from nibble.data.tokenizer import WORD_START
+from nibble.errors import UserError
 from nibble.evaluation.recognisers import onnx_network
 from nibble.features.kaldi import SAMPLE_RATE, SHIFT_SAMPLES, frame_count
 from nibble.model.chunks import Chunks
@@ -26,9 +28,11 @@ def load_sherpa(exported: Exported, beam_width: int, threads: int) -> Any:
         threads: of each product.
 
     Raises:
-        UserError: sherpa-onnx or ONNX Runtime is not installed, or a file is not what it should be.
+        UserError: sherpa-onnx or ONNX Runtime is not installed, sherpa-onnx is too old for the folder, or a file is not
+            what it should be.
     """
     need("sherpa_onnx", "backend=sherpa")
+    _check_version(exported)
     onnx_network(exported.path, exported.tokenizer, greedy, threads)  # sherpa-onnx ends the process on a bad file
     import sherpa_onnx
 
@@ -42,6 +46,23 @@ def load_sherpa(exported: Exported, beam_width: int, threads: int) -> Any:
         decoding_method="greedy_search" if beam_width == 1 else "modified_beam_search",
         max_active_paths=beam_width,
     )
+
+
+def _check_version(exported: Exported) -> None:
+    """Raise `UserError` where sherpa-onnx would end the process, because it does not know 4-bit weights."""
+    import sherpa_onnx
+
+    installed, least = str(sherpa_onnx.__version__), exported.least_sherpa_onnx
+    if least is not None and _numbers(installed) < _numbers(least):
+        raise UserError(
+            f"{exported.path} needs sherpa-onnx {least} or later, and {installed} is installed; "
+            "pip install -U sherpa-onnx, or export it again with opset=17"
+        )
+
+
+def _numbers(version: str) -> list[int]:
+    """1.12.20 -> [1, 12, 20]; of 1.12.20+cuda too."""
+    return [int(number) for number in re.findall(r"\d+", version.split("+")[0])[:3]]
 
 
 class Sherpa:

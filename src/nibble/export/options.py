@@ -35,9 +35,8 @@ class ExportConfig:
     # from 1.23.2) on; older ones need 17. null: 21 for w4a8 and w4, else 17.
     opset: int | None = None
     quant: QuantConfig | None = None  # quantize a float checkpoint without training; null: as trained
-    # How often each encoded frame is given. sherpa-onnx emits at most one label a frame; given twice, two, and its
-    # timestamps are then twice too late. null: 2 for characters, which come that fast, and 1 for pieces; twice that
-    # of a model that streams, which often says several at the end of a chunk.
+    # How many labels sherpa-onnx, which emits one token a frame, can find in a frame of 40 ms. With 2, pairs of labels
+    # are tokens. null: 2 for characters, which come that fast, from a model with predictor=stateless; else 1.
     labels_per_frame: int | None = None
     parity: bool = False  # compare each layer of the export with torch's, and print a table
     output: str | None = None  # the folder; null: sherpa_<encoding> or bundle in the run folder
@@ -45,7 +44,7 @@ class ExportConfig:
     def __post_init__(self) -> None:
         if not self.checkpoint:
             raise UserError("give checkpoint=RUN: a run folder, a .ckpt file or a bundle")
-        check(self, "", labels_per_frame=Range(1, 10))
+        check(self, "", labels_per_frame=Range(1, 2))
         if self.opset not in (None, 17, 21):
             raise UserError(f"opset={self.opset}; give 21, or 17 for ONNX Runtime before 1.23.2, or null")
         if self.target is Target.bundle:

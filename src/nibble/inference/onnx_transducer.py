@@ -113,10 +113,12 @@ class _Joiner:
         return predicted
 
     def combine(self, encoded: Tensor, predicted: Tensor) -> Tensor:
-        if predicted.dim() != 2 or predicted.size(-1) != encoded.size(-1):
+        # With pairs of labels, the decoder gives labels beside its projection, and the joiner's last output is ours.
+        if predicted.dim() != 2 or predicted.size(-1) < encoded.size(-1):
             raise UserError(f"decoder.onnx gives {tuple(predicted.shape)} beside {tuple(encoded.shape)}; {_AGAIN}")
-        encoded, predicted = torch.broadcast_tensors(encoded, predicted)
-        (logit,) = _run(self._joiner, {"encoder_out": encoded.numpy(), "decoder_out": predicted.numpy()})
+        rows = torch.broadcast_shapes(encoded.shape[:-1], predicted.shape[:-1])
+        encoded, predicted = (part.expand(*rows, -1) for part in (encoded, predicted))
+        *_, logit = _run(self._joiner, {"encoder_out": encoded.numpy(), "decoder_out": predicted.numpy()})
         if logit.shape != (*encoded.shape[:-1], self._labels):
             raise UserError(f"joiner.onnx gives {logit.shape} for {self._labels} labels of the tokenizer; {_AGAIN}")
         return torch.from_numpy(logit)

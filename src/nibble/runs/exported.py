@@ -1,18 +1,21 @@
 """A folder that sherpa-onnx loads as it is, with what is needed to measure it.
 
 encoder.onnx, decoder.onnx, joiner.onnx   `nibble.export.sherpa.graphs`, with the metadata that sherpa-onnx reads
-tokens.txt                                "symbol id" a line
+tokens.txt                                "symbol id" a line; after the labels pairs of them, if there are any
+bpe.vocab                                 "piece score" a line, with which sherpa-onnx splits hotwords
+README.md                                 how to load it, for whoever is given the folder
 tokenizer.model                           SentencePiece, for evaluation
 nibble.json                               {"format": "nibble sherpa", "version": 1, "encoding": "w4a8",
                                            "precision": "rules", "method": "qat", "corpus": "digits", "step": 1200,
-                                           "config": every option of the run, "sha256": of each other file}
+                                           "opset": 21, "labels_per_frame": 2,
+                                           "config": every option of the run, "sha256": of each file that is checked}
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nibble.config import Config, plain, portable
 from nibble.data.tokenizer import Tokenizer
@@ -29,6 +32,8 @@ if TYPE_CHECKING:  # so that reading an export does not need onnx
 
 GRAPHS = ("encoder.onnx", "decoder.onnx", "joiner.onnx")
 _CHECKED = (*GRAPHS, "tokens.txt", "tokenizer.model")
+_BESIDE = ("bpe.vocab", "README.md")
+LEAST_SHERPA_ONNX = {21: "1.12.20"}  # opset -> the first version that runs 4-bit weights; older opsets: any
 _NAME = "nibble.json"
 _FORMAT = "nibble sherpa"
 _VERSION = 1
@@ -48,6 +53,8 @@ class _Description:
     step: int
     config: Config
     sha256: dict[str, str]
+    opset: int | None = None  # older exports don't say
+    labels_per_frame: int | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,12 @@ class Exported:
     step: int
     method: Method
     encoding: Encoding
+    opset: int | None  # None: an older export, which doesn't say
+
+    @property
+    def least_sherpa_onnx(self) -> str | None:
+        """The first version that runs it; None: any, or an older export, which doesn't say."""
+        return LEAST_SHERPA_ONNX.get(self.opset or 0)
 
     @property
     def quant(self) -> str:
@@ -70,11 +83,21 @@ class Exported:
 
     @property
     def size_bytes(self) -> int:
-        """Of all files."""
-        return sum(file.stat().st_size for file in self.path.iterdir())
+        """Of all files but README.md, as of a bundle."""
+        return sum(file.stat().st_size for file in self.path.iterdir() if file.name != "README.md")
 
 
-def write_sherpa(folder: Path, loaded: Loaded, graphs: "Mapping[str, ModelProto]", encoding: Encoding) -> Exported:
+class Form(NamedTuple):
+    """How a model was exported, and the texts that say so."""
+
+    encoding: Encoding
+    opset: int
+    labels_per_frame: int
+    symbols: list[str]  # what the joiner emits, in the order of ids
+    readme: str
+
+
+def write_sherpa(folder: Path, loaded: Loaded, graphs: "Mapping[str, ModelProto]", form: Form) -> Exported:
     """Write the graphs of `nibble.export.onnx.graphs` and what belongs to them.
 
     `folder` appears whole or not at all; an older export there is replaced.
@@ -82,14 +105,23 @@ def write_sherpa(folder: Path, loaded: Loaded, graphs: "Mapping[str, ModelProto]
     Raises:
         UserError: the folder holds something else, the disk is full, or writing is not allowed there.
     """
-    with replacing(folder, {*_CHECKED, _NAME}, "an export") as partial:
+    with replacing(folder, {*_CHECKED, *_BESIDE, _NAME}, "an export") as partial:
         for name, graph in graphs.items():
             (partial / f"{name}.onnx").write_bytes(graph.SerializeToString())
         loaded.tokenizer.write(partial)
+        texts = {
+            "tokens.txt": "".join(f"{symbol} {id_}\n" for id_, symbol in enumerate(form.symbols)),
+            "bpe.vocab": loaded.tokenizer.vocabulary(),
+            "README.md": form.readme,
+        }
+        for name, text in texts.items():
+            (partial / name).write_text(text, encoding="utf-8")
         said = {
             "format": _FORMAT,
             "version": _VERSION,
-            "encoding": encoding.value,
+            "encoding": form.encoding.value,
+            "opset": form.opset,
+            "labels_per_frame": form.labels_per_frame,
             **loaded.notes,
             "config": plain(portable(loaded.config)),
             "sha256": {name: checksum(partial / name) for name in _CHECKED},
@@ -132,6 +164,7 @@ def read_exported(folder: Path) -> Exported:
         step=said.step,
         method=said.method,
         encoding=said.encoding,
+        opset=said.opset,
     )
 
 
@@ -142,4 +175,4 @@ def is_exported(folder: Path) -> bool:
 
 def check_folder(folder: Path) -> None:
     """Raise `UserError` unless an export may be written to `folder`: it is new, empty, or holds an export alone."""
-    check_replaceable(folder, {*_CHECKED, _NAME}, "an export")
+    check_replaceable(folder, {*_CHECKED, *_BESIDE, _NAME}, "an export")

@@ -7,17 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from exports import heard
 
 pytest.importorskip("onnx", reason="onnx is not installed: pip install -e '.[export]'")
 
 from nibble.config import portable
 from nibble.data.datamodule import Feeding, SpeechDataModule
 from nibble.errors import UserError
-from nibble.evaluation.recognisers import Sherpa
+from nibble.evaluation.sherpa import Sherpa
+from nibble.export.onnx.graphs import export_graphs
 from nibble.export.options import Encoding
 from nibble.features.kaldi import SAMPLE_RATE
 from nibble.hardware import HardwareConfig
-from nibble.model.decoding import greedy
 from nibble.runs.checkpoint import load_checkpoint
 from nibble.runs.exported import GRAPHS, check_folder, read_exported
 
@@ -42,20 +43,24 @@ def test_sherpa_onnx_recognises_what_torch_recognises(exported, predictor, encod
     (batch,) = data.dataloader(["dev-tiny"])
     with torch.no_grad():
         encoded = loaded.model.encode(batch.features, batch.feature_lengths)
-        expected = [loaded.tokenizer.pieces(one.ids) for one in greedy(loaded.model, *encoded, 2)]
-    assert sum(map(len, expected)) > 60
+        expected = heard(loaded, *encoded)
+    assert sum(len(tokens) for tokens, _ in expected) > 40
     streams = [recogniser.create_stream() for _ in batch.ids]
     for stream, samples in zip(streams, batch.samples, strict=True):
         stream.accept_waveform(SAMPLE_RATE, samples.numpy())
         recogniser.decode_stream(stream)
-    assert [stream.result.tokens for stream in streams] == [
-        [piece.replace("\u2581", " ") for piece in pieces] for pieces in expected
-    ]
+    assert [stream.result.tokens for stream in streams] == [tokens for tokens, _ in expected]
+    for stream, (_, times_s) in zip(streams, expected, strict=True):
+        assert stream.result.timestamps == pytest.approx(times_s)
+    if predictor == "stateless":
+        assert any(len(token.strip()) == 2 for tokens, _ in expected for token in tokens)
 
 
 def test_the_folder_says_what_it_is(exported) -> None:
     loaded, _, folder = exported("lstm", Encoding.w4a8)
     assert sorted(file.name for file in folder.iterdir()) == [
+        "README.md",
+        "bpe.vocab",
         "decoder.onnx",
         "encoder.onnx",
         "joiner.onnx",
@@ -67,8 +72,27 @@ def test_the_folder_says_what_it_is(exported) -> None:
     assert (found.encoding, found.quant, found.method, found.corpus) == (Encoding.w4a8, "int4", "ptq", "tiny")
     assert found.config == portable(loaded.config)
     assert found.tokenizer.model == loaded.tokenizer.model
-    assert found.size_bytes == sum(file.stat().st_size for file in folder.iterdir())
+    assert found.size_bytes == sum(file.stat().st_size for file in folder.iterdir() if file.suffix != ".md")
     assert (folder / "tokens.txt").read_text().startswith("<blk> 0\n<unk> 1\n")
+    vocabulary = [line.split("\t") for line in (folder / "bpe.vocab").read_text(encoding="utf-8").splitlines()]
+    assert [piece for piece, _ in vocabulary] == loaded.tokenizer.pieces(range(loaded.tokenizer.size))
+    assert all(float(score) <= 0 for _, score in vocabulary)
+    said = (folder / "README.md").read_text(encoding="utf-8")
+    for part in ("OfflineRecognizer.from_transducer", "sherpa-onnx-node", "1.12.20 or later", "**Times** are right"):
+        assert part in said
+
+
+def test_a_sherpa_onnx_that_is_too_old_is_told_before_it_ends_the_process(exported, monkeypatch) -> None:
+    sherpa_onnx = pytest.importorskip("sherpa_onnx", reason="sherpa-onnx is not installed: pip install -e '.[export]'")
+    folder = exported("stateless", Encoding.w4a8)[2]
+    monkeypatch.setattr(sherpa_onnx, "__version__", "1.12.9")
+    with pytest.raises(UserError, match=r"needs sherpa-onnx 1\.12\.20 or later, and 1\.12\.9 is installed; .*opset=17"):
+        Sherpa(read_exported(folder), beam_width=1, threads=1)
+
+
+def test_pairs_need_a_stateless_predictor(fitted) -> None:
+    with pytest.raises(UserError, match=r"labels_per_frame=2: sherpa-onnx gets two .* predictor=stateless"):
+        export_graphs(fitted("lstm", 4), Encoding.w4a8, labels_per_frame=2)
 
 
 def test_damage_is_found_before_anything_is_loaded(copied: Path) -> None:

@@ -42,18 +42,17 @@ class Graph:
         return self.add(helper.make_node(kind, inputs, [], domain=domain or None, **attributes), outputs)
 
     def add(self, node: NodeProto, outputs: int) -> list[str]:
-        """Add a node whose outputs have no names yet; what does the same as one before is that one.
+        """Add a node, whose outputs may have no names yet; what does the same as one before is that one.
 
         So query, key and value share the codes of their input.
         """
-        if not node.output:
-            key = node.SerializeToString(deterministic=True)
-            if key in self._made:
-                return self._made[key]
-            node.output.extend(self.new_name() for _ in range(outputs))
+        key = node.SerializeToString(deterministic=True)
+        if key not in self._made:
+            if not node.output:
+                node.output.extend(self.new_name() for _ in range(outputs))
             self._made[key] = list(node.output)
-        self.nodes.append(node)
-        return list(node.output)
+            self.nodes.append(node)
+        return self._made[key]
 
     def reduce(self, kind: str, x: str, axis: int) -> str:
         """ReduceMax or ReduceMin over an axis, which then has size 1; from opset 18 on the axis is an input."""

@@ -4,16 +4,25 @@ from typing import NamedTuple
 
 import torch
 from onnx import ModelProto, helper
+from torch import nn
 
-from nibble.config import Config
 from nibble.data.options import Tokens
 from nibble.errors import UserError
 from nibble.export.onnx.products import packed
 from nibble.export.onnx.trace import OLDEST_OPSET, Site, expand, stand_in, trace
 from nibble.export.onnx.weights import INT4_OPSET, NIBBLE_BITS
 from nibble.export.options import Encoding
-from nibble.export.sherpa.graphs import EncoderGraph, JoinerGraph, StreamingEncoderGraph, decoder_graph
+from nibble.export.sherpa.graphs import (
+    EncoderGraph,
+    JoinerGraph,
+    ReplayDecoder,
+    StatelessDecoder,
+    StreamingEncoderGraph,
+    decoder_graph,
+)
+from nibble.export.sherpa.pairs import MOST_LABELS, PairDecoder, PairJoiner, pair_symbols
 from nibble.features.options import FeatureKind, Normalization
+from nibble.model.predictor import StatelessPredictor
 from nibble.model.streaming_encoder import StreamingEncoder
 from nibble.model.transducer import Transducer
 from nibble.quant.convert import quantized_modules
@@ -38,20 +47,29 @@ def export_graphs(
     Args:
         loaded: the model.
         encoding: how weights and products are.
-        labels_per_frame: how often each encoded frame is given.
+        labels_per_frame: that sherpa-onnx can emit in a frame of 40 ms; with 2 there are pairs of labels.
         opset: of ONNX; None for the one with 4-bit weights where there are any, else the oldest.
 
     Raises:
-        UserError: the model hears features that sherpa-onnx would not compute.
+        UserError: the model hears features that sherpa-onnx would not compute, or its labels can't be paired.
     """
     _check_features(loaded)
-    opset = opset or (INT4_OPSET if packed(encoding) else OLDEST_OPSET)
+    if labels_per_frame > 1 and (reason := why_no_pairs(loaded)) is not None:
+        raise UserError(f"labels_per_frame={labels_per_frame}: {reason}; give labels_per_frame=1")
+    opset = opset or default_opset(encoding)
     model = frozen_copy(loaded.model)
     width = loaded.config.model.joiner_width
-    decoder = decoder_graph(model)
+    joiner: nn.Module = JoinerGraph(model.joiner)
+    decoder: StatelessDecoder | ReplayDecoder | PairDecoder = decoder_graph(model)
+    logits, beside = ["logit"], 0
+    if labels_per_frame > 1:
+        assert isinstance(model.predictor, StatelessPredictor)
+        joiner = PairJoiner(model.predictor, model.joiner, width, loaded.tokenizer)
+        decoder = PairDecoder(model.predictor, model.joiner)
+        logits, beside = ["logit", "logit_of_labels"], decoder.context - 1
     layers = stand_in(model)
     traced = {
-        "encoder": _trace_encoder(model, loaded.config.features.mel_bins, labels_per_frame),
+        "encoder": _trace_encoder(model, loaded.config.features.mel_bins),
         "decoder": trace(
             decoder.eval(),
             {"y": torch.zeros(2, decoder.context, dtype=torch.long)},
@@ -59,19 +77,45 @@ def export_graphs(
             {"y": {0: "N"}, "decoder_out": {0: "N"}},
         ),
         "joiner": trace(
-            JoinerGraph(model.joiner).eval(),
-            {"encoder_out": torch.zeros(2, width), "decoder_out": torch.zeros(2, width)},
-            ["logit"],
-            {"encoder_out": {0: "N"}, "decoder_out": {0: "N"}, "logit": {0: "N"}},
+            joiner.eval(),
+            {"encoder_out": torch.zeros(2, width), "decoder_out": torch.zeros(2, width + beside)},
+            logits,
+            {name: {0: "N"} for name in ("encoder_out", "decoder_out", *logits)},
         ),
     }
     metadata = _metadata(loaded, model, decoder.context, encoding)
+    metadata["decoder"]["vocab_size"] = str(len(symbols(loaded, labels_per_frame)))
     graphs = {}
     for name, graph in traced.items():
         model_proto, sites = expand(graph, layers, encoding, opset)
         helper.set_model_props(model_proto, metadata[name])
         graphs[name] = ExportedGraph(model_proto, sites)
     return graphs
+
+
+def default_opset(encoding: Encoding) -> int:
+    """The opset with 4-bit weights where there are any, else the oldest."""
+    return INT4_OPSET if packed(encoding) else OLDEST_OPSET
+
+
+def why_no_pairs(loaded: Loaded) -> str | None:
+    """Why an export can't have pairs of labels, if it can't: `nibble.export.sherpa.pairs`."""
+    if not isinstance(loaded.model.predictor, StatelessPredictor):
+        return "sherpa-onnx gets two labels a frame from models with predictor=stateless alone"
+    if loaded.tokenizer.size > MOST_LABELS:
+        return f"the model has {loaded.tokenizer.size:,} labels, and there are pairs of {MOST_LABELS} at most"
+    return None
+
+
+def default_labels_per_frame(loaded: Loaded) -> int:
+    """2 for characters, which come that fast, where there can be pairs of them; else 1."""
+    return 2 if loaded.config.data.tokens is Tokens.char and why_no_pairs(loaded) is None else 1
+
+
+def symbols(loaded: Loaded, labels_per_frame: int) -> list[str]:
+    """What an export emits, in the order of ids."""
+    labels = loaded.tokenizer.pieces(range(loaded.tokenizer.size))
+    return labels + pair_symbols(loaded.tokenizer) if labels_per_frame > 1 else labels
 
 
 def _check_features(loaded: Loaded) -> None:
@@ -85,11 +129,11 @@ def _check_features(loaded: Loaded) -> None:
         )
 
 
-def _trace_encoder(model: Transducer, mel_bins: int, labels_per_frame: int) -> ModelProto:
+def _trace_encoder(model: Transducer, mel_bins: int) -> ModelProto:
     encoder, random = model.encoder, torch.Generator().manual_seed(0)
     if not isinstance(encoder, StreamingEncoder):
         return trace(
-            EncoderGraph(model, labels_per_frame).eval(),
+            EncoderGraph(model).eval(),
             {
                 "x": torch.randn(2, _EXAMPLE_FRAMES, mel_bins, generator=random),
                 "x_lens": torch.tensor([_EXAMPLE_FRAMES, _EXAMPLE_FRAMES - 9]),
@@ -99,7 +143,7 @@ def _trace_encoder(model: Transducer, mel_bins: int, labels_per_frame: int) -> M
         )
     attention, convolution = (torch.zeros(shape) for shape in _cache_shapes(encoder, batch=2))
     return trace(
-        StreamingEncoderGraph(encoder, model.joiner, labels_per_frame).eval(),
+        StreamingEncoderGraph(encoder, model.joiner).eval(),
         {
             "x": torch.randn(2, encoder.chunks.feature_frames(), mel_bins, generator=random),
             "cached_attn": attention,
@@ -110,12 +154,6 @@ def _trace_encoder(model: Transducer, mel_bins: int, labels_per_frame: int) -> M
         {name: {0: "N"} for name in ("x", "processed_lens", "encoder_out")}
         | {name: {2: "N"} for name in ("cached_attn", "cached_conv", "new_cached_attn", "new_cached_conv")},
     )
-
-
-def default_labels_per_frame(config: Config) -> int:
-    """How often each encoded frame is given to sherpa-onnx, if `ExportConfig.labels_per_frame` does not say."""
-    streams = config.model.chunk_frames is not None
-    return (2 if config.data.tokens is Tokens.char else 1) * (2 if streams else 1)
 
 
 def choose_encoding(loaded: Loaded, wanted: Encoding | None) -> Encoding:

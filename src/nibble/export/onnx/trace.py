@@ -141,7 +141,13 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, module: nn.Module, name: str, *inputs: Tensor) -> Tensor:
         ctx.name = name
-        out: Tensor = module(*inputs)
+        # What is inside need not be traced, and can't be twice: the tracer fails on a weight that it has seen before.
+        tracing = torch._C._get_tracing_state()
+        torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
+        try:
+            out: Tensor = module(*inputs)
+        finally:
+            torch._C._set_tracing_state(tracing)  # type: ignore[attr-defined]
         return out
 
     @staticmethod

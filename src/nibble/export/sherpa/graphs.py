@@ -17,24 +17,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nibble.model.encoder import Encoder
 from nibble.model.joiner import Joiner
 from nibble.model.predictor import LstmPredictor, StatelessPredictor
 from nibble.model.streaming_encoder import StreamingEncoder
 from nibble.model.transducer import Transducer
 
 REPLAYED = 32  # labels that an LSTM is replayed on
+_FACTOR = 4  # feature frames in one of the encoder's, as sherpa-onnx takes it to be
 
 
 class EncoderGraph(nn.Module):
     """The encoder and the joiner's projection of it.
 
-    sherpa-onnx emits at most one label a frame. Given each frame n times it emits up to n, and what it finds is what a
-    search with that bound finds: after a blank, the same frame gives blank again. T' is then n times as long.
+    sherpa-onnx takes a frame to last 40 ms. One that lasts n times as long is given n times; what is found is what a
+    search for up to n labels a frame finds, since after a blank the same frame gives blank again.
     """
 
-    def __init__(self, model: Transducer, labels_per_frame: int) -> None:
+    def __init__(self, model: Transducer) -> None:
         super().__init__()
-        self.labels_per_frame = labels_per_frame
+        self.times = times_given(model.encoder)
         self.encoder = model.encoder
         self.joiner = model.joiner
 
@@ -46,7 +48,7 @@ class EncoderGraph(nn.Module):
             x = F.pad(x, (0, 0, 0, shortest - 1))[:, :frames]
         encoded, lengths = self.encoder(x, x_lens)
         projected = self.joiner.project_encoder(encoded)
-        return _repeated(projected, self.labels_per_frame), lengths * self.labels_per_frame
+        return _repeated(projected, self.times), lengths * self.times
 
 
 class StreamingEncoderGraph(nn.Module):
@@ -56,9 +58,9 @@ class StreamingEncoderGraph(nn.Module):
     computed twice, and so do two frames of the convolution.
     """
 
-    def __init__(self, encoder: StreamingEncoder, joiner: Joiner, labels_per_frame: int) -> None:
+    def __init__(self, encoder: StreamingEncoder, joiner: Joiner) -> None:
         super().__init__()
-        self.labels_per_frame = labels_per_frame
+        self.times = times_given(encoder)
         self.encoder = encoder
         self.joiner = joiner
 
@@ -73,7 +75,12 @@ class StreamingEncoderGraph(nn.Module):
         encoded, memory = self.encoder.step(x, memory, processed_lens // self.encoder.factor)
         attention = torch.stack([keys_and_values.transpose(0, 1) for keys_and_values in memory[::2]])
         convolution = torch.stack([frames.unflatten(1, (-1, 2)).flatten(2).transpose(0, 1) for frames in memory[1::2]])
-        return _repeated(self.joiner.project_encoder(encoded), self.labels_per_frame), attention, convolution
+        return _repeated(self.joiner.project_encoder(encoded), self.times), attention, convolution
+
+
+def times_given(encoder: Encoder) -> int:
+    """How often each frame is given, so that sherpa-onnx, which knows a factor of 4 alone, has the times right."""
+    return max(1, encoder.factor // _FACTOR)
 
 
 def _repeated(frames: Tensor, times: int) -> Tensor:
