@@ -1,49 +1,28 @@
-"""RESULTS.md from results/records.jsonl: one table for each experiment and part, and where each figure comes from."""
+"""RESULTS.md from results/records.jsonl: one table for each experiment and part, with a verdict on each precision."""
 
 from collections.abc import Iterable, Sequence
 
 from nibble.report.gains import gains
-from nibble.report.tables import (
-    System,
-    baseline,
-    code,
-    escaped,
-    markdown,
-    percent,
-    points,
-    short_commit,
-    systems,
-)
+from nibble.report.tables import System, baseline, escaped, markdown, percent, points, systems, verdict
 from nibble.runs.records import Record
 
-_HEADER = (
-    "model",
-    "quant",
-    "bits a parameter",
-    "seeds",
-    "WER %, 95 %",
-    "minus float, points, 95 %",
-    "bytes",
-    "ratio",
-    "RTF",
-    "threads",
-)
+_HEADER = ("quant", "seeds", "WER %, 95 %", "minus float, points, 95 %", "verdict", "bytes", "ratio", "RTF")
 _INTRODUCTION = """\
 # Results
 
-Made from `results/records.jsonl`, `results/bench.jsonl` and, for what others have published, \
-`results/published.jsonl` by `make results`; \
+Made by `make results` from `results/records.jsonl`, where each seed has its own line with commit, command and \
+hardware, from `results/bench.jsonl` and, for what others have published, from `results/published.jsonl`. \
 `python -m nibble.report --check` says whether it is up to date.
 
 - **WER**: word errors over reference words, the mean over the seeds; in brackets the 95 % bootstrap interval over \
-utterances, errors pooled over seeds. It tells how sure the figure is for such speech, not how much seeds differ: \
-the figure of each seed stands below its table.
-- **minus float**: WER minus that of the float run on the same utterances and seeds, with its paired 95 % interval.
+utterances, errors pooled over seeds. It tells how sure the figure is for such speech, not how much seeds differ.
+- **minus float**: WER minus that of the float run on the same utterances and seeds, with its paired 95 % interval. \
+**verdict**: *worse* or *better* if that interval excludes zero, else *same*: not measurably different.
 - **quant**: *trained* means at this precision; *distilled* means trained with a float teacher; *not trained* means \
-that the float weights were quantized afterwards.
-- **bytes**: all files of the bundle. **ratio**: four bytes for each parameter of the float model, over these bytes. \
-**bits a parameter**: eight times these bytes over the parameters, so everything counts.
-- **RTF**: time of encoder and search over the duration of the audio, batched, features not counted.
+that the float weights were quantized afterwards. What computed stands in brackets, unless it is torch, on integers or \
+in float, with greedy search.
+- **bytes**: all files of the bundle or export. **ratio**: four bytes for each parameter of the float model, over them.
+- **RTF**: time of encoder and search over the duration of the audio, batched; features count with sherpa-onnx alone.
 """
 
 
@@ -64,45 +43,53 @@ def _section(experiment: str, corpus: str, part: str, words: int, records: Seque
         [
             f"## {escaped(f'{experiment}: {part} of {corpus}')}\n",
             f"{words:,} words in {utterances:,} utterances.\n",
-            markdown(_HEADER, (_row(system, rows) for system in rows)),
+            _table(rows),
             *([f"WER of one minus WER of the other, points:\n\n{found}"] if (found := gains(rows)) else []),
-            "<details><summary>Each seed: figure, hardware, commit, command</summary>\n",
-            *_origins(rows),
-            "\n</details>\n",
         ]
     )
 
 
-def _row(system: System, among: Sequence[System]) -> list[str]:
-    last = system.last
-    float_system = baseline(system, among)
+def _table(rows: Sequence[System]) -> str:
+    """One row a system; the model is named where there are several."""
+    models = {system.last.model for system in rows}
+    named = [[alike[0].last.model] if len(models) > 1 else [] for alike in _alike(rows)]
+    header = [*(["model"] if len(models) > 1 else []), *_HEADER]
+    return markdown(header, ([*name, *_row(alike, rows)] for name, alike in zip(named, _alike(rows), strict=True)))
+
+
+def _alike(rows: Iterable[System]) -> list[list[System]]:
+    """Systems that differ in their engine alone, such as one export in several versions of sherpa-onnx, together."""
+    found: dict[tuple[object, ...], list[System]] = {}
+    for system in rows:
+        last = system.last
+        how = (last.inference.arithmetic, last.inference.search)
+        errors = [record.utterance_errors for record in system.records]
+        key = (last.model, last.quant, last.method, how, last.bundle_bytes, str(errors), str(system.seeds))
+        found.setdefault(key, []).append(system)
+    return list(found.values())
+
+
+def _row(alike: Sequence[System], among: Sequence[System]) -> list[str]:
+    first = alike[0]
+    float_system = baseline(first, among)
+    difference = first.difference(float_system) if float_system else None
     return [
-        last.model,
-        f"{_precision(last)} ({last.backend})",
-        f"{system.bits:.2f}",
-        ", ".join(map(str, system.seeds)),
-        percent(system.wer),
-        points(system.difference(float_system)) if float_system else "",
-        f"{last.bundle_bytes:,}",
-        f"{last.ratio:.2f}",
-        f"{system.rtf:.4f}",
-        ", ".join(sorted({str(record.threads) for record in system.records})),
+        f"{_precision(first.last)}{_backends(alike)}",
+        str(len(first.seeds)),
+        percent(first.wer),
+        points(difference),
+        verdict(difference),
+        f"{first.last.bundle_bytes:,}",
+        f"{first.last.ratio:.2f}",
+        ", ".join(f"{system.rtf:.4f}" for system in alike),
     ]
 
 
-def _origins(rows: Iterable[System]) -> list[str]:
-    return [
-        f"- {escaped(f'{record.model} {_precision(record)} ({record.backend})')}, seed {record.seed}: "
-        f"{100 * record.wer:.2f} % (substitutions {record.substitutions}, deletions {record.deletions}, "
-        f"insertions {record.insertions}); {_memory(record)}{escaped(record.hardware)}; "
-        f"commit {short_commit(record.commit)}; configuration {escaped(record.config_hash)}; {code(record.command)}"
-        for system in rows
-        for record in system.records
-    ]
-
-
-def _memory(record: Record) -> str:
-    return "" if record.peak_bytes is None else f"{record.peak_bytes / 2**20:.0f} MiB of memory at the most; "
+def _backends(alike: Sequence[System]) -> str:
+    """What computed, such as " (onnx, sherpa 2.0.1 w4a8 greedy)"; empty for what computes unless something is said."""
+    names = [f"{one.last.inference.backend.value} {one.last.inference.version}".strip() for one in alike[:-1]]
+    said = ", ".join([*names, alike[-1].last.backend])
+    return "" if said in ("native greedy", "float greedy") else f" ({said})"
 
 
 def _precision(record: Record) -> str:

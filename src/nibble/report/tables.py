@@ -103,6 +103,14 @@ def points(rates: tuple[float, float, float] | None) -> str:
     return f"{value} ({low} … {high})"
 
 
+def verdict(rates: tuple[float, float, float] | None) -> str:
+    """Whether the interval of a difference to float excludes zero: worse, better or same; empty for None."""
+    if rates is None:
+        return ""
+    _, low, high = rates
+    return "worse" if low > 0 else "better" if high < 0 else "same"
+
+
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table, first two columns to the left, the others to the right."""
     lines = [header, ["---", "---", *["---:"] * (len(header) - 2)], *rows]

@@ -17,6 +17,7 @@ from nibble.report.page.front import apart, pareto_front
 from nibble.report.page.layers import histograms
 from nibble.report.page.utterances import recognised, shown, worst
 from nibble.report.runs import Run
+from nibble.report.tables import verdict
 from nibble.runs.checkpoint import load_checkpoint
 from nibble.runs.loaded import Loaded
 from nibble.runs.method import Method
@@ -110,18 +111,10 @@ def _row(comparison: Comparison, row: Row) -> Plain:
         "ratio": row.last.ratio,
         "rtf": row.system.rtf,
         "difference": 100 * row.difference[0] if row.difference else None,
-        "verdict": _verdict(row),
+        "verdict": verdict(row.difference),
         "cells": {"wer": wer, "difference": difference, "bytes": size, "ratio": smaller, "rtf": rtf},
         "description": f"{', '.join(filter(None, [weights, how]))}: WER {wer} %, {size} bytes, RTF {rtf}",
     }
-
-
-def _verdict(row: Row) -> str:
-    """Whether the interval of the difference to float excludes zero; empty for float itself."""
-    if row.difference is None:
-        return ""
-    _, low, high = row.difference
-    return "worse" if low > 0 else "better" if high < 0 else "same"
 
 
 def _run(comparison: Comparison, run: Run) -> Plain:
