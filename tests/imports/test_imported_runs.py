@@ -9,7 +9,7 @@ import torch
 from speech_model import as_transducer, features_of
 from test_icefall import weights as icefall_weights
 from test_icefall import write as write_icefall
-from test_nemo import description, weights, write
+from test_nemo import VARIANTS, description, weights, write
 
 from nibble.commands.import_model import main
 from nibble.composition import training_config
@@ -33,7 +33,7 @@ INT4 = QuantConfig("int4", [Rule(weight=WeightSpec(4), activation=ActivationSpec
 
 @pytest.fixture(scope="module")
 def nemo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    said = description()
+    said = description(**VARIANTS["fastconformer"])
     return write(tmp_path_factory.mktemp("nemo") / "small.nemo", said, weights(said))
 
 
