@@ -228,9 +228,9 @@ def computed(model: Any) -> tuple[np.ndarray, ...]:
     """What each graph gives for noise."""
     torch.manual_seed(0)
     encoded, lengths = model.encode(torch.randn(1, FRAMES, MEL_BINS), torch.tensor([FRAMES]))
-    predicted, _ = model.predictor.step(torch.tensor([1]), model.predictor.start(1, encoded.device))
-    logits = model.joiner.combine(encoded[:, 0], predicted)
-    return encoded.numpy(), lengths.numpy(), predicted.numpy(), logits.numpy()
+    state = model.append_label(torch.tensor([1]), model.start_labels(1, encoded.device))
+    logits = model.label_logits(encoded[:, 0], state)
+    return encoded.numpy(), lengths.numpy(), state.predicted.numpy(), logits.numpy()
 
 
 KINDS = [Kind("bundles", bundle_cases, load_bundle, count=100)]

@@ -1,12 +1,13 @@
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import product
+from itertools import groupby, product
 
 import pytest
 import torch
 from tiny_transducer import MEL_BINS
 
-from nibble.model.decoding import Hypothesis, beam, greedy, word_timestamps
+from nibble.model.decoding import MAX_REPEATS, Hypothesis, beam, greedy, word_timestamps
 from nibble.model.loss import transducer_loss
 from nibble.model.transducer import Transducer
 
@@ -53,6 +54,11 @@ def best_sequence(model: Transducer, encoded: torch.Tensor, bound: int) -> tuple
     return every[best], scores[best]
 
 
+def repeated(labels: Sequence[int], label: int) -> bool:
+    """Whether `label` stands as often in a row at the end of `labels` as it may."""
+    return list(labels[-MAX_REPEATS:]) == [label] * MAX_REPEATS
+
+
 def walk(model: Transducer, encoded: torch.Tensor, bound: int) -> Hypothesis:
     """Greedy search of one utterance by definition: the predictor sees the whole prefix anew each time."""
     result = Hypothesis()
@@ -60,6 +66,7 @@ def walk(model: Transducer, encoded: torch.Tensor, bound: int) -> Hypothesis:
         for count in range(bound + 1):
             log_probs = probabilities(model, encoded, tuple(result.ids))[t, -1]
             label = int(log_probs.argmax()) if count < bound else 0
+            label = 0 if repeated(result.ids, label) else label
             result.score += log_probs[label].item()
             if label == 0:
                 break
@@ -78,7 +85,8 @@ def narrow_search(model: Transducer, encoded: torch.Tensor, width: int, bound: i
             for labels, score in going.items():
                 log_probs = probabilities(model, encoded, labels)[t, -1].tolist()
                 finished.setdefault(labels, []).append(score + log_probs[0])
-                longer |= {(*labels, label): score + log_probs[label] for label in range(1, len(log_probs))}
+                allowed = [label for label in range(1, len(log_probs)) if not repeated(labels, label)]
+                longer |= {(*labels, label): score + log_probs[label] for label in allowed}
             going = dict(sorted(longer.items(), key=lambda item: -item[1])[:width]) if count < bound else {}
         merged = {labels: torch.tensor(ways).logsumexp(0).item() for labels, ways in finished.items()}
         going = dict(sorted(merged.items(), key=lambda item: -item[1])[:width])
@@ -168,6 +176,20 @@ def test_frames_stand_in_order_and_within_the_bound(make_tiny: Callable[..., Tra
         assert found.frames == sorted(found.frames)
         assert all(found.frames.count(frame) <= 2 for frame in found.frames)
         assert all(0 <= frame < int(lengths) for frame in found.frames)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_label_is_repeated_without_end(make_tiny: Callable[..., Transducer], seed: int) -> None:
+    """A model that is sure of one label at every frame: each search emits it `MAX_REPEATS` times in a row at most."""
+    model = make_tiny(V, seed)
+    with torch.no_grad():
+        model.joiner.output.bias[2] = 50.0
+    encoded, lengths = encode(model, 200, 90)
+    for search in (greedy, lambda *given: beam(*given, width=3)):
+        for found in search(model, encoded, lengths):
+            runs = [len(list(run)) for _, run in groupby(found.ids)]
+            assert max(runs) == MAX_REPEATS
+            assert math.isfinite(found.score)
 
 
 def test_words_from_pieces_of_words() -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -10,11 +10,11 @@ from torch import Tensor
 from nibble.data.batch import Batch
 from nibble.data.tokenizer import Tokenizer
 from nibble.model.decoding import Hypothesis
-from nibble.model.transducer import Transducer
+from nibble.model.searchable import Searchable
 from nibble.packages import need
 from nibble.quant.finite import checked_at_end
 
-Decoder = Callable[[Transducer, Tensor, Tensor], list[Hypothesis]]
+Decoder = Callable[[Searchable, Tensor, Tensor], list[Hypothesis]]
 
 
 class Recogniser(Protocol):
@@ -29,12 +29,12 @@ class Network:
     """A network and a search for labels in its output.
 
     Args:
-        model: a transducer, or what is called as one.
+        model: the network, or an exported folder in ONNX Runtime.
         tokenizer: labels to text.
         decoder: the search.
     """
 
-    def __init__(self, model: Transducer, tokenizer: Tokenizer, decoder: Decoder) -> None:
+    def __init__(self, model: Searchable, tokenizer: Tokenizer, decoder: Decoder) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.decoder = decoder
@@ -55,4 +55,4 @@ def onnx_network(folder: Path, tokenizer: Tokenizer, decoder: Decoder, threads: 
     need("onnxruntime", "backend=onnx")
     from nibble.inference.onnx_transducer import OnnxTransducer
 
-    return Network(cast(Transducer, OnnxTransducer(folder, threads, tokenizer.size)), tokenizer, decoder)
+    return Network(OnnxTransducer(folder, threads, tokenizer.size), tokenizer, decoder)

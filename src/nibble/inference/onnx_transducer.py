@@ -1,4 +1,4 @@
-"""An exported folder in ONNX Runtime, called as a `Transducer` is in a search."""
+"""Runs an exported folder in ONNX Runtime, for the searches of this project."""
 
 import re
 from collections.abc import Mapping
@@ -13,20 +13,20 @@ from torch import Tensor
 from nibble.errors import UserError
 from nibble.memory import give_back
 from nibble.model.chunks import Chunks
-from nibble.model.predictor import State
+from nibble.model.searchable import LabelState
 
 _AGAIN = "export it again: python -m nibble.export checkpoint=RUN"
 
 
 class OnnxTransducer:
-    """Encoder, predictor and joiner of an exported folder, in the place of a `Transducer`.
+    """Encoder, predictor and joiner of an exported folder; a `Searchable`.
 
-    Encoder and decoder files give what the joiner's projections of both would, so here those change nothing. The state
-    of a predictor is its last labels, as sherpa-onnx keeps them.
+    The joiner's projections are inside encoder.onnx and decoder.onnx. The predictor's state is the last labels, as
+    sherpa-onnx keeps them.
 
     Args:
-        folder: of `nibble.runs.exported`.
-        threads: of each product.
+        folder: written by `python -m nibble.export` (`nibble.runs.exported`).
+        threads: how many one product may use.
         labels: V, of the tokenizer.
 
     Raises:
@@ -37,8 +37,10 @@ class OnnxTransducer:
         encoder = session(folder / "encoder.onnx", threads)
         streams = "decode_chunk_len" in _metadata(encoder)
         self._encode = (_StreamingEncoder if streams else _Encoder)(encoder)
-        self.predictor = _Predictor(session(folder / "decoder.onnx", threads))
-        self.joiner = _Joiner(session(folder / "joiner.onnx", threads), labels)
+        self._decoder = session(folder / "decoder.onnx", threads)
+        self._context = _number(_metadata(self._decoder), "context_size")
+        self._joiner = session(folder / "joiner.onnx", threads)
+        self._labels = labels
 
     def encode(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """features (B, T, F), lengths (B,) -> projected (B, T', J), (B,)."""
@@ -50,6 +52,33 @@ class OnnxTransducer:
                 f"{tuple(features.shape)}; {_AGAIN}"
             )
         return encoded, encoded_lengths
+
+    def project(self, encoded: Tensor) -> Tensor:
+        """encoded (B, T', J), unchanged: encoder.onnx has projected it."""
+        return encoded
+
+    def start_labels(self, rows: int, device: torch.device) -> LabelState:
+        """As `Searchable`. What is remembered are the last labels (rows, context); -1 stands before the first."""
+        before = torch.full((rows, self._context), -1, device=device)
+        return self.append_label(torch.zeros(rows, dtype=torch.long), LabelState(torch.empty(0), (before,)))
+
+    def append_label(self, label: Tensor, state: LabelState) -> LabelState:
+        """As `Searchable`."""
+        labels = torch.cat((state.memory[0][:, 1:], label.unsqueeze(1)), dim=1)
+        predicted = torch.from_numpy(_run(self._decoder, {"y": labels.numpy()})[0])
+        return LabelState(predicted, (labels,))
+
+    def label_logits(self, frame: Tensor, state: LabelState) -> Tensor:
+        """As `Searchable`."""
+        predicted = state.predicted
+        # With pairs of labels, the decoder gives labels beside its projection, and the joiner's last output is ours.
+        if predicted.dim() != 2 or predicted.size(-1) < frame.size(-1):
+            raise UserError(f"decoder.onnx gives {tuple(predicted.shape)} beside {tuple(frame.shape)}; {_AGAIN}")
+        frame = frame.expand(len(predicted), -1)
+        *_, logits = _run(self._joiner, {"encoder_out": frame.numpy(), "decoder_out": predicted.numpy()})
+        if logits.shape != (len(predicted), self._labels):
+            raise UserError(f"joiner.onnx gives {logits.shape} for {self._labels} labels of the tokenizer; {_AGAIN}")
+        return torch.from_numpy(logits)
 
 
 class _Encoder:
@@ -86,42 +115,6 @@ class _StreamingEncoder:
             out, attention, convolution = _run(self._encoder, feed)
             encoded.append(torch.from_numpy(out))
         return torch.cat(encoded, dim=1), self._chunks.count(lengths) * encoded[0].size(1)
-
-
-class _Predictor:
-    def __init__(self, decoder: onnxruntime.InferenceSession) -> None:
-        self._decoder = decoder
-        self._context = _number(_metadata(decoder), "context_size")
-
-    def start(self, batch: int, device: torch.device) -> State:
-        return (torch.full((batch, self._context), -1, device=device),)
-
-    def step(self, label: Tensor, state: State) -> tuple[Tensor, State]:
-        labels = torch.cat((state[0][:, 1:], label.unsqueeze(1)), dim=1)
-        return torch.from_numpy(_run(self._decoder, {"y": labels.numpy()})[0]), (labels,)
-
-
-class _Joiner:
-    def __init__(self, joiner: onnxruntime.InferenceSession, labels: int) -> None:
-        self._joiner = joiner
-        self._labels = labels
-
-    def project_encoder(self, encoded: Tensor) -> Tensor:
-        return encoded
-
-    def project_predictor(self, predicted: Tensor) -> Tensor:
-        return predicted
-
-    def combine(self, encoded: Tensor, predicted: Tensor) -> Tensor:
-        # With pairs of labels, the decoder gives labels beside its projection, and the joiner's last output is ours.
-        if predicted.dim() != 2 or predicted.size(-1) < encoded.size(-1):
-            raise UserError(f"decoder.onnx gives {tuple(predicted.shape)} beside {tuple(encoded.shape)}; {_AGAIN}")
-        rows = torch.broadcast_shapes(encoded.shape[:-1], predicted.shape[:-1])
-        encoded, predicted = (part.expand(*rows, -1) for part in (encoded, predicted))
-        *_, logit = _run(self._joiner, {"encoder_out": encoded.numpy(), "decoder_out": predicted.numpy()})
-        if logit.shape != (*encoded.shape[:-1], self._labels):
-            raise UserError(f"joiner.onnx gives {logit.shape} for {self._labels} labels of the tokenizer; {_AGAIN}")
-        return torch.from_numpy(logit)
 
 
 def session(model: Path | bytes, threads: int) -> onnxruntime.InferenceSession:

@@ -1,7 +1,8 @@
 """Search for the most probable labels: greedy over a whole batch, and time-synchronous beam search.
 
-Both bound the symbols of one frame and read the bound the same way: after the last one, blank is taken, whatever
-its probability. So a score is always the log-probability of what was walked: one alignment (greedy), or all
+Neither can loop, whatever a model makes of noise or silence. A frame emits at most `max_symbols_per_frame` labels, and
+no label stands more than `MAX_REPEATS` times in a row; where either bound is reached, blank or another label is taken,
+whatever its probability. A score is the log-probability of the labels found: of one alignment (greedy), or of all
 alignments that the beam kept (beam search).
 """
 
@@ -14,9 +15,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nibble.model.predictor import State
-from nibble.model.transducer import BLANK, Transducer
+from nibble.model.searchable import LabelState, Searchable
+from nibble.model.transducer import BLANK
 
+MAX_REPEATS = 10  # equal labels in a row; no word has so many equal letters, and ten zeros are 10 000 000 000
 NEGLIGIBLE = 10.0  # nats below the best of a frame at which beam search lets go of a hypothesis: 1 in 22 000
 WORD_START = "\u2581"  # SentencePiece's mark
 
@@ -30,41 +32,12 @@ class Hypothesis:
     score: float = 0.0
 
 
-class _LabelSide(NamedTuple):
-    """What the predictor knows about some hypotheses: projected output (rows, J) and state."""
-
-    predicted: Tensor
-    state: State
-
-    def select(self, rows: Tensor) -> "_LabelSide":
-        """Those at `rows` (n,)."""
-        return _LabelSide(self.predicted[rows], tuple(part[rows] for part in self.state))
-
-    def replace(self, rows: Tensor, new: "_LabelSide") -> None:
-        """Overwrites those at `rows` (n,)."""
-        self.predicted[rows] = new.predicted
-        for part, new_part in zip(self.state, new.state, strict=True):
-            part[rows] = new_part
-
-
-def _step(model: Transducer, label: Tensor, labels: _LabelSide) -> _LabelSide:
-    """label (rows,) appended to each hypothesis."""
-    out, state = model.predictor.step(label, labels.state)
-    return _LabelSide(model.joiner.project_predictor(out), state)
-
-
-def _start(model: Transducer, rows: int, device: torch.device) -> _LabelSide:
-    """Hypotheses without labels."""
-    out, state = model.predictor.step(torch.full((rows,), BLANK, device=device), model.predictor.start(rows, device))
-    return _LabelSide(model.joiner.project_predictor(out), state)
-
-
 @torch.inference_mode()
-def greedy(model: Transducer, encoded: Tensor, lengths: Tensor, max_symbols_per_frame: int = 5) -> list[Hypothesis]:
+def greedy(model: Searchable, encoded: Tensor, lengths: Tensor, max_symbols_per_frame: int = 5) -> list[Hypothesis]:
     """The most probable symbol at each point, for all utterances at once.
 
     Args:
-        model: only its predictor and joiner are used.
+        model: the network, or what stands for it.
         encoded: (B, T', D)
         lengths: (B,)
         max_symbols_per_frame: labels that one frame may emit.
@@ -75,24 +48,25 @@ def greedy(model: Transducer, encoded: Tensor, lengths: Tensor, max_symbols_per_
 
 
 class GreedySearch:
-    """`greedy`, of utterances whose frames come in parts; what it finds does not depend on where they are cut.
+    """Greedy search of utterances whose frames come in parts; the result does not depend on where they are cut.
 
     Every utterance walks its own alignment: a round moves each by one frame (blank) or one label, so a batch takes as
     many rounds as its longest walk, not the sum over frames of the busiest utterance.
 
     Args:
-        model: only its predictor and joiner are used.
-        batch: B.
-        device: where to.
+        model: the network, or what stands for it.
+        batch: B, the number of utterances.
+        device: where the frames will be.
         max_symbols_per_frame: labels that one frame may emit.
     """
 
     @torch.inference_mode()
-    def __init__(self, model: Transducer, batch: int, device: torch.device, max_symbols_per_frame: int = 5) -> None:
+    def __init__(self, model: Searchable, batch: int, device: torch.device, max_symbols_per_frame: int = 5) -> None:
         self.hypotheses = [Hypothesis() for _ in range(batch)]
         self._model = model
         self._max_symbols = max_symbols_per_frame
-        self._labels = _start(model, batch, device)
+        self._labels = model.start_labels(batch, device)
+        self._stuck: dict[int, int] = {}  # utterance -> the label that it may not repeat once more
         self._heard = torch.zeros(batch, dtype=torch.long, device=device)  # frames
 
     @torch.inference_mode()
@@ -100,7 +74,7 @@ class GreedySearch:
         """The next frames of each utterance: encoded (B, T', D), lengths (B,)."""
         model, labels, device = self._model, self._labels, encoded.device
         batch = encoded.size(0)
-        projected = model.joiner.project_encoder(encoded)  # (B, T', J)
+        projected = model.project(encoded)  # (B, T', J)
         rows = torch.arange(batch, device=device)
         frame = torch.zeros(batch, dtype=torch.long, device=device)
         symbols = torch.zeros_like(frame)
@@ -108,8 +82,10 @@ class GreedySearch:
         lengths = lengths.to(device)
         last = lengths - 1
         while bool((walking := frame <= last).any()):
-            logits = model.joiner.combine(projected[rows, torch.minimum(frame, last)], labels.predicted).float()
+            logits = model.label_logits(projected[rows, torch.minimum(frame, last)], labels).float()
             label = logits.argmax(dim=1).masked_fill(symbols >= self._max_symbols, BLANK)
+            for row, repeated in self._stuck.items():
+                label[row].masked_fill_(label[row] == repeated, BLANK)
             chosen = logits.gather(1, label.unsqueeze(1))[:, 0] - logits.logsumexp(dim=1)
             score += chosen.where(walking, 0.0)
             emits = walking & (label != BLANK)
@@ -119,26 +95,40 @@ class GreedySearch:
                 for row, one_label, one_frame in zip(
                     emitting.tolist(), label[emitting].tolist(), where.tolist(), strict=True
                 ):
-                    self.hypotheses[row].ids.append(one_label)
-                    self.hypotheses[row].frames.append(one_frame)
-                labels.replace(emitting, _step(model, label[emitting], labels.select(emitting)))
+                    self._emit(row, one_label, one_frame)
+                labels.replace(emitting, model.append_label(label[emitting], labels.select(emitting)))
             symbols = (symbols + 1).where(emits, 0)
             frame = frame + ~emits
         self._heard += lengths
         for hypothesis, value in zip(self.hypotheses, score.tolist(), strict=True):
             hypothesis.score += value
 
+    def _emit(self, row: int, label: int, frame: int) -> None:
+        """Append a label to the hypothesis of an utterance."""
+        hypothesis = self.hypotheses[row]
+        hypothesis.ids.append(label)
+        hypothesis.frames.append(frame)
+        if _repeats_enough(hypothesis.ids):
+            self._stuck[row] = label
+        else:
+            self._stuck.pop(row, None)
+
+
+def _repeats_enough(ids: Sequence[int]) -> bool:
+    """Whether the last label stands `MAX_REPEATS` times in a row at the end."""
+    return len(ids) >= MAX_REPEATS and len(set(ids[-MAX_REPEATS:])) == 1
+
 
 @torch.inference_mode()
 def beam(
-    model: Transducer, encoded: Tensor, lengths: Tensor, width: int, max_symbols_per_frame: int = 5
+    model: Searchable, encoded: Tensor, lengths: Tensor, width: int, max_symbols_per_frame: int = 5
 ) -> list[Hypothesis]:
     """The most probable label sequence among the `width` best at each frame, one utterance at a time.
 
     Alignments of equal labels are one entry whose probabilities add; its frames are those of its likelier part.
     Arguments as `greedy`.
     """
-    projected = model.joiner.project_encoder(encoded)  # (B, T', J)
+    projected = model.project(encoded)  # (B, T', J)
     return [
         _search(model, frames[:length], width, max_symbols_per_frame)
         for frames, length in zip(projected, lengths.tolist(), strict=True)
@@ -154,10 +144,10 @@ class _Entry(NamedTuple):
     row: int
 
 
-def _search(model: Transducer, projected: Tensor, width: int, max_symbols: int) -> Hypothesis:
+def _search(model: Searchable, projected: Tensor, width: int, max_symbols: int) -> Hypothesis:
     """projected (T', J) of one utterance -> the best hypothesis."""
     entries = [_Entry((), (), 0.0, 0)]
-    labels = _start(model, 1, projected.device)
+    labels = model.start_labels(1, projected.device)
     for time, frame in enumerate(projected):
         entries, labels = _search_frame(model, frame, time, entries, labels, width, max_symbols)
     best = max(entries, key=_score)
@@ -165,20 +155,20 @@ def _search(model: Transducer, projected: Tensor, width: int, max_symbols: int) 
 
 
 def _search_frame(
-    model: Transducer,
+    model: Searchable,
     frame: Tensor,
     time: int,
     entries: list[_Entry],
-    labels: _LabelSide,
+    labels: LabelState,
     width: int,
     max_symbols: int,
-) -> tuple[list[_Entry], _LabelSide]:
+) -> tuple[list[_Entry], LabelState]:
     """Lets the entries emit up to `max_symbols` labels at `frame` (J,), then blank; the `width` best go on."""
     finished: dict[tuple[int, ...], _Entry] = {}
-    pools: list[_LabelSide] = []
+    pools: list[LabelState] = []
     first_row = 0
     for symbols in range(max_symbols + 1):
-        log_probs = model.joiner.combine(frame, labels.predicted).float().log_softmax(dim=1)  # (rows, V)
+        log_probs = model.label_logits(frame, labels).float().log_softmax(dim=1)  # (rows, V)
         pools.append(labels)
         for entry, blank in zip(entries, log_probs[:, BLANK].tolist(), strict=True):
             _merge(finished, entry._replace(score=entry.score + blank, row=first_row + entry.row))
@@ -187,6 +177,9 @@ def _search_frame(
         first_row += len(entries)
         scores = log_probs + log_probs.new_tensor([[entry.score] for entry in entries])
         scores[:, BLANK] = float("-inf")
+        for row, entry in enumerate(entries):
+            if _repeats_enough(entry.ids):
+                scores[row, entry.ids[-1]] = float("-inf")
         best = scores.flatten().topk(min(width, scores.numel() - len(entries)))
         bar = max(map(_score, finished.values())) - NEGLIGIBLE
         kept = [
@@ -202,12 +195,12 @@ def _search_frame(
         ]
         parents = torch.tensor([parent for _, parent, _ in kept], device=frame.device)
         emitted = torch.tensor([label for _, _, label in kept], device=frame.device)
-        labels = _step(model, emitted, labels.select(parents))
+        labels = model.append_label(emitted, labels.select(parents))
     winners = nlargest(width, finished.values(), key=_score)
     rows = torch.tensor([entry.row for entry in winners], device=frame.device)
-    pool = _LabelSide(
+    pool = LabelState(
         torch.cat([part.predicted for part in pools]),
-        tuple(torch.cat(parts) for parts in zip(*(part.state for part in pools), strict=True)),
+        tuple(torch.cat(parts) for parts in zip(*(part.memory for part in pools), strict=True)),
     )
     return [entry._replace(row=row) for row, entry in enumerate(winners)], pool.select(rows)
 

@@ -9,13 +9,14 @@ from nibble.model.conformer import ConformerEncoder
 from nibble.model.joiner import Joiner
 from nibble.model.options import ModelConfig
 from nibble.model.predictor import make_predictor
+from nibble.model.searchable import LabelState
 from nibble.model.streaming_encoder import StreamingEncoder
 
 BLANK = 0
 
 
 class Transducer(nn.Module):
-    """A Conformer-Transducer (Graves, 2012; Gulati et al., 2020).
+    """A Conformer-Transducer (Graves, 2012; Gulati et al., 2020); a `Searchable`.
 
     Args:
         config: the sizes and kinds of its layers.
@@ -41,6 +42,24 @@ class Transducer(nn.Module):
     def join(self, encoded: Tensor, predicted: Tensor) -> Tensor:
         """encoded (B, T', D), predicted (B, U + 1, P) -> logits (B, T', U + 1, V)."""
         return self.joiner(encoded, predicted)
+
+    def project(self, encoded: Tensor) -> Tensor:
+        """encoded (B, T', D) -> (B, T', J)."""
+        return self.joiner.project_encoder(encoded)
+
+    def start_labels(self, rows: int, device: torch.device) -> LabelState:
+        """As `Searchable`: the predictor has seen a blank, as `predict` has before the first label."""
+        nothing = torch.full((rows,), BLANK, device=device)
+        return self.append_label(nothing, LabelState(torch.empty(0), self.predictor.start(rows, device)))
+
+    def append_label(self, label: Tensor, state: LabelState) -> LabelState:
+        """As `Searchable`."""
+        out, memory = self.predictor.step(label, state.memory)
+        return LabelState(self.joiner.project_predictor(out), memory)
+
+    def label_logits(self, frame: Tensor, state: LabelState) -> Tensor:
+        """As `Searchable`."""
+        return self.joiner.combine(frame, state.predicted)
 
     def forward(
         self,

@@ -19,6 +19,7 @@ from nibble.export.onnx.graphs import choose_encoding, export_graphs
 from nibble.export.options import Encoding
 from nibble.export.sherpa.graphs import REPLAYED
 from nibble.inference.onnx_transducer import OnnxTransducer, session
+from nibble.model.searchable import LabelState
 from nibble.quant.convert import quantized_modules
 from nibble.quant.spec import ActivationSpec, QuantConfig, Rule, WeightSpec
 from nibble.runs.checkpoint import load_checkpoint, quantize
@@ -58,13 +59,14 @@ def test_the_network_computes_what_torch_computes(exported, predictor: str, enco
             check(found, model.joiner.project_encoder(encoded))
         labels = torch.randint(2, 10, (3, REPLAYED - 1), generator=torch.Generator().manual_seed(0))
         expected = model.joiner.project_predictor(model.predict(labels))
-        state = exported_model.predictor.start(3, torch.device("cpu"))
-        for position, label in enumerate([torch.zeros(3, dtype=torch.long), *labels.unbind(1)]):
-            found, state = exported_model.predictor.step(label, state)
-            check(found[:, : expected.size(2)], expected[:, position])
-        beside = torch.zeros(3, found.size(1) - expected.size(2))  # labels, if the export has pairs of them
-        logit = exported_model.joiner.combine(expected[:, 0], torch.cat((expected[:, 1], beside), dim=1))
-        check(logit, model.joiner.combine(expected[:, 0], expected[:, 1]))
+        state, width = exported_model.start_labels(3, torch.device("cpu")), expected.size(2)
+        check(state.predicted[:, :width], expected[:, 0])
+        for position, label in enumerate(labels.unbind(1), start=1):
+            state = exported_model.append_label(label, state)
+            check(state.predicted[:, :width], expected[:, position])
+        beside = torch.zeros(3, state.predicted.size(1) - width)  # labels, if the export has pairs of them
+        found = exported_model.label_logits(expected[:, 0], LabelState(torch.cat((expected[:, 1], beside), dim=1), ()))
+        check(found, model.joiner.combine(expected[:, 0], expected[:, 1]))
 
 
 @pytest.mark.parametrize("encoding", list(Encoding))
@@ -102,8 +104,7 @@ def test_a_graph_that_does_not_give_what_a_search_needs(exported, tmp_path: Path
 def one_step(folder: Path, labels: int) -> None:
     model = OnnxTransducer(folder, 1, labels)
     encoded, _ = model.encode(torch.randn(1, 90, 80), torch.tensor([90]))
-    predicted, _ = model.predictor.step(torch.tensor([0]), model.predictor.start(1, encoded.device))
-    model.joiner.combine(encoded[:, 0], predicted)
+    model.label_logits(encoded[:, 0], model.start_labels(1, encoded.device))
 
 
 def test_scores_by_distance_are_a_product(exported) -> None:
