@@ -185,7 +185,7 @@ def test_stored_features_equal_those_made_on_the_fly(tiny_corpus: Path, root: Pa
         pairs = zip(islice(stored.train_dataloader(), 4), islice(fresh.train_dataloader(), 4), strict=True)
         assert all(equal(*pair) for pair in pairs)
     assert len(list((root / "features").rglob("*.npy"))) == 12
-    with pytest.raises(UserError, match=r"features.storage=stored excludes speed perturbation and noise"):
+    with pytest.raises(UserError, match=r"features.storage=stored excludes what changes the audio"):
         SpeechDataModule(
             replace(options, speed_perturbation=True),
             FeatureConfig(storage=FeatureStorage.stored),

@@ -91,10 +91,11 @@ class SpeechDataModule(pl.LightningDataModule):
         feeding: Feeding | None = None,
     ) -> None:
         super().__init__()
-        if features.storage == FeatureStorage.stored and (data.speed_perturbation or data.noise.kind != NoiseKind.none):
+        changed = data.speed_perturbation or data.noise.kind != NoiseKind.none or data.recording.probability > 0
+        if features.storage == FeatureStorage.stored and changed:
             raise UserError(
-                "features.storage=stored excludes speed perturbation and noise, which change the audio each time: "
-                "features=fbank, or data.speed_perturbation=false data.noise.kind=none"
+                "features.storage=stored excludes what changes the audio each time: features=fbank, or all of "
+                "data.speed_perturbation=false data.noise.kind=none data.recording.probability=0"
             )
         self.data = data
         self.feature_config = features
@@ -309,7 +310,10 @@ class SpeechDataModule(pl.LightningDataModule):
 
     def _loader(self, sampler: TrainSampler | list[Item], training: bool) -> DataLoader[Batch]:
         noise = self._noise_of("train" if training else "dev")
-        disturbance = Disturbance(noise, self.data.noise, self.data.spec_augment, training)
+        data = self.data
+        disturbance = Disturbance(
+            noise, data.noise, data.recording, data.spec_augment, training, max_duration_s=data.max_duration_s
+        )
         return DataLoader(
             SpeechDataset(
                 self._waveforms,

@@ -1,6 +1,6 @@
 """(epoch, index, utterances) -> Batch: load, disturb, extract, mask, pad."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,7 +16,8 @@ from nibble.data.audio import Waveforms, source
 from nibble.data.augmentation import spec_augment
 from nibble.data.batch import Batch
 from nibble.data.noise import Noise, fixed_random, mix
-from nibble.data.options import NoiseConfig, SpecAugmentConfig
+from nibble.data.options import NoiseConfig, RecordingConfig, SpecAugmentConfig
+from nibble.data.recording import Setting, draw_setting, recorded
 from nibble.data.sampler import Item
 from nibble.data.samples import Samples
 from nibble.data.tokenizer import Tokenizer
@@ -32,8 +33,10 @@ class Disturbance:
 
     noise: Noise | None
     noise_config: NoiseConfig
+    recording: RecordingConfig
     spec_augment: SpecAugmentConfig
-    training: bool  # else noise at one level, fixed per utterance, and no masks
+    training: bool  # else noise at one level, fixed per utterance, and nothing more
+    max_duration_s: float  # of utterances that are joined
 
 
 class SpeechDataset(Dataset[Batch]):
@@ -65,29 +68,50 @@ class SpeechDataset(Dataset[Batch]):
         epoch, index, cuts = item
         others = [self.rank] if self.rank else []  # the first process draws what a single one would
         random = np.random.default_rng([self.seed, epoch, index, *others])
+        recording = self.disturbance.recording
+        records = self.disturbance.training and recording.probability > 0
+        setting = draw_setting(recording, random) if records else None
+        utterances = self._joined(list(cuts), setting)
         with _one_thread():
-            features, samples = zip(*(self._features(cut, random) for cut in cuts), strict=True)
-        texts = [cut.supervisions[0].text for cut in cuts]
+            features, samples = zip(*(self._features(parts, setting, random) for parts in utterances), strict=True)
+        texts = [" ".join(cut.supervisions[0].text for cut in parts) for parts in utterances]
         labels = [torch.tensor(self.tokenizer.encode(text), dtype=torch.int64) for text in texts]
         return Batch(
             features=pad_sequence(list(features), batch_first=True),
             feature_lengths=torch.tensor([len(matrix) for matrix in features]),
             labels=pad_sequence(labels, batch_first=True),
             label_lengths=torch.tensor([len(row) for row in labels]),
-            ids=[cut.id for cut in cuts],
+            ids=["+".join(cut.id for cut in parts) for parts in utterances],
             texts=texts,
             duration_s=sum(cut.duration for cut in cuts),
             position=(epoch, index),
             samples=[one for one in samples if one is not None] if self.keep_samples else None,
         )
 
-    def _features(self, cut: MonoCut, random: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _joined(self, cuts: list[MonoCut], setting: Setting | None) -> list[list[MonoCut]]:
+        """The cuts of a batch by the utterance that they become part of."""
+        if setting is None:
+            return [[cut] for cut in cuts]
+        groups: list[list[MonoCut]] = []
+        for cut in cuts:
+            fits = groups and len(groups[-1]) < setting.joined
+            if fits and sum(one.duration for one in groups[-1]) + cut.duration <= self.disturbance.max_duration_s:
+                groups[-1].append(cut)
+            else:
+                groups.append([cut])
+        return groups
+
+    def _features(
+        self, cuts: Sequence[MonoCut], setting: Setting | None, random: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(T, F) of one utterance and, unless its features are stored, the samples (samples,) they were made from."""
-        samples = None
+        samples, cut = None, cuts[0]
         if cut.has_features:
             features = torch.from_numpy(_stored(cut))
         else:
-            samples = torch.from_numpy(self._with_noise(cut, self._speech(cut), random))
+            parts = [self._speech(one) for one in cuts]
+            speech = parts[0] if setting is None else recorded(parts, setting, self.disturbance.recording, random)
+            samples = torch.from_numpy(self._with_noise(cut, speech, random))
             features = make_features(self.features)(samples)
         masks = self.disturbance.spec_augment
         if self.disturbance.training and random.random() < masks.probability:

@@ -100,6 +100,35 @@ class NoiseConfig:
 
 
 @dataclass
+class RecordingConfig:
+    """`data.recording`: makes clean training speech sound recorded; for corpora without pauses and rooms of their own.
+
+    With features on the fly only. Dev and test speech stay as they are.
+    """
+
+    probability: float = 0.0  # share of training batches changed; 0: none
+    max_silence_s: float = 2.0  # longest silence before and after an utterance, and between joined ones
+    level_db: list[float] = field(default_factory=lambda: [-40.0, 0.0])  # change of level: least and most
+    snr_db: list[float] = field(default_factory=lambda: [15.0, 60.0])  # speech to background noise: least and most
+    max_joined: int = 1  # most utterances of a batch that are joined into one; 1: none are
+
+    def __post_init__(self) -> None:
+        for name in ("level_db", "snr_db"):
+            bounds = getattr(self, name)
+            if len(bounds) != 2 or bounds[0] > bounds[1]:
+                raise UserError(f"data.recording.{name} is {bounds}; give [least, most], such as [-40, 0]")
+        check(
+            self,
+            "data.recording.",
+            probability=SHARE,
+            max_silence_s=Range(0, 60),
+            level_db=DECIBELS,
+            snr_db=DECIBELS,
+            max_joined=Range(1, 100),
+        )
+
+
+@dataclass
 class DataConfig:
     """`data=`: which speech, which labels, which disturbances."""
 
@@ -123,6 +152,7 @@ class DataConfig:
     speed_perturbation: bool = False  # 0.9x and 1.1x copies of the training speech
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
+    recording: RecordingConfig = field(default_factory=RecordingConfig)
     overfit_utterances: int | None = None  # debug: train and validate on the first so many training utterances
     embedded_hours: float = 2.0  # corpus=embedded: hours of training speech to synthesise
 

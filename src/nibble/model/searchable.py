@@ -47,5 +47,5 @@ class Searchable(Protocol):
         ...
 
     def label_logits(self, frame: Tensor, state: LabelState) -> Tensor:
-        """A projected frame for all hypotheses (J,), or one for each (rows, J) -> logits of the next label (rows, V)."""
+        """One projected frame for all hypotheses (J,), or one for each (rows, J) -> next label's logits (rows, V)."""
         ...

@@ -8,7 +8,7 @@ from pathlib import Path
 from nibble.config import Config
 from nibble.data.batch import Batch
 from nibble.data.datamodule import Feeding, SpeechDataModule
-from nibble.data.options import SpecAugmentConfig
+from nibble.data.options import RecordingConfig, SpecAugmentConfig
 from nibble.data.tokenizer import Tokenizer
 from nibble.hardware import HardwareConfig
 from nibble.model.transducer import encoder_outline
@@ -17,7 +17,7 @@ from nibble.model.transducer import encoder_outline
 def undisturbed(
     config: Config, root: Path, tokenizer: Tokenizer, hardware: HardwareConfig, max_utterances: int | None = None
 ) -> SpeechDataModule:
-    """The speech of a run, neither masked nor changed in speed; noise is what the model is trained in, so it stays.
+    """The speech of a run, neither masked nor changed in speed or level; its noise stays, since it is the task.
 
     Args:
         config: of the run, with its folders as they are called here (`nibble.runs.speech`).
@@ -26,7 +26,8 @@ def undisturbed(
         hardware: how large a batch is.
         max_utterances: a bound on the dev set; None for all of it.
     """
-    speech = replace(config.data, speed_perturbation=False, spec_augment=SpecAugmentConfig())
+    unchanged = {"speed_perturbation": False, "spec_augment": SpecAugmentConfig(), "recording": RecordingConfig()}
+    speech = replace(config.data, **unchanged)  # type: ignore[arg-type]  # each value of its own type
     encoder = encoder_outline(config.model, config.features)
     frames = encoder.output_length if config.loss.ctc_weight > 0 else None
     feeding = Feeding(tokenizer, frames, max_validation_utterances=max_utterances)

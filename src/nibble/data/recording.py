@@ -1,0 +1,62 @@
+"""Makes clean training speech sound like a recording: silence around it, a quiet background, another level.
+
+Speech from a synthesiser or a cut corpus starts at its first sample and is always about equally loud. A model that
+has heard nothing else fails on a user's first recording, which begins with a second of a quiet room.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.signal import lfilter
+
+from nibble.data.noise import mix
+from nibble.data.options import RecordingConfig
+from nibble.data.samples import Samples
+from nibble.features.kaldi import SAMPLE_RATE
+
+_BACKGROUND_SHARE = 0.75  # of recordings; the others have digital silence around the speech
+_MAX_POLE = 0.95  # of the filter that colours the background: from white noise to the rumble of a fan
+
+
+class Setting(NamedTuple):
+    """What all utterances of a batch share, so that none needs much padding."""
+
+    joined: int  # neighbours that become one utterance
+    longest_silence_s: float
+
+
+def draw_setting(config: RecordingConfig, random: np.random.Generator) -> Setting | None:
+    """How a batch is changed; None leaves it as it is. Short silences are drawn more often than long ones."""
+    if random.random() >= config.probability:
+        return None
+    return Setting(int(random.integers(1, config.max_joined + 1)), config.max_silence_s * random.random() ** 2)
+
+
+def recorded(
+    utterances: Sequence[Samples], setting: Setting, config: RecordingConfig, random: np.random.Generator
+) -> Samples:
+    """The utterances, each (samples,), one after another as a microphone may have recorded them: (samples,)."""
+
+    def silence() -> Samples:
+        return np.zeros(int(SAMPLE_RATE * random.uniform(0, setting.longest_silence_s)), dtype=np.float32)
+
+    pieces = [silence()]
+    for utterance in utterances:
+        pieces += [utterance, silence()]
+    samples = np.concatenate(pieces)
+    if random.random() < _BACKGROUND_SHARE:
+        samples = mix(samples, background(len(samples), random), _between(config.snr_db, random))
+    return samples * np.float32(10 ** (_between(config.level_db, random) / 20))
+
+
+def background(count: int, random: np.random.Generator) -> Samples:
+    """Steady noise (count,), its colour drawn between white and a low rumble."""
+    noise = random.standard_normal(count, dtype=np.float32)
+    coloured: Samples = lfilter([1.0], [1.0, -random.uniform(0, _MAX_POLE)], noise).astype(np.float32)
+    return coloured
+
+
+def _between(bounds: list[float], random: np.random.Generator) -> float:
+    least, most = bounds
+    return random.uniform(least, most)
