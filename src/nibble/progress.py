@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -37,3 +38,26 @@ def track(
     finally:
         if shown:
             progress.stop()
+
+
+@contextmanager
+def seconds_bar(description: str, total_s: float | None) -> Iterator[Callable[[float], None]]:
+    """A bar on stderr of how many seconds of audio are done and the time left, once two seconds have passed.
+
+    Yields a function that is told how many more seconds are done. None where the total is not known.
+    """
+    done = TextColumn("{task.completed:.0f} s" if total_s is None else "{task.completed:.0f}/{task.total:.0f} s")
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), done, TimeRemainingColumn())
+    progress = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty())
+    task = progress.add_task(description, total=total_s)
+    started_s = time.monotonic()
+
+    def advance(seconds: float) -> None:
+        progress.advance(task, seconds)
+        if not progress.live.is_started and time.monotonic() - started_s > PATIENCE_S:
+            progress.start()
+
+    try:
+        yield advance
+    finally:
+        progress.stop()

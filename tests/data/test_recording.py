@@ -16,6 +16,7 @@ from nibble.errors import UserError
 from nibble.features.kaldi import SAMPLE_RATE, frame_count
 from nibble.features.options import FeatureConfig, FeatureStorage
 from nibble.hardware import HardwareConfig
+from nibble.training.module import TransducerModule
 
 SPEECH = np.sin(np.arange(8_000, dtype=np.float32))
 
@@ -74,12 +75,14 @@ def test_an_epoch_says_every_word_once_and_the_same_each_time(tiny_corpus: Path,
     plain = epoch(tiny_corpus, tmp_path, RecordingConfig())
     joined = epoch(tiny_corpus, tmp_path, RecordingConfig(1.0, max_joined=4))
     again = epoch(tiny_corpus, tmp_path, RecordingConfig(1.0, max_joined=4))
-    assert sum(map(len, joined)) < sum(map(len, plain)) == 12
+    assert sum(map(len, plain)) == 12
+    for batch in joined:  # and with each batch comes a recording in which nothing is said
+        assert (batch.ids[-1], batch.texts[-1], batch.label_counts[-1]) == ("nothing said", "", 0)
+    joined_utterances = [id_ for batch in joined for id_ in batch.ids[:-1]]
+    assert len(joined_utterances) < 12
     words = [sorted(" ".join(text for batch in batches for text in batch.texts).split()) for batches in (plain, joined)]
     assert words[0] == words[1]
-    assert sorted(id_ for batch in joined for id_ in "+".join(batch.ids).split("+")) == sorted(
-        id_ for batch in plain for id_ in batch.ids
-    )
+    assert sorted("+".join(joined_utterances).split("+")) == sorted(id_ for batch in plain for id_ in batch.ids)
     for one, other in zip(joined, again, strict=True):
         assert np.array_equal(one.features, other.features)
         assert one.ids == other.ids
@@ -97,3 +100,19 @@ def test_options_that_contradict(tmp_path: Path) -> None:
     data = DataConfig(corpus="embedded", recording=RecordingConfig(0.5))  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"data.recording.probability=0"):
         SpeechDataModule(data, FeatureConfig(storage=FeatureStorage.stored), HardwareConfig(), 1, tmp_path)
+
+
+def test_a_network_learns_from_a_recording_in_which_nothing_is_said(compose_tiny, tiny_corpus: Path, tmp_path) -> None:
+    """An utterance without labels has a loss, -log p(blank at every frame), and a gradient."""
+    config = compose_tiny(
+        tmp_path, tiny_corpus, "data.recording.probability=1", "loss=rnnt_ctc", "data.max_duration_s=30"
+    )
+    data = SpeechDataModule(config.data, config.features, config.hardware, 1, tmp_path)
+    module = TransducerModule(config, data.tokenizer, "tiny")
+    module.log_dict = lambda *_, **__: None  # type: ignore[method-assign]  # no trainer listens
+    batch = next(iter(data.train_dataloader()))
+    assert batch.label_counts[-1] == 0
+    loss = module.loss(batch)
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())

@@ -17,7 +17,7 @@ from nibble.data.augmentation import spec_augment
 from nibble.data.batch import Batch
 from nibble.data.noise import Noise, fixed_random, mix
 from nibble.data.options import NoiseConfig, RecordingConfig, SpecAugmentConfig
-from nibble.data.recording import Setting, draw_setting, recorded
+from nibble.data.recording import Setting, draw_setting, nothing_said, recorded
 from nibble.data.sampler import Item
 from nibble.data.samples import Samples
 from nibble.data.tokenizer import Tokenizer
@@ -73,7 +73,12 @@ class SpeechDataset(Dataset[Batch]):
         setting = draw_setting(recording, random) if records else None
         utterances = self._joined(list(cuts), setting)
         with _one_thread():
-            features, samples = zip(*(self._features(parts, setting, random) for parts in utterances), strict=True)
+            made = [self._features(parts, setting, random) for parts in utterances]
+            if setting is not None:  # so that the model learns to write nothing for noise and silence
+                nothing = torch.from_numpy(nothing_said(random))
+                utterances.append([])
+                made.append((make_features(self.features)(nothing), nothing))
+            features, samples = zip(*made, strict=True)
         texts = [" ".join(cut.supervisions[0].text for cut in parts) for parts in utterances]
         labels = [torch.tensor(self.tokenizer.encode(text), dtype=torch.int64) for text in texts]
         return Batch(
@@ -81,7 +86,7 @@ class SpeechDataset(Dataset[Batch]):
             feature_lengths=torch.tensor([len(matrix) for matrix in features]),
             labels=pad_sequence(labels, batch_first=True),
             label_lengths=torch.tensor([len(row) for row in labels]),
-            ids=["+".join(cut.id for cut in parts) for parts in utterances],
+            ids=["+".join(cut.id for cut in parts) or "nothing said" for parts in utterances],
             texts=texts,
             duration_s=sum(cut.duration for cut in cuts),
             position=(epoch, index),

@@ -10,12 +10,14 @@ from typing import NamedTuple
 import numpy as np
 from scipy.signal import lfilter
 
-from nibble.data.noise import mix
+from nibble.data.noise import mix, power
 from nibble.data.options import RecordingConfig
 from nibble.data.samples import Samples
 from nibble.features.kaldi import SAMPLE_RATE
 
 _BACKGROUND_SHARE = 0.75  # of recordings; the others have digital silence around the speech
+_NOTHING_S = 3.0
+_NOTHING_DB = (-70.0, -15.0)  # level of noise without speech, of full scale
 _MAX_POLE = 0.95  # of the filter that colours the background: from white noise to the rumble of a fan
 
 
@@ -48,6 +50,15 @@ def recorded(
     if random.random() < _BACKGROUND_SHARE:
         samples = mix(samples, background(len(samples), random), _between(config.snr_db, random))
     return samples * np.float32(10 ** (_between(config.level_db, random) / 20))
+
+
+def nothing_said(random: np.random.Generator) -> Samples:
+    """A recording in which nobody speaks, (samples,): of up to three seconds, silent or with noise of any level."""
+    count = int(SAMPLE_RATE * random.uniform(0.1, _NOTHING_S))
+    if random.random() >= _BACKGROUND_SHARE:
+        return np.zeros(count, dtype=np.float32)
+    noise = background(count, random)
+    return noise * np.float32(10 ** (random.uniform(*_NOTHING_DB) / 20) / np.sqrt(power(noise)))
 
 
 def background(count: int, random: np.random.Generator) -> Samples:

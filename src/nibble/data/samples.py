@@ -42,12 +42,13 @@ Samples = NDArray[np.float32]
 
 
 @contextmanager
-def opened(audio: Path | BinaryIO, name: str = "") -> Iterator[soundfile.SoundFile]:
+def opened(audio: Path | BinaryIO, name: str = "", whole: bool = True) -> Iterator[soundfile.SoundFile]:
     """An audio file whose claims are possible; what goes wrong while it is read is a `UserError` as well.
 
     Args:
         audio: the file, or its bytes as a stream.
         name: what messages call it; its path by default.
+        whole: whether all of it may be held in memory, so that its length has a bound; else it may last for days.
 
     Raises:
         UserError: not a file, not audio, truncated, at a rate that no speech has, or too long.
@@ -62,7 +63,9 @@ def opened(audio: Path | BinaryIO, name: str = "") -> Iterator[soundfile.SoundFi
                 raise UserError(f"{name} is empty: it has 0 bytes")
         _check_promise(audio, name)
         with soundfile.SoundFile(os.fsencode(audio) if isinstance(audio, Path) else audio) as file:
-            _check_claims(file, name)
+            check_rate(name, file.samplerate)
+            if whole:
+                _check_length(file, name)
             yield file
     except soundfile.LibsndfileError as error:
         why = error.error_string
@@ -97,9 +100,8 @@ def check_rate(name: str, rate_hz: int) -> None:
         raise UserError(f"{name} claims {rate_hz} samples a second; speech has {MIN_RATE_HZ} to {MAX_RATE_HZ}")
 
 
-def _check_claims(file: soundfile.SoundFile, name: str) -> None:
+def _check_length(file: soundfile.SoundFile, name: str) -> None:
     rate_hz, samples, channels = file.samplerate, file.frames, file.channels
-    check_rate(name, rate_hz)
     if samples * max(1.0, SAMPLE_RATE / rate_hz) > MAX_SAMPLES or samples * channels > MAX_CHANNEL_SAMPLES:
         raise UserError(
             f"{name} claims {samples:,} samples in each of {channels} channels, {samples / rate_hz / 3600:,.1f} hours; "

@@ -1,56 +1,117 @@
-"""Recognises audio files with a loaded model."""
+"""Recognises recordings of any length with a loaded model."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from nibble.data.samples import at_16_khz, opened, read
+from nibble.data.samples import Samples
 from nibble.errors import UserError
 from nibble.features.extractor import make_features
-from nibble.model.decoding import Word, beam, greedy, word_timestamps
+from nibble.features.kaldi import SAMPLE_RATE
+from nibble.inference.reading import duration_s, pieces
+from nibble.inference.windows import Window, windows
+from nibble.model.decoding import Hypothesis, Word, beam, greedy, word_timestamps
+from nibble.quant.finite import checked_at_end
 from nibble.runs.loaded import Loaded
+
+BATCH_S = 60.0  # speech that is recognised at once: enough for all cores, and little memory
 
 
 @dataclass(frozen=True)
 class Transcription:
-    """What was recognised in one file."""
+    """What was recognised in one recording; times count from its start."""
 
     text: str
     words: list[Word]
+    duration_s: float
 
 
-def transcribe(loaded: Loaded, path: Path, beam_width: int = 1) -> Transcription:
-    """Recognise one audio file; greedy search if `beam_width` is 1.
+def transcribe(
+    loaded: Loaded, path: Path, beam_width: int = 1, heard: Callable[[float], None] = lambda _: None
+) -> Transcription:
+    """Recognise one recording.
+
+    Time grows linearly with its length, and memory does not grow. A recording longer than the model's training
+    utterances may be (`data.max_duration_s`) is cut into windows at pauses.
+
+    Args:
+        loaded: the model, on the device to use.
+        path: an audio file of any rate and length.
+        beam_width: hypotheses of beam search; 1 for greedy search.
+        heard: told after each batch how many more seconds of the recording are done.
 
     Raises:
         UserError: the file is absent, is not audio, or is truncated.
     """
-    extractor = make_features(loaded.config.features)
-    features = extractor(read_audio(path))
-    with torch.inference_mode():
-        encoded, lengths = loaded.model.encode(features[None], torch.tensor([len(features)]))
-        if beam_width == 1:
-            hypothesis = greedy(loaded.model, encoded, lengths)[0]
-        else:
-            hypothesis = beam(loaded.model, encoded, lengths, beam_width)[0]
-    pieces = loaded.tokenizer.pieces(hypothesis.ids)
-    frame_s = loaded.model.encoder.factor * extractor.shift_s
-    return Transcription(loaded.tokenizer.decode(hypothesis.ids), word_timestamps(pieces, hypothesis.frames, frame_s))
+    duration_s(path)  # says why a file cannot be read
+    found, done_s, samples = Found(loaded), 0.0, 0
 
+    def counted() -> Iterator[Samples]:
+        nonlocal samples
+        for piece in pieces(path):
+            samples += len(piece)
+            yield piece
 
-def read_audio(path: Path) -> Tensor:
-    """The samples (samples,) of a file at 16 kHz in [-1, 1]: channels averaged, then resampled.
-
-    Raises:
-        UserError: the file is absent, is not audio, is truncated, holds no samples, or some that are no numbers.
-    """
-    if not path.is_file():
-        why = "is a folder within a folder; give it by itself" if path.is_dir() else "does not exist"
-        raise UserError(f"{path} {why}")
-    with opened(path) as file:
-        samples, rate_hz = read(file, str(path)), file.samplerate
-    if not len(samples):
+    for batch in batches(windows(counted(), loaded.config.data.max_duration_s)):
+        found.add(batch, recognise(loaded, [window.samples for window in batch], beam_width))
+        until_s = batch[-1].start_s + len(batch[-1].samples) / SAMPLE_RATE
+        heard(until_s - done_s)
+        done_s = until_s
+    if not samples:
         raise UserError(f"{path} holds no samples: 0 s of audio")
-    return torch.from_numpy(at_16_khz(samples, rate_hz))
+    heard(samples / SAMPLE_RATE - done_s)
+    return found.transcription(samples / SAMPLE_RATE)
+
+
+def batches(of: Iterable[Window]) -> Iterator[list[Window]]:
+    """The windows in order, as many together as `BATCH_S` holds, padding included."""
+    batch: list[Window] = []
+    for window in of:
+        longest = max(len(each.samples) for each in [*batch, window])
+        if batch and (len(batch) + 1) * longest > BATCH_S * SAMPLE_RATE:
+            yield batch
+            batch = []
+        batch.append(window)
+    if batch:
+        yield batch
+
+
+@torch.inference_mode()
+def recognise(loaded: Loaded, utterances: Sequence[Samples], beam_width: int = 1) -> list[Hypothesis]:
+    """The labels of utterances (samples,) each, recognised together."""
+    device = next(iter(loaded.model.state_dict().values())).device
+    extractor = make_features(loaded.config.features)
+    features = [extractor(torch.from_numpy(samples)) for samples in utterances]
+    lengths = torch.tensor([len(each) for each in features], device=device)
+    with checked_at_end():
+        encoded, lengths = loaded.model.encode(pad_sequence(features, batch_first=True).to(device), lengths)
+        if beam_width == 1:
+            return greedy(loaded.model, encoded, lengths)
+        return beam(loaded.model, encoded, lengths, beam_width)
+
+
+class Found:
+    """Collects the text and words of a recording, window by window."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._tokenizer = loaded.tokenizer
+        self._frame_s = loaded.model.encoder.factor * make_features(loaded.config.features).shift_s
+        self._texts: list[str] = []
+        self._words: list[Word] = []
+
+    def add(self, batch: Sequence[Window], hypotheses: Sequence[Hypothesis]) -> None:
+        """What was recognised in the next windows."""
+        for window, hypothesis in zip(batch, hypotheses, strict=True):
+            self._texts.append(self._tokenizer.decode(hypothesis.ids))
+            words = word_timestamps(self._tokenizer.pieces(hypothesis.ids), hypothesis.frames, self._frame_s)
+            end_s = window.start_s + len(window.samples) / SAMPLE_RATE
+            for word in words:
+                start_s = min(window.start_s + word.start_s, end_s)  # a model that streams hears silence after the end
+                self._words.append(replace(word, start_s=start_s, end_s=min(window.start_s + word.end_s, end_s)))
+
+    def transcription(self, duration_s: float) -> Transcription:
+        """All that was added, of a recording that lasts so long."""
+        return Transcription(" ".join(filter(None, self._texts)), self._words, duration_s)

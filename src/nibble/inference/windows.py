@@ -1,0 +1,106 @@
+"""Cuts a long recording into windows that a recogniser can take, at pauses.
+
+Attention costs the square of a recording's length, and no model knows longer speech than it was trained on. So a
+window is at most as long as a training utterance may be. It ends at the first clear pause or, where nobody pauses,
+where the recording is quietest in the window's second half: no word is cut there, so none is lost or said twice.
+Silence that lasts is in no window.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nibble.data.samples import Samples
+from nibble.features.kaldi import SAMPLE_RATE
+from nibble.inference.voice_activity import FRAME_SAMPLES, speech_probability
+
+Detector = Callable[[Samples], NDArray[np.float32]]
+
+_SPEECH = 0.2  # probability from which a frame may be speech; Silero's own bound, 0.5, drops quiet beginnings of words
+_MARGIN = 6  # frames kept before the first and after the last speech of a window: 0.2 s
+_PAUSE = 12  # frames without speech at which a window may end early: 0.4 s, as between sentences
+_EARLIEST = 10  # a window ends there if it has a tenth of the longest
+_SMOOTHED = 7  # frames, 0.2 s: closures of stop consonants are shorter, pauses between words longer
+_SPEECH_DB = 20.0  # how much louder certain speech counts than no speech, where a window may end
+_FLOOR = 1e-10  # power below which nothing is quieter: -100 dB
+
+
+class Window(NamedTuple):
+    """A part of a recording."""
+
+    start_s: float  # from the start of the recording
+    samples: Samples  # (samples,) at 16 kHz
+
+
+def windows(pieces: Iterable[Samples], longest_s: float, detect: Detector = speech_probability) -> Iterator[Window]:
+    """Windows of at most `longest_s` of a recording that comes in pieces (samples,) at 16 kHz, in order.
+
+    A recording that fits is one window, as it is. Memory holds one window and one piece at a time.
+    """
+    incoming = iter(pieces)
+    longest = max(2 * FRAME_SAMPLES, int(longest_s * SAMPLE_RATE))
+    held, origin = np.zeros(0, np.float32), 0  # samples not in a window yet, and where they begin
+    ended = False
+    while True:
+        while not ended and len(held) <= longest:
+            piece = next(incoming, None)
+            ended = piece is None
+            held = held if piece is None else np.concatenate((held, piece))
+        if ended and origin == 0 and len(held) <= longest:
+            yield Window(0.0, held)
+            return
+        if not len(held):
+            return
+        cut = _cut(held[:longest], len(held) <= longest, detect)
+        if cut.end > cut.start:
+            yield Window((origin + cut.start) / SAMPLE_RATE, held[cut.start : cut.end].copy())
+        held, origin = held[cut.next :], origin + cut.next
+
+
+class _Cut(NamedTuple):
+    """Where a window begins and ends in the samples held, and where the search for the next one begins."""
+
+    start: int
+    end: int
+    next: int
+
+
+def _cut(samples: Samples, last: bool, detect: Detector) -> _Cut:
+    """The next window in `samples` (samples,), the longest there may be; `last`: the recording ends with them."""
+    probability = detect(samples)
+    speech = np.flatnonzero(probability >= _SPEECH)
+    if not len(speech):
+        return _Cut(0, 0, len(samples) if last else _samples(max(1, len(probability) - _MARGIN)))
+    first = max(0, int(speech[0]) - _MARGIN)
+    pauses = speech[:-1][np.diff(speech) > _PAUSE]  # the last frames of speech before each
+    pauses = pauses[pauses >= len(probability) // _EARLIEST]
+    if len(pauses):
+        until = int(pauses[0]) + 1 + _PAUSE // 2
+        return _Cut(_samples(first), _samples(until), _samples(until))
+    if last:
+        return _Cut(_samples(first), min(len(samples), _samples(int(speech[-1]) + 1 + _MARGIN)), len(samples))
+    if first > _MARGIN:  # more fits into the window without the silence before it
+        return _Cut(0, 0, _samples(first))
+    until = _quietest(samples, probability)
+    spoken = speech[speech < until]
+    end = min(until, int(spoken[-1]) + 1 + _MARGIN) if len(spoken) else first
+    return _Cut(_samples(first), _samples(end), _samples(until))
+
+
+def _quietest(samples: Samples, probability: NDArray[np.float32]) -> int:
+    """The frame in the second half of `samples` at which speech is least likely and the level lowest."""
+    frames = len(samples) // FRAME_SAMPLES
+    blocks = samples[: frames * FRAME_SAMPLES].reshape(frames, FRAME_SAMPLES)
+    loudness = 10 * np.log10(np.square(blocks).mean(axis=1) + _FLOOR) + _SPEECH_DB * probability[:frames]
+    # Padded with its ends, so that a frame near an end is compared with as many neighbours as the others.
+    padded = np.pad(loudness, _SMOOTHED // 2, mode="edge")
+    smooth = np.convolve(padded, np.full(_SMOOTHED, 1 / _SMOOTHED), mode="valid")
+    half = frames // 2
+    return half + int(smooth[half:].argmin())
+
+
+def _samples(frame: int) -> int:
+    """Where a frame begins."""
+    return frame * FRAME_SAMPLES
