@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from nibble.commands import transcribe
 from nibble.data.datamodule import SpeechDataModule
 from nibble.evaluation.evaluate import evaluate_loaded
 from nibble.evaluation.options import EvaluateConfig
 from nibble.hardware import HardwareConfig
-from nibble.inference import fused, transcription
+from nibble.inference import fused
 from nibble.inference.fused import (
     FusedAttention,
     FusedConvolution,
@@ -213,9 +214,9 @@ def test_a_bundle_is_used_fused(write_run, tiny_corpus: Path, tmp_path: Path, mo
     evaluate_loaded(trained, options)
     assert not _fused(trained.model.encoder)
     seen: list[Transducer] = []
-    monkeypatch.setattr(transcription, "fuse", lambda model: seen.append(model) or fused.fuse(model))
+    monkeypatch.setattr(transcribe, "fuse", lambda model: seen.append(model) or fused.fuse(model))
     speech = next((tiny_corpus / "LibriSpeech" / "dev-tiny").rglob("*.flac"))
-    assert transcription.main([str(tmp_path / "bundle"), str(speech)]) == 0
+    assert transcribe.main([str(tmp_path / "bundle"), str(speech)]) == 0
     assert [_fused(model.encoder) for model in seen] == [True]
 
 

@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         0, or 1 if the model or any file could not be read.
     """
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_intermixed_args(arguments)
     try:
         _check(options)
         loaded = _loaded(options.model, options.device)
