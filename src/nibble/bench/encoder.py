@@ -67,7 +67,10 @@ def measure(model: str = MODEL, duration_s: int = DURATION_S, rounds: int = _ROU
         loads |= {
             name: partial(bundle_encoder, bundle, frames) for name, bundle in _bundles(model, tokenizer, folder).items()
         }
-        spent = {name: footprint(load) for name, load in track(loads.items(), "measuring memory", len(loads))}
+        spent = {
+            name: footprint(load, "nibble.inference.onnx_transducer", "nibble.runs.bundle")
+            for name, load in track(loads.items(), "measuring memory", len(loads))
+        }
     found = measurements("encoder", f"{model}, {duration_s} s", times, PAIRS, threads=1, sizes_bytes=sizes_bytes)
     return with_footprints(found, spent)
 

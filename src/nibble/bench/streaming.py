@@ -90,7 +90,9 @@ def _measure(
     case = f"{model}, a chunk of {1000 * chunk_s:g} ms"
     found = measurements("streaming", case, times, pairs, threads=1, sizes_bytes=sizes_bytes)
     loads = {name: partial(sherpa_folder, exported.path, streams=True) for name, exported in written.items()}
-    spent = {name: footprint(load) for name, load in track(loads.items(), "measuring memory", len(loads))}
+    spent = {
+        name: footprint(load, "sherpa_onnx") for name, load in track(loads.items(), "measuring memory", len(loads))
+    }
     found = with_footprints(found, spent)
 
     begun = {name: _beginning(recogniser, wait_s) for name, recogniser in recognisers.items()}
