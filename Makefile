@@ -1,4 +1,4 @@
-# make demo     the main job on the embedded corpus: float -> int8 -> int4, one table, one transcription, one page
+# make demo     from one float start to float, int8 and int4 in as many steps: table, transcription, page
 # make ablation five precisions x three seeds on the digits (else the embedded corpus): table, page, dashboard; stopped, it goes on
 # make test     all tests
 # make kernels  compiles the optional kernels; says why when it cannot
@@ -26,7 +26,8 @@ setup: kernels
 	touch $@
 
 demo: kernels
-	$(BIN)/python train.py experiment=demo
+	$(BIN)/python train.py experiment=demo_start hydra.run.dir=runs/demo_start resume=true
+	$(BIN)/python train.py -m experiment=demo quant=float,int8,int4 resume=true
 	$(BIN)/python -m nibble.commands.demo
 	$(BIN)/python -m nibble.report runs/demo --part test-commands
 

@@ -1,29 +1,45 @@
 import io
+import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from nibble.commands.demo import demo_table, evaluate_demo, main
-from nibble.errors import UserError
+from nibble.commands.demo import demo_table, evaluate_demo, latest_of_each, main
 from nibble.hardware import HardwareConfig
+from nibble.runs.bundle import write_bundle
+from nibble.runs.checkpoint import load_checkpoint
+from nibble.runs.method import Method
 from nibble.runs.records import read
 from nibble.terminal import Console
 
 
 @pytest.fixture
-def staged(write_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run with a checkpoint at the end of each phase."""
+def branches(write_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a finished run for each precision, and an older one of int4."""
     monkeypatch.chdir(tmp_path)
-    run = write_run("int4", "rules")
-    for number, precision in enumerate(["float", "int8"], start=1):
-        phase = write_run("int4", precision) / "checkpoints" / "last.ckpt"
-        shutil.copy(phase, run / "checkpoints" / f"phase_{number}_{precision}.ckpt")
-    return run
+    folder = tmp_path / "demo"
+    for age, quant in enumerate(["int4", "float", "int8", "int4"]):
+        run = write_run(quant, "rules" if quant != "float" else "float")
+        load = load_checkpoint(run)
+        write_bundle(load, run / "bundle")
+        for file in (run / "bundle").iterdir():
+            os.utime(file, (age, age))
+        shutil.move(run, folder / f"{quant}_{age}")
+    return folder
 
 
-def test_each_precision_is_a_row_trained_beside_not_trained(staged: Path) -> None:
-    records = evaluate_demo(staged, None, HardwareConfig(threads=1, workers=0))
+def test_the_latest_finished_run_of_each_precision_counts(branches: Path) -> None:
+    assert {quant: run.name for quant, run in latest_of_each(branches).items()} == {
+        "float": "float_1",
+        "int8": "int8_2",
+        "int4": "int4_3",
+    }
+
+
+def test_each_precision_is_a_row_trained_beside_not_trained(branches: Path) -> None:
+    records = evaluate_demo(latest_of_each(branches), None, HardwareConfig(threads=1, workers=0))
     assert [(r.quant, r.method) for r in records] == [
         ("float", "float"),
         ("int8", "qat"),
@@ -41,15 +57,22 @@ def test_each_precision_is_a_row_trained_beside_not_trained(staged: Path) -> Non
     assert rows == ["float", "int8", "int4", "int2"]
     int2 = next(line for line in text.splitlines() if "int2" in line)
     assert int2.count("–") == 1, "nothing was trained at 2 bits"
+    assert "equally many steps" in text
+    longer = [
+        replace(record, steps=9) if record.quant == "int4" and record.method is Method.qat else record
+        for record in records
+    ]
+    console = Console(width=80, file=io.StringIO())
+    console.print(demo_table(longer))
+    assert "steps" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "equally many steps" not in console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_a_run_that_is_not_staged(write_run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UserError, match="schedule=staged"):
-        evaluate_demo(write_run(), None, HardwareConfig())
+def test_without_a_float_run(write_run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path)]) == 1
     assert capsys.readouterr().err.startswith("error: ")
 
 
-def test_the_records_are_kept(staged: Path, tmp_path: Path) -> None:
-    assert main([str(staged), "--records", str(tmp_path / "records.jsonl")]) == 0
+def test_the_records_are_kept(branches: Path, tmp_path: Path) -> None:
+    assert main([str(branches), "--records", str(tmp_path / "records.jsonl")]) == 0
     assert len(read(tmp_path / "records.jsonl")) == 6

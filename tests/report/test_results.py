@@ -7,7 +7,7 @@ import pytest
 from nibble.commands.report import main
 from nibble.report.documents import BEGIN, END
 from nibble.report.gains import gains
-from nibble.report.precisions import summary
+from nibble.report.precisions import COLUMNS, sections, summary
 from nibble.report.results import render
 from nibble.report.tables import baseline, code, escaped, markdown, percent, points, systems
 from nibble.runs.method import Method
@@ -211,3 +211,16 @@ def test_what_each_way_gains_over_a_simpler_one() -> None:
     assert gains(systems([FLOAT, INT4])) == ""
     assert gains(systems([replace(FLOAT, config_hash="def"), rounded, INT4])) == ""  # phases of one run
     assert "minus WER of the other" not in render([FLOAT, INT4])
+
+
+def test_rows_of_unequal_training_say_so() -> None:
+    longer = replace(FLOAT, quant="int4", method=Method.qat, steps=900, bundle_bytes=FLOAT.bundle_bytes // 6)
+    equal = [replace(FLOAT, steps=900), longer]
+    assert all(section.columns == COLUMNS for section in sections(equal))
+    (section,) = sections([replace(FLOAT, steps=600), longer])
+    assert section.columns == (*COLUMNS, "steps")
+    assert [row[-1] for row in section.rows] == ["600", "900"]
+    assert "900 steps" in render([replace(FLOAT, steps=600), longer])
+    assert "steps" not in render(equal).partition("Each seed")[0].partition("| model |")[2]
+    (unknown,) = sections([replace(FLOAT, steps=None), longer])
+    assert [row[-1] for row in unknown.rows] == ["not recorded", "900"]

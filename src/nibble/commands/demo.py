@@ -1,11 +1,11 @@
 """The table of `make demo`: what each precision costs, and what training at it buys.
 
-python -m nibble.commands.demo [RUN]    RUN is a staged run; the latest of experiment=demo if left out
+python -m nibble.commands.demo [FOLDER]    FOLDER has a run of experiment=demo for each precision; runs/demo if left out
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +19,10 @@ from nibble.evaluation.options import EvaluateConfig
 from nibble.hardware import HardwareConfig
 from nibble.quant.spec import ActivationSpec, QuantConfig, Rule, WeightSpec
 from nibble.report.precisions import precisions
-from nibble.report.tables import percent
+from nibble.report.runs import find_runs
+from nibble.report.tables import percent, steps_differ
 from nibble.runs.checkpoint import load_checkpoint
-from nibble.runs.locate import latest_run
+from nibble.runs.locate import RUNS
 from nibble.runs.records import Record
 from nibble.runs.run_folder import RunFolder
 from nibble.runs.speech import speech
@@ -31,13 +32,15 @@ _UNTRAINED_BITS = (8, 4, 2)
 
 
 def demo_table(records: Sequence[Record]) -> Table:
-    """One row a precision: trained at it (the end of a phase of the run), and the float weights rounded to it.
+    """One row a precision: trained at it, and the weights of the trained float row rounded to it.
 
     Args:
-        records: of one run, on the same utterances.
+        records: of runs from one start, on the same utterances.
     """
+    found = precisions(records)
+    unequal = steps_differ(precision.trained for precision in found if precision.trained)
     rows = []
-    for precision in precisions(records):
+    for precision in found:
         shown = precision.shown.last
         rows.append(
             [
@@ -47,35 +50,47 @@ def demo_table(records: Sequence[Record]) -> Table:
                 f"{shown.bundle_bytes:,}",
                 f"{shown.ratio:.2f}×",
                 f"{precision.shown.rtf:.3f}",
+                *([precision.trained.steps if precision.trained else ""] if unequal else []),
             ]
         )
     return Table(
-        ("weights", "trained", "not trained", "bytes", "smaller", "RTF"),
+        ("weights", "trained", "not trained", "bytes", "smaller", "RTF", *(["steps"] if unequal else [])),
         rows,
         title="What low precision costs and what training at it buys: WER in %, 95 %",
-        note="Trained rows are the ends of the phases of one run, float first: each row below has trained longer. "
-        "Not trained: the weights of the float row, rounded.",
+        note=("" if unequal else "Trained rows have had equally many steps. ")
+        + "Not trained: the weights of the trained float row, rounded.",
     )
 
 
-def evaluate_demo(run: Path, records: str | None, hardware: HardwareConfig) -> list[Record]:
-    """Evaluate the phases of a staged run as trained, and its float weights at 8, 4 and 2 bits without training.
+def latest_of_each(folder: Path) -> dict[str, Path]:
+    """Precision -> the run below `folder` that was finished last, float first.
+
+    Raises:
+        UserError: no run of float weights is finished there.
+    """
+    runs, _ = find_runs([folder])
+    latest = {run.config.quant.name: run.folder for run in sorted(runs, key=lambda run: run.finished_s)}
+    if "float" not in latest:
+        raise UserError(f"{folder} has no finished run of quant=float; make demo trains one")
+    return {"float": latest.pop("float"), **latest}
+
+
+def evaluate_demo(runs: Mapping[str, Path], records: str | None, hardware: HardwareConfig) -> list[Record]:
+    """Evaluate runs as trained, and the float run at 8, 4 and 2 bits without training.
 
     On the test parts: voices and sentences that neither training nor validation has heard.
 
-    Raises:
-        UserError: the run is not staged, or not finished.
+    Args:
+        runs: of `latest_of_each`.
+        records: file that the results are added to; None for none.
+        hardware: where it runs.
     """
-    phases = RunFolder(run).phase_checkpoints()
-    floats = [phase for phase in phases if phase.stem.endswith("_float")]
-    if not floats:
-        raise UserError(f"{run} has no checkpoint of a float phase; train with schedule=staged")
-    trained = EvaluateConfig(checkpoint=[*map(str, phases), str(run)], part="test", records=records, hardware=hardware)
+    trained = EvaluateConfig(checkpoint=[*map(str, runs.values())], part="test", records=records, hardware=hardware)
     results = evaluate_checkpoints(trained)
     for bits in _UNTRAINED_BITS:
         rule = Rule(weight=WeightSpec(bits=bits), activation=ActivationSpec(bits=8))
         quant = QuantConfig(name=f"int{bits}", rules=[rule])
-        results += evaluate_checkpoints(replace(trained, checkpoint=str(floats[-1]), quant=quant))
+        results += evaluate_checkpoints(replace(trained, checkpoint=str(runs["float"]), quant=quant))
     return [result.record for result in results]
 
 
@@ -92,19 +107,19 @@ def transcribe_one(run: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns 0, or 1 if there is no such run."""
+    """Returns 0, or 1 if there are no such runs."""
     parser = argparse.ArgumentParser(prog="python -m nibble.commands.demo", description=__doc__)
-    parser.add_argument("run", type=Path, nargs="?", help="run folder")
+    parser.add_argument("folder", type=Path, nargs="?", default=RUNS / "demo", help="where its runs are")
     parser.add_argument("--records", default="runs/records.jsonl", metavar="FILE")
     options = parser.parse_args(arguments)
     try:
-        run = options.run or latest_run("demo")
-        records = evaluate_demo(run, options.records, HardwareConfig())
+        runs = latest_of_each(options.folder)
+        records = evaluate_demo(runs, options.records, HardwareConfig())
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     Console().print(demo_table(records))
-    transcribe_one(run)
+    transcribe_one(runs.get("int4", runs["float"]))
     return 0
 
 

@@ -139,7 +139,7 @@ def show(jobs: Sequence[Job], console: Console) -> None:
     """One row a job and, if the jobs differ in precision and seed alone, one a precision."""
     # Loaded here, since Hydra loads this file before it runs a job, where no error would be caught.
     from nibble.evaluation.printing import percent
-    from nibble.report.precisions import COLUMNS, sections
+    from nibble.report.precisions import sections
 
     rows: list[list[str]] = []
     found: list[Record] = []
@@ -156,7 +156,7 @@ def show(jobs: Sequence[Job], console: Console) -> None:
     console.print(Table(header, rows, left=len(header), title="jobs of the sweep"))
     if found and len({_cell(record) for record in found}) == len(found):
         for section in sections(found):
-            console.print(Table(COLUMNS, section.rows, title=section.title))
+            console.print(Table(section.columns, section.rows, title=section.title))
 
 
 def _record(job: Job) -> Record | None:

@@ -80,4 +80,6 @@ def make_record(
         units=score.units.value,
         cer=scores.cer,
         groups=scores.groups,
+        steps=model.step,
+        heard_h=None if model.heard_s is None else model.heard_s / 3600,
     )

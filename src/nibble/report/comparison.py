@@ -10,7 +10,7 @@ from nibble.errors import UserError
 from nibble.report.matching import Measurement
 from nibble.report.options import Options, described, differing, options_of
 from nibble.report.runs import Run
-from nibble.report.tables import System, baseline, order
+from nibble.report.tables import System, baseline, order, steps_differ
 from nibble.runs.records import Record
 
 
@@ -87,9 +87,10 @@ class Comparison:
         return next((one for one in trained if one.quant == run.config.quant.name), trained[-1] if trained else None)
 
     def how(self, row: Row) -> str:
-        """How the weights came to their precision, and what else tells this row from others of its name."""
+        """How the weights came to their precision, and what else tells this row from others, such as its steps."""
         alike = [other for other in self.rows if self._same_but_engine(row, other)]
-        return ", ".join(filter(None, [row.method, row.options, row.last.backend if len(alike) > 1 else ""]))
+        steps = f"{row.system.steps} steps" if steps_differ(other.system for other in self.rows) else ""
+        return ", ".join(filter(None, [row.method, row.options, row.last.backend if len(alike) > 1 else "", steps]))
 
     def _same_but_engine(self, row: Row, other: Row) -> bool:
         return (self.weights(row), row.method, row.options) == (self.weights(other), other.method, other.options)

@@ -93,6 +93,8 @@ def values(row: Row) -> dict[str, Any]:
         "minus_float_points": minus[0],
         "minus_float_low_points": minus[1],
         "minus_float_high_points": minus[2],
+        "steps": last.steps,
+        "hours_heard": last.heard_h,
         "parameters": last.parameters,
         "bundle_bytes": last.bundle_bytes,
         "bits_per_parameter": row.system.bits,

@@ -6,7 +6,7 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from nibble.evaluation.options import Backend
-from nibble.report.tables import System, engine, escaped, markdown, percent, points, systems
+from nibble.report.tables import System, engine, escaped, markdown, percent, points, steps_differ, systems
 from nibble.runs.method import Method
 from nibble.runs.records import Record
 
@@ -50,12 +50,15 @@ class Section(NamedTuple):
     """A table of one experiment, part and model."""
 
     title: str
-    rows: list[list[str]]  # in the order of `COLUMNS`
+    columns: tuple[str, ...]  # `COLUMNS`, and steps where rows had different numbers of them
+    rows: list[list[str]]
 
 
 def summary(records: Sequence[Record]) -> str:
     """The sections in Markdown, for the README."""
-    return "\n".join(f"{escaped(section.title)}\n\n{markdown(COLUMNS, section.rows)}" for section in sections(records))
+    return "\n".join(
+        f"{escaped(section.title)}\n\n{markdown(section.columns, section.rows)}" for section in sections(records)
+    )
 
 
 def sections(records: Sequence[Record]) -> list[Section]:
@@ -74,7 +77,11 @@ def _section(experiment: str, corpus: str, part: str, model: str, records: Seque
         f"`experiment={experiment}`: {model} ({records[-1].parameters / 1e6:.2f} million parameters) on {part} of "
         f"{corpus}, {records[-1].reference_words:,} words, {seeds} seed{'s' if seeds > 1 else ''}:"
     )
-    return Section(title, [_row(precision, reference) for precision in found])
+    rows = [_row(precision, reference) for precision in found]
+    if not steps_differ(precision.trained for precision in found if precision.trained):
+        return Section(title, COLUMNS, rows)
+    steps = [precision.trained.steps if precision.trained else "" for precision in found]
+    return Section(title, (*COLUMNS, "steps"), [[*row, one] for row, one in zip(rows, steps, strict=True)])
 
 
 def _row(precision: Precision, reference: System | None) -> list[str]:

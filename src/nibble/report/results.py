@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from nibble.report.gains import gains
-from nibble.report.tables import System, baseline, escaped, markdown, percent, points, systems, verdict
+from nibble.report.tables import System, baseline, escaped, markdown, percent, points, steps_differ, systems, verdict
 from nibble.runs.records import Record
 
 _HEADER = ("quant", "seeds", "WER %, 95 %", "minus float, points, 95 %", "verdict", "bytes", "ratio", "RTF")
@@ -74,7 +74,7 @@ def _row(alike: Sequence[System], among: Sequence[System]) -> list[str]:
     float_system = baseline(first, among)
     difference = first.difference(float_system) if float_system else None
     return [
-        f"{_precision(first.last)}{_backends(alike)}",
+        f"{_precision(first.last)}{_backends(alike)}{f', {first.steps} steps' if steps_differ(among) else ''}",
         str(len(first.seeds)),
         percent(first.wer),
         points(difference),

@@ -41,6 +41,12 @@ class System:
         """Seeds measured."""
         return [record.seed for record in self.records]
 
+    @property
+    def steps(self) -> str:
+        """Training steps of its runs, for a table."""
+        found = {record.steps for record in self.records}
+        return " or ".join("not recorded" if steps is None else f"{steps:,}" for steps in sorted(found, key=str))
+
     def is_phase_of_run_of(self, other: "System") -> bool:
         """Whether both were trained, one after the other, in one run."""
         trained = self.last.method.is_trained and other.last.method.is_trained
@@ -77,6 +83,11 @@ def systems(records: Iterable[Record]) -> list[System]:
         groups.setdefault(key, {})[record.seed] = record
     found = [System(tuple(seeds[seed] for seed in sorted(seeds))) for seeds in groups.values()]
     return sorted(found, key=order)
+
+
+def steps_differ(among: Iterable[System]) -> bool:
+    """Whether systems had different amounts of training, so that a table of them must say how much."""
+    return len({system.steps for system in among}) > 1
 
 
 def baseline(system: System, among: Sequence[System]) -> System | None:

@@ -59,7 +59,16 @@ def read_bundle(folder: Path) -> Loaded:
     tokenizer = Tokenizer.load(folder / "tokenizer.model")
     model = read_model(folder / WEIGHTS, said.config, tokenizer.size, said.precision)
     return Loaded(
-        folder, said.config, tokenizer, model, said.precision, said.corpus, said.step, said.method, frozen=True
+        path=folder,
+        config=said.config,
+        tokenizer=tokenizer,
+        model=model,
+        precision=said.precision,
+        corpus=said.corpus,
+        step=said.step,
+        method=said.method,
+        frozen=True,
+        heard_s=said.heard_s,
     )
 
 

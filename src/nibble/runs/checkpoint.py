@@ -53,6 +53,7 @@ def load_checkpoint(path: Path) -> Loaded:
         tokenizer = Tokenizer(ours["tokenizer"])
         precision, blend = Precision(ours["precision"]), float(ours["blend"])
         corpus, step = str(ours["corpus"]), int(ours["step"])
+        heard_s = None if ours.get("heard_s") is None else float(ours["heard_s"])  # absent in older checkpoints
         method = Method(ours.get("method", "qat"))  # absent before there was another way to train
     except (UserError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
         raise UserError(
@@ -70,6 +71,7 @@ def load_checkpoint(path: Path) -> Loaded:
         step=step,
         method=method if quantized else Method.float,
         frozen=False,
+        heard_s=heard_s,
     )
 
 

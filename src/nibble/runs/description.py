@@ -1,7 +1,7 @@
 """config.json of a bundle: what its weights are, the run's configuration, and checksums.
 
 {"format": "nibble bundle", "version": 3,
- "precision": "rules", "method": "qat", "corpus": "digits", "step": 1200,
+ "precision": "rules", "method": "qat", "corpus": "digits", "step": 1200, "heard_s": 69120.5,
  "config": {...},                                          every option of the run, as `nibble.config` defines them
  "sha256": {"config.json": ..., "model.safetensors": ..., "tokenizer.model": ..., "tokens.txt": ...}}
 
@@ -46,6 +46,7 @@ class Description:
     step: int
     config: Config
     sha256: dict[str, str]  # file -> checksum
+    heard_s: float | None = None  # bundles of older versions don't say
 
 
 def described(loaded: Loaded, checksums: Mapping[str, str]) -> str:

@@ -55,6 +55,7 @@ class _Description:
     sha256: dict[str, str]
     opset: int | None = None  # older exports don't say
     labels_per_frame: int | None = None
+    heard_s: float | None = None  # exports of older versions don't say
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Exported:
     method: Method
     encoding: Encoding
     opset: int | None  # None: an older export, which doesn't say
+    heard_s: float | None
 
     @property
     def least_sherpa_onnx(self) -> str | None:
@@ -162,6 +164,7 @@ def read_exported(folder: Path) -> Exported:
         precision=said.precision,
         corpus=said.corpus,
         step=said.step,
+        heard_s=said.heard_s,
         method=said.method,
         encoding=said.encoding,
         opset=said.opset,

@@ -27,9 +27,10 @@ class Loaded:
     model: Transducer  # in eval mode, at `precision`
     precision: Precision
     corpus: str  # trained on; as in records
-    step: int  # optimizer steps done
+    step: int  # optimizer steps done, those of the runs that it began from included
     method: Method
     frozen: bool  # a bundle's integer weights: they cannot be trained or quantized otherwise
+    heard_s: float | None = None  # speech trained on, each pass counted; None if its file does not say
 
     @property
     def quant(self) -> str:
@@ -44,6 +45,7 @@ class Loaded:
             "method": self.method,
             "corpus": self.corpus,
             "step": self.step,
+            "heard_s": self.heard_s,
         }
 
 

@@ -70,6 +70,9 @@ class Record:
     units: str = "words"  # what errors are counted in; "characters" for scripts without spaces between words
     cer: float | None = None  # character error rate, if errors are counted in words
     groups: dict[str, list[Group]] = field(default_factory=dict)  # "length" and what `by=` asks for -> error rates
+    # Training up to these weights, with the runs that they began from; null in records of older versions.
+    steps: int | None = None
+    heard_h: float | None = None  # hours of speech, each pass counted
 
     def __post_init__(self) -> None:
         for name, least in _AT_LEAST.items():

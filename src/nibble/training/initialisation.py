@@ -15,6 +15,14 @@ from nibble.runs.checkpoint import load_checkpoint
 _OF_LABELS = ("predictor.embedding.weight", "joiner.output.weight", "joiner.output.bias")  # a row for each label
 
 
+def trained_before(path: Path) -> tuple[int, float]:
+    """Steps, and seconds of speech, that the checkpoint at `path` was trained for."""
+    if is_foreign(path):
+        return 0, 0.0  # its toolkit does not say
+    loaded = load_checkpoint(path)
+    return loaded.step, loaded.heard_s or 0.0
+
+
 def kept_tokenizer(path: Path) -> Tokenizer:
     """The tokenizer of the checkpoint at `path`: of a run, a bundle or another toolkit.
 

@@ -72,6 +72,9 @@ class TransducerModule(pl.LightningModule):
         self.skipped_in_a_row = 0
         self.skipped_ids: list[str] = []
         self.step_was_skipped = False  # the last one
+        # Of the runs that this one began from too: rows of a table are comparable if they have had as much training.
+        self.steps_before = 0
+        self.heard_s = 0.0
         self._skipping = False
         self._statistics: Statistics | None = None  # before the present step
         self._validation: list[_Validated] = []
@@ -112,6 +115,7 @@ class TransducerModule(pl.LightningModule):
         """
         if self._statistics is None:
             self._statistics = Statistics(self)
+        self.heard_s += distributed.count() * batch.duration_s
         with quantized_step(self.model):
             loss = self.loss(batch)
         finite = bool(torch.isfinite(loss))
@@ -217,8 +221,15 @@ class TransducerModule(pl.LightningModule):
             "config": plain(self.config),
             "tokenizer": self.tokenizer.model,
             "corpus": self.corpus,
-            "step": self.global_step,
+            "step": self.steps_before + self.global_step,
+            "heard_s": self.heard_s,
             "precision": precision_of(self.model).value,
             "blend": layers[0].blend if layers else 1.0,
             "method": self._method().value,
         }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on counting steps and speech where the checkpoint stood."""
+        ours = checkpoint["nibble"]
+        self.steps_before = ours["step"] - checkpoint["global_step"]
+        self.heard_s = ours.get("heard_s") or 0.0  # absent in older checkpoints
