@@ -40,14 +40,8 @@ def test_the_latest_finished_run_of_each_precision_counts(branches: Path) -> Non
 
 def test_each_precision_is_a_row_trained_beside_not_trained(branches: Path) -> None:
     records = evaluate_demo(latest_of_each(branches), None, HardwareConfig(threads=1, workers=0))
-    assert [(r.quant, r.method) for r in records] == [
-        ("float", "float"),
-        ("int8", "qat"),
-        ("int4", "qat"),
-        ("int8", "ptq"),
-        ("int4", "ptq"),
-        ("int2", "ptq"),
-    ]
+    assert {(r.quant, r.method.value) for r in records[:3]} == {("float", "float"), ("int8", "qat"), ("int4", "qat")}
+    assert [(r.quant, r.method.value) for r in records[3:]] == [("int8", "ptq"), ("int4", "ptq"), ("int2", "ptq")]
     sizes = {r.quant: r.bundle_bytes for r in records}
     assert sizes["float"] > sizes["int8"] > sizes["int4"] > sizes["int2"]
     console = Console(width=80, file=io.StringIO())

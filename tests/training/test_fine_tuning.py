@@ -68,6 +68,12 @@ def test_a_stopped_run_ends_where_one_ends_that_ran_through(make_config, monkeyp
     assert sum(name.endswith(HELD) for name in whole) > 30
     assert sum(not torch.equal(tensor, before[name]) for name, tensor in whole.items()) > 30
 
+    # Training is counted from the first step of the run that it began from, stopped or not.
+    start, other = (read_bundle(Path(f"runs/{name}/bundle")) for name in ("float", "stopped"))
+    assert (start.step, record["steps"], other.step) == (2, 2 + 8, 2 + 8)
+    assert 0 < start.heard_s < other.heard_s
+    assert record["heard_h"] == pytest.approx(other.heard_s / 3600)
+
 
 def test_the_schedule_for_it(make_config):
     check_rules(make_config("quant=int4", "schedule=fine_tune"))

@@ -56,9 +56,8 @@ class Section(NamedTuple):
 
 def summary(records: Sequence[Record]) -> str:
     """The sections in Markdown, for the README."""
-    return "\n".join(
-        f"{escaped(section.title)}\n\n{markdown(section.columns, section.rows)}" for section in sections(records)
-    )
+    tables = [(escaped(section.title), markdown(section.columns, section.rows)) for section in sections(records)]
+    return "\n".join(f"{title}\n\n{table}" for title, table in tables)
 
 
 def sections(records: Sequence[Record]) -> list[Section]:
