@@ -69,10 +69,12 @@ def test_a_stopped_run_ends_where_one_ends_that_ran_through(make_config, monkeyp
     assert sum(not torch.equal(tensor, before[name]) for name, tensor in whole.items()) > 30
 
     # Training is counted from the first step of the run that it began from, stopped or not.
-    start, other = (read_bundle(Path(f"runs/{name}/bundle")) for name in ("float", "stopped"))
-    assert (start.step, record["steps"], other.step) == (2, 2 + 8, 2 + 8)
-    assert 0 < start.heard_s < other.heard_s
-    assert record["heard_h"] == pytest.approx(other.heard_s / 3600)
+    start, result = (read_bundle(Path(f"runs/{name}/bundle")) for name in ("float", "whole"))
+    last = torch.load("runs/stopped/checkpoints/last.ckpt", weights_only=True)["nibble"]
+    best = torch.load("runs/whole/checkpoints/best.ckpt", weights_only=True)
+    assert (start.step, last["step"], record["steps"]) == (2, 2 + 8, 2 + best["global_step"])
+    assert 0 < start.heard_s < result.heard_s <= last["heard_s"]
+    assert record["heard_h"] == pytest.approx(result.heard_s / 3600)
 
 
 def test_the_schedule_for_it(make_config):
