@@ -7,6 +7,7 @@
 # make sanitize the C++ kernels with checks of memory and arithmetic (AddressSanitizer, UBSan), and their tests; minutes
 # make wheel    dist/nibble_asr-*.whl with the compiled kernels inside, for machines without a compiler
 # make check    ruff, format, types
+# make docs     docs/ as a site, in runs/site
 # make results  RESULTS.md from results/*.jsonl
 # make clean    removes .venv, runs and generated data
 
@@ -14,7 +15,7 @@ PYTHON ?= $(shell command -v python3.12 >/dev/null 2>&1 && python3.12 -V >/dev/n
 BIN := .venv/bin
 ABLATION := $(if $(wildcard data/digits),digits,demo)
 
-.PHONY: demo ablation test kernels gpu trace sanitize wheel check results clean setup
+.PHONY: demo ablation test kernels gpu trace sanitize wheel check docs results clean setup
 setup: kernels
 
 # pip's own progress shows; about five gigabytes the first time, since torch brings its CUDA libraries.
@@ -71,6 +72,10 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: .venv/ready
+	$(BIN)/python -m pip install -q -e '.[docs]'
+	$(BIN)/mkdocs build
 
 results: .venv/ready
 	$(BIN)/python -m nibble.report

@@ -1,4 +1,4 @@
-"""What the README tells a person to type works."""
+"""What the README and the pages of docs/ tell a person to type works."""
 
 import re
 import shlex
@@ -13,8 +13,10 @@ import torch
 from nibble import composition
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-COMMANDS = re.findall(r"(?:^|`)((?:python|make) [^`\n]*?)(?=`|\s+#|\s*$)", README, flags=re.MULTILINE)
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))}
+TEXT = "\n".join([README, *PAGES.values()])
+COMMANDS = sorted(set(re.findall(r"(?:^|`)((?:python|make) [^`\n]*?)(?=`|\s+#|\s*$)", TEXT, flags=re.MULTILINE)))
 TRAIN = [command for command in COMMANDS if command.startswith("python train.py") and "resume=" not in command]
 MODULES = sorted({word for command in COMMANDS for word in re.findall(r"python -m (nibble[\w.]*)", command)})
 
@@ -63,7 +65,7 @@ class Regression(pl.LightningModule):
 
 
 def test_the_snippet_for_a_module_of_ones_own_runs(tmp_path, monkeypatch):
-    (snippet,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    (snippet,) = re.findall(r"## A module of your own\n.*?```python\n(.*?)```", PAGES["precisions.md"], flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
     module, loader = Regression(), torch.utils.data.DataLoader(torch.randn(64, 8), batch_size=16)
     exec(snippet.replace("max_steps=1000", "max_steps=8, logger=False, enable_checkpointing=False"), locals())
@@ -71,8 +73,25 @@ def test_the_snippet_for_a_module_of_ones_own_runs(tmp_path, monkeypatch):
     assert module.layer(torch.randn(3, 8)).shape == (3, 1)
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:src|conf|results)/[\w./]+)`", README))))
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:src|conf|results|tests)/[\w./]+)`", TEXT))))
 def test_paths_exist(path):
-    if path == "conf/quant/int4_joiner8.yaml":  # the file that the reader is told to write
+    if path in ("conf/quant/int4_joiner8.yaml", "conf/quant/mixed.yaml"):  # files that the reader is told to write
         return
     assert (ROOT / path).exists()
+
+
+def test_the_readme_can_be_read_at_once():
+    assert len(README.splitlines()) <= 150
+
+
+def test_links_of_the_readme_exist():
+    missing = [link for link in re.findall(r"\]\(([^)#:]+)\)", README) if not (ROOT / link).exists()]
+    assert not missing
+
+
+def test_every_page_is_in_the_site_and_its_links_hold(tmp_path):
+    pytest.importorskip("mkdocs", reason="pip install -e '.[docs]'")
+    build = [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(tmp_path)]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {path.stem for path in (ROOT / "docs").glob("*.md")} <= {path.stem for path in tmp_path.glob("*.html")}
