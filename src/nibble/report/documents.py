@@ -8,9 +8,12 @@ from nibble.errors import UserError
 from nibble.report import benchmarks, published
 from nibble.report.precisions import summary
 from nibble.report.results import render
+from nibble.runs.method import Method
 from nibble.runs.records import Record, read
 from nibble.writing import write_text
 
+_HEADLINES = ("float", "int8", "int4", "int4_24", "int2")  # in RESULTS.md are more
+_METHODS = (Method.float, Method.qat, Method.ptq)
 BEGIN, END = "<!-- results: written by make results -->", "<!-- end of results -->"
 
 
@@ -38,7 +41,7 @@ def write_documents(
     ]
     documents = {output: "\n".join(filter(None, sections))}
     if readme.is_file():
-        documents[readme] = with_tables(readme.read_text(encoding="utf-8"), summary(_compared(records)))
+        documents[readme] = with_tables(readme.read_text(encoding="utf-8"), summary(_headlines(records)))
     for path, text in documents.items():
         if not check:
             write_text(path, text)
@@ -46,10 +49,14 @@ def write_documents(
             raise UserError(f"{path} is not what {records_file} and {benchmarks_file} say; make results")
 
 
-def _compared(records: Sequence[Record]) -> list[Record]:
-    """Those of models that were measured in float as well: the question is what fewer bits cost."""
-    in_float = {(record.experiment, record.model) for record in records if record.quant == "float"}
-    return [record for record in records if (record.experiment, record.model) in in_float]
+def _headlines(records: Sequence[Record]) -> list[Record]:
+    """The precisions of the README, of models that were trained with several seeds, in float as well."""
+    chosen = [record for record in records if record.quant in _HEADLINES and record.method in _METHODS]
+    seeds: dict[tuple[str, str], set[int]] = {}
+    for record in chosen:
+        if record.quant == "float":
+            seeds.setdefault((record.experiment, record.model), set()).add(record.seed)
+    return [record for record in chosen if len(seeds.get((record.experiment, record.model), ())) > 1]
 
 
 def with_tables(readme: str, tables: str) -> str:
