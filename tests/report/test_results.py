@@ -173,13 +173,17 @@ def test_names_from_outside_are_no_markdown() -> None:
     assert code("a `b`") == "`` a `b` ``"
 
 
+CLEAN = replace(FLOAT, experiment="clean")  # of one seed
+
+
 def test_the_tables_of_the_readme_follow_the_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     records, output, readme = tmp_path / "records.jsonl", tmp_path / "RESULTS.md", tmp_path / "README.md"
     paths = ["--records", str(records), "--output", str(output), "--readme", str(readme)]
     readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     append(records, FLOAT)
     assert main(paths) == 0
-    append(records, INT4)
+    for record in (replace(FLOAT, seed=2), INT4, replace(INT4, seed=2), replace(INT4, quant="int3"), CLEAN):
+        append(records, record)
     assert main([*paths, "--check"]) == 1
     assert "RESULTS.md is not what" in capsys.readouterr().err
     assert main(paths) == 0
@@ -189,6 +193,8 @@ def test_the_tables_of_the_readme_follow_the_records(tmp_path: Path, capsys: pyt
     assert text.endswith("after\n")
     assert "old" not in text
     assert "| int4 | 50.00 (50.00–50.00) |  | +25.00" in text
+    assert "int3" not in text, "the README has the headlines"
+    assert "clean" not in text, "of several seeds"
     readme.write_text(text.replace("50.00", "5.00"))
     assert main([*paths, "--check"]) == 1
     assert "README.md is not what" in capsys.readouterr().err
