@@ -236,7 +236,7 @@ def test_every_number_has_a_range():
         ("trainer.max_steps=-1", "trainer.max_steps=-1; give at least 1, or null"),
         ("trainer.ema_decay=1", "trainer.ema_decay=1.0; give 0 to 0.99999, or null"),
         ("optimizer.betas=[0.9]", r"optimizer.betas=\[0.9\]; give two"),
-        ("data.min_duration_s=40", "data.min_duration_s=40 leaves nothing below data.max_duration_s=30; give less"),
+        ("data.min_duration_s=40", "data.min_duration_s=40 leaves nothing below data.max_duration_s=10; give less"),
         ("seed=-1", "seed=-1; give 0 to 4294967295"),
     ],
 )
