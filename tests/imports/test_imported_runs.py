@@ -108,7 +108,7 @@ def test_a_run_that_was_imported_says_its_architecture_too(imported: Path, tiny_
     assert "is a run that was imported: its model" in said
     assert (config.model.width, config.features.kind.value, config.data.tokens) == (16, "nemo", Tokens.kept)
     model = Transducer(config.model, config.features, 31)
-    assert load_weights(model, imported, [], load_checkpoint(imported).tokenizer) is None
+    assert load_weights(model, imported, [], load_checkpoint(imported).tokenizer).said is None
 
 
 def test_training_goes_on_from_it_at_four_bits(nemo: Path, tiny_corpus: Path, tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_another_tokenizer_keeps_the_rows_of_shared_labels(nemo: Path, tiny_corp
     torch.manual_seed(0)
     model = Transducer(config.model, config.features, ours.size)
     before = model.predictor.embedding.weight.detach().clone()
-    said = load_weights(model, nemo, [], ours)
+    said = load_weights(model, nemo, [], ours).said
     theirs = as_transducer(foreign)
     labels = {piece: label for label, piece in enumerate(foreign.tokenizer.pieces(range(31)))}
     shared = 0

@@ -1,6 +1,7 @@
 """Start from the weights of another run, or of another toolkit."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +16,12 @@ from nibble.runs.checkpoint import load_checkpoint
 _OF_LABELS = ("predictor.embedding.weight", "joiner.output.weight", "joiner.output.bias")  # a row for each label
 
 
-def trained_before(path: Path) -> tuple[int, float]:
-    """Steps, and seconds of speech, that the checkpoint at `path` was trained for."""
-    if is_foreign(path):
-        return 0, 0.0  # its toolkit does not say
-    loaded = load_checkpoint(path)
-    return loaded.step, loaded.heard_s or 0.0
+class Start(NamedTuple):
+    """What a run should know of the weights that it began from."""
+
+    said: str | None  # for the user, in one line
+    steps: int  # of training before; 0 for another toolkit, which does not say
+    heard_s: float  # speech trained on before
 
 
 def kept_tokenizer(path: Path) -> Tokenizer:
@@ -32,7 +33,7 @@ def kept_tokenizer(path: Path) -> Tokenizer:
     return read_foreign(path).tokenizer if is_foreign(path) else load_checkpoint(path).tokenizer
 
 
-def load_weights(model: nn.Module, path: Path, low_rank: list[LowRank], tokenizer: Tokenizer) -> str | None:
+def load_weights(model: nn.Module, path: Path, low_rank: list[LowRank], tokenizer: Tokenizer) -> Start:
     """Copy the weights of the checkpoint at `path` into `model`, which must have the same parameters.
 
     Factors come from a checkpoint with the same `low_rank`; one without any gives full weights, to be factorized. Of an
@@ -44,15 +45,13 @@ def load_weights(model: nn.Module, path: Path, low_rank: list[LowRank], tokenize
         low_rank: of this run.
         tokenizer: of this run.
 
-    Returns:
-        what the user should know, in one line.
-
     Raises:
         UserError: the checkpoint is of another model; the text names the first difference.
     """
     if is_foreign(path):
         foreign = read_foreign(path)
         source, theirs, imported = foreign.weights(), foreign.tokenizer, True
+        steps, heard_s = 0, 0.0
     else:
         loaded = load_checkpoint(path)
         factors = loaded.config.quant.low_rank
@@ -65,6 +64,7 @@ def load_weights(model: nn.Module, path: Path, low_rank: list[LowRank], tokenize
             factorize(model, factors)
         source, theirs = dict(loaded.model.state_dict()), loaded.tokenizer
         imported = loaded.config.origin is not None
+        steps, heard_s = loaded.step, loaded.heard_s or 0.0
     target = model.state_dict()
     said = None
     if imported and _pieces(theirs) != _pieces(tokenizer):
@@ -77,7 +77,7 @@ def load_weights(model: nn.Module, path: Path, low_rank: list[LowRank], tokenize
                 "Use the same model=, data.tokens and data.vocabulary_size"
             )
     model.load_state_dict({name: source[name] for name in target})  # without what only quantization uses
-    return said
+    return Start(said, steps, heard_s)
 
 
 def _with_shared_rows(source: dict[str, Tensor], target: dict[str, Tensor], theirs: Tokenizer, ours: Tokenizer) -> str:

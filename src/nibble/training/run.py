@@ -33,7 +33,7 @@ from nibble.terminal import Console
 from nibble.training import components, launch
 from nibble.training.checkpoints import Checkpoints
 from nibble.training.early_stop import FinalPhaseEarlyStopping
-from nibble.training.initialisation import kept_tokenizer, load_weights, trained_before
+from nibble.training.initialisation import kept_tokenizer, load_weights
 from nibble.training.interruption import Interruption
 from nibble.training.logged_result import log_result
 from nibble.training.loggers import build_loggers, check_loggers, finish_loggers
@@ -141,10 +141,10 @@ def fit(config: Config) -> None:
     module = TransducerModule(config, data.tokenizer, data.corpus_name, teacher)
     console.quiet = rank > 0
     if config.init_from:
-        said = load_weights(module.model, Path(config.init_from), config.quant.low_rank, data.tokenizer)
-        if said is not None:
-            console.print(said)
-        module.steps_before, module.heard_s = trained_before(Path(config.init_from))
+        start = load_weights(module.model, Path(config.init_from), config.quant.low_rank, data.tokenizer)
+        if start.said is not None:
+            console.print(start.said)
+        module.steps_before, module.heard_s = start.steps, start.heard_s
 
     batches = data.batches_per_epoch()
     steps_per_epoch = max(1, batches // config.trainer.accumulate)
