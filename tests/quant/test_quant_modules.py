@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from nibble.errors import UserError
 from nibble.kernels import ops
 from nibble.quant.convert import freeze, prepare, set_precision
-from nibble.quant.modules import QuantConv1d, QuantLinear, quantized_type
+from nibble.quant.modules import QuantConv1d, QuantLinear
 from nibble.quant.numerics import quantize_activation, quantize_weight
+from nibble.quant.quantized_type import quantized_type
 from nibble.quant.spec import (
     ActivationGranularity,
     ActivationSpec,
@@ -31,6 +32,8 @@ PER_UTTERANCE = ActivationGranularity.per_utterance
 
 class ShortConv(nn.Conv1d):
     """A depthwise convolution with a forward of its own, as a model may have for speed."""
+
+    same_as_base = True
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x.unsqueeze(2), self.weight.unsqueeze(2), self.bias, padding=(0, 2), groups=self.groups)[
@@ -455,7 +458,7 @@ def test_packed_sequences_are_refused():
 
 
 def test_types():
-    """A subclass counts as its base and keeps its own forward in float; what has a functional product is left alone."""
+    """A subclass that computes as its base does keeps its own forward in float alone."""
     assert quantized_type(nn.Linear) is QuantLinear
     short = quantized_type(ShortConv)
     assert short is quantized_type(ShortConv)
@@ -470,6 +473,19 @@ def test_float_precision_is_the_float_layer(layer_and_input):
     prepared = quantized(layer)
     set_precision(prepared, Precision.float)
     assert torch.equal(first(prepared(x)), first(layer(x)))
+
+
+@pytest.mark.parametrize("blend", [0.5, 1.0])
+@pytest.mark.parametrize("arithmetic", list(Arithmetic))
+def test_a_result_may_be_changed_in_place(layer_and_input, arithmetic, blend):
+    """As SpecAugment of transformers changes it. torch forbids that for a view which an autograd function returns."""
+    layer, x = layer_and_input
+    prepared = quantized(layer, arithmetic, blend=blend)
+    x = x.clone().requires_grad_()
+    out = first(prepared(x))
+    out[..., 0] = 1.0
+    out.mul_(2).sum().backward()
+    assert x.grad.isfinite().all()
 
 
 @pytest.mark.gpu

@@ -121,9 +121,9 @@ def test_unsupported_embedding():
         assign(nn.Sequential(nn.Embedding(3, 2, max_norm=1.0)), [Rule("**", WeightSpec(4))])
 
 
-def test_attention_with_functional_products_is_left_alone():
+def test_attention_of_torch_has_one_rule_for_its_projections():
     model = nn.TransformerEncoderLayer(8, 2, 16)
-    assert set(assign(model, [Rule("**", **INT4)])) == {"linear1", "linear2"}
+    assert set(assign(model, [Rule("**", **INT4)])) == {"self_attn", "linear1", "linear2"}
 
 
 def test_coverage():

@@ -10,9 +10,12 @@ from torch import Tensor, nn
 from nibble.quant.convert import quantized_modules
 from nibble.quant.layer import QuantizedLayer
 from nibble.quant.numerics import compute_type
+from nibble.quant.quantized_type import QUANTIZED_TYPES
 
 # (layer, inputs, output) -> the rows (G, rows, K) that each of the layer's weights is multiplied with.
 Rows = Callable[[Any, tuple[Any, ...], Any], dict[str, Tensor]]
+
+_FORWARDS = {quantized.forward for quantized in QUANTIZED_TYPES.values()}
 
 
 def second_moments(model: nn.Module, run: Callable[[], object]) -> dict[str, Tensor]:
@@ -25,7 +28,8 @@ def second_moments(model: nn.Module, run: Callable[[], object]) -> dict[str, Ten
 
     Returns:
         "<layer>.<weight>" -> (G, K, K): G groups of a convolution, whose rows are the unfolded windows, else 1.
-        Absent: weights of a layer without a product (an embedding), and of layers that `run` does not reach.
+        Absent: weights of a layer without a product (an embedding), of attention and of subclasses with a forward of
+        their own, and of layers that `run` does not reach.
     """
     found: dict[str, Tensor] = {}
     hooks = []
@@ -75,6 +79,8 @@ def _adder(found: dict[str, Tensor], name: str, rows: Rows) -> Callable[..., Non
 
 
 def _rows_of(module: QuantizedLayer) -> Rows | None:
+    if type(module).forward not in _FORWARDS:  # a subclass's own, which may give the product another input
+        return None
     if isinstance(module, nn.Linear):
         return _linear_rows
     if isinstance(module, (nn.Conv1d, nn.Conv2d)):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import nn
 
 from nibble.distributed import whole
@@ -14,9 +15,11 @@ from nibble.errors import UserError
 from nibble.quant.convert import prepare, quantized_modules, set_precision
 from nibble.quant.freezing import check_freezing, drop_scale_gradients, freeze_norms, freeze_scales
 from nibble.quant.norm_statistics import separate
+from nibble.quant.rehearsal import rehearse, states_ahead, training_step, unchanged
 from nibble.quant.schedule import drawn_at, phase_at, state_at
 from nibble.quant.spec import Phase, Precision, QuantConfig, ScheduleConfig
 from nibble.quant.statistics import weight_statistics
+from nibble.quant.summary import summary
 
 
 class QuantizationCallback(pl.Callback):
@@ -48,6 +51,7 @@ class QuantizationCallback(pl.Callback):
         self.precision = Precision.float
         self.blend = 1.0
         self._norms_frozen = self._scales_frozen = False
+        self._rehearsed = False
         self._model: nn.Module | None = None
 
     def setup(self, _trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -56,13 +60,22 @@ class QuantizationCallback(pl.Callback):
         if not quantized_modules(self._model):
             prepare(self._model, self.quant)
             separate(self._model, self.schedule.together)
+            if stage == "fit":
+                rank_zero_info(summary(self._model))
         if stage == "fit":
             check_freezing(self._model, self.quant, self.schedule)
             self._apply(*state_at(self.schedule, 0.0))
 
-    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Set the precision of this step, and freeze what its phase freezes."""
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, *_: Any) -> None:
+        """Set the precision of this step, and freeze what its phase freezes; before the first one, try all precisions.
+
+        Raises:
+            Exception: the training step fails at a precision that is still to come.
+        """
         fraction = trainer.global_step / total_steps(trainer)
+        if not self._rehearsed:
+            self._rehearsed = True
+            self._rehearse(trainer, pl_module, batch, fraction)
         self._apply(*drawn_at(self.schedule, fraction, trainer.global_step))
         self._freeze(phase_at(self.schedule, fraction))
 
@@ -123,6 +136,23 @@ class QuantizationCallback(pl.Callback):
         if (precision, blend) != (self.precision, self.blend):
             self.precision, self.blend = precision, blend
             set_precision(self._prepared(), precision, blend)
+
+    def _rehearse(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, fraction: float) -> None:
+        """Try a step at all precisions to come but the next step's, which tries it itself."""
+        model, now = self._prepared(), drawn_at(self.schedule, fraction, trainer.global_step)
+        states = [state for state in states_ahead(self.schedule, fraction) if state != now]
+        step = training_step(trainer, pl_module, batch)
+        if not states or step is None or not quantized_modules(model):
+            return
+        before = self.precision, self.blend
+        with unchanged(pl_module):
+            passed_by = rehearse(model, states, step)
+        set_precision(model, *before)
+        if passed_by:
+            rank_zero_warn(
+                f"these layers are quantized, but the modules around them multiply by their float weights: "
+                f"{', '.join(passed_by)}. Put a rule without specs for them first, which leaves them in float"
+            )
 
     def _freeze(self, phase: Phase) -> None:
         # Lightning puts all modules in training mode before an epoch, so batch norms are set at each step.

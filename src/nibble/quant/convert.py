@@ -7,10 +7,12 @@ from torch import Tensor, nn
 
 from nibble.errors import UserError
 from nibble.kernels import implementations
+from nibble.quant.attention import QuantMultiheadAttention, without_fast_paths
 from nibble.quant.layer import QuantizedLayer
 from nibble.quant.low_rank import factorize
-from nibble.quant.modules import quantized_type
+from nibble.quant.modules import QuantLinear
 from nibble.quant.norm_statistics import select, settle
+from nibble.quant.quantized_type import quantized_type
 from nibble.quant.rules import assign
 from nibble.quant.spec import Precision, QuantConfig
 
@@ -19,7 +21,7 @@ def prepare(model: nn.Module, config: QuantConfig) -> None:
     """Give every module that a rule wins its quantized type, in place; all start in float.
 
     Layers that `config.low_rank` names are factorized first. All other parameters stay the same objects under the same
-    names. A subclass of a float type counts as that type: it must compute the same function as its base.
+    names. A subclass of a float type keeps its own forward: see `nibble.quant.quantized_type`.
 
     Raises:
         UserError: the model is prepared already, or `nibble.quant.rules.assign` or
@@ -39,6 +41,10 @@ def prepare(model: nn.Module, config: QuantConfig) -> None:
         module.__class__ = quantized
         assert isinstance(module, QuantizedLayer)
         module.configure(name, rule, config.arithmetic)
+        if isinstance(module, QuantMultiheadAttention):
+            module.out_proj.__class__ = QuantLinear
+            module.out_proj.configure(f"{name}.out_proj", rule, config.arithmetic)
+    without_fast_paths(model)
 
 
 def set_precision(model: nn.Module, precision: Precision, blend: float = 1.0) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize, skip_init
 
 from nibble.errors import UserError, nearest
-from nibble.quant.modules import quantized_type
+from nibble.quant.quantized_type import quantized_type
 from nibble.quant.rules import matches
 from nibble.quant.spec import LowRank
 

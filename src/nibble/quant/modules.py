@@ -1,4 +1,4 @@
-"""The quantized layers, and which of them takes the place of which float type."""
+"""The quantized forms of Linear, convolutions and Embedding."""
 
 from typing import Any, ClassVar
 
@@ -10,7 +10,6 @@ from nibble.quant.convolution_product import Geometry, integer_conv2d
 from nibble.quant.float_types import float_island, output_type
 from nibble.quant.layer import QuantizedLayer
 from nibble.quant.linear_product import integer_linear
-from nibble.quant.lstm import QuantLSTM
 from nibble.quant.row_product import MultipliesRows
 from nibble.quant.tensor import Factor, QuantizedTensor
 
@@ -99,40 +98,6 @@ class QuantEmbedding(QuantizedLayer, nn.Embedding):
         return F.embedding(
             input, self.weight_source().values(), self.padding_idx, scale_grad_by_freq=self.scale_grad_by_freq
         )
-
-
-QUANTIZED_TYPES: dict[type, type[QuantizedLayer]] = {
-    nn.Linear: QuantLinear,
-    nn.Conv1d: QuantConv1d,
-    nn.Conv2d: QuantConv2d,
-    nn.Embedding: QuantEmbedding,
-    nn.LSTM: QuantLSTM,
-}
-
-_DERIVED_TYPES: dict[type, type[QuantizedLayer]] = {}  # the types that `quantized_type` made, each once
-
-# nn.MultiheadAttention multiplies by its weight in a function call, which would not run a quantized forward.
-_NEVER = (nn.modules.linear.NonDynamicallyQuantizableLinear,)
-
-
-def quantized_type(float_type: type) -> type[QuantizedLayer] | None:
-    """The quantized type for modules of `float_type`; None if there is none.
-
-    A subclass of a known type counts as that type: its own forward runs in float, and must compute the same function
-    as its base. The new type inherits from both.
-    """
-    if issubclass(float_type, (QuantizedLayer, *_NEVER)):
-        return None
-    for base in float_type.__mro__:
-        if base in QUANTIZED_TYPES:
-            quantized = QUANTIZED_TYPES[base]
-            if base is float_type:
-                return quantized
-            if float_type not in _DERIVED_TYPES:
-                name = f"Quant{float_type.__name__}"
-                _DERIVED_TYPES[float_type] = type(name, (quantized, float_type), {})
-            return _DERIVED_TYPES[float_type]
-    return None
 
 
 def _as_2d(tensor: Tensor) -> Tensor:

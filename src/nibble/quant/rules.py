@@ -8,7 +8,7 @@ from torch.nn.utils import parametrize
 
 from nibble.errors import UserError, nearest
 from nibble.quant.layer import QuantizedLayer
-from nibble.quant.modules import quantized_type
+from nibble.quant.quantized_type import quantized_type, why_not
 from nibble.quant.spec import Rule
 
 FLOAT_BITS = 16  # of the parameters that are not quantized, as stored
@@ -147,9 +147,13 @@ def _check_supported(model: nn.Module, number: int, rule: Rule, won: list[str]) 
 
 def _unsupported(layer: type[QuantizedLayer], module: nn.Module, rule: Rule) -> str | None:
     """Why a float module cannot become this quantized layer as the rule says; None if it can."""
+    if (reason := why_not(module, layer.weight_names)) is not None:
+        return reason
     for option, value in layer.supported_options.items():
-        if getattr(module, option) != value:
-            return f"{option}={getattr(module, option)} (only {option}={value} is supported)"
+        found = getattr(module, option)
+        if isinstance(found, Tensor) or found != value:
+            shown = "a parameter" if isinstance(found, Tensor) else found
+            return f"{option}={shown} (only {option}={value} is supported)"
     for name in layer.weight_names:
         weight: Tensor = getattr(module, name)
         inputs = weight[0].numel()

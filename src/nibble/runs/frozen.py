@@ -7,7 +7,7 @@ from torch import nn
 from nibble.model.padding import MaskedBatchNorm
 from nibble.model.transducer import Transducer
 from nibble.quant.convert import freeze
-from nibble.quant.modules import QUANTIZED_TYPES
+from nibble.quant.quantized_type import QUANTIZED_TYPES
 
 LAYERS: tuple[type[nn.Module], ...] = (*QUANTIZED_TYPES, MaskedBatchNorm)
 
