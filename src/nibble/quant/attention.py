@@ -1,6 +1,7 @@
 """The quantized form of `nn.MultiheadAttention`, which multiplies by its weights in one function call."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -70,10 +71,9 @@ class QuantMultiheadAttention(MultipliesRows, nn.MultiheadAttention):
         weight, bias = self.weight_source("in_proj_weight").operand(), self.in_proj_bias
         if query is key and key is value:
             return self.linear(self._batch_first(query, batched), weight, bias).chunk(3, -1)
-        parts, found = [], zip(_thirds(weight), (None,) * 3 if bias is None else bias.chunk(3), strict=True)
-        for x, (part, own) in zip((query, key, value), found, strict=True):
-            parts.append(self.linear(self._batch_first(x, batched), part, own))
-        return tuple(parts)
+        parts, biases = _thirds(weight), (None,) * 3 if bias is None else bias.chunk(3)
+        inputs = [self._batch_first(x, batched) for x in (query, key, value)]
+        return tuple(self.linear(x, part, own) for x, part, own in zip(inputs, parts, biases, strict=True))
 
     def _batch_first(self, x: Tensor, batched: bool) -> Tensor:
         if not batched:
@@ -116,7 +116,7 @@ def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros_like(mask, dtype=dtype).masked_fill_(mask, -math.inf)
 
 
-def _thirds(weight: Factor | Tensor) -> list[Factor] | list[Tensor]:
+def _thirds(weight: Factor | Tensor) -> Sequence[Factor | Tensor]:
     """The parts (E, E) of a weight (3E, E) for query, key and value."""
     if isinstance(weight, Tensor):
         return list(weight.chunk(3))

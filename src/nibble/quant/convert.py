@@ -42,8 +42,10 @@ def prepare(model: nn.Module, config: QuantConfig) -> None:
         assert isinstance(module, QuantizedLayer)
         module.configure(name, rule, config.arithmetic)
         if isinstance(module, QuantMultiheadAttention):
-            module.out_proj.__class__ = QuantLinear
-            module.out_proj.configure(f"{name}.out_proj", rule, config.arithmetic)
+            output: nn.Module = module.out_proj
+            output.__class__ = QuantLinear
+            assert isinstance(output, QuantizedLayer)
+            output.configure(f"{name}.out_proj", rule, config.arithmetic)
     without_fast_paths(model)
 
 

@@ -71,11 +71,13 @@ def rehearse(model: nn.Module, states: list[State], step: Callable[[], object]) 
 def training_step(trainer: pl.Trainer, module: pl.LightningModule, batch: Any) -> Callable[[], object] | None:
     """A function that runs the module's training step on a batch without logging it; None if that can't be repeated.
 
-    A module that steps its optimizers itself is not run twice, nor is one whose parameters are spread over processes.
+    A module that steps its optimizers itself is not run twice, nor is one whose parameters are spread over processes,
+    nor one that says `repeatable_step = False`.
     """
     spread = not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
     names = list(inspect.signature(module.training_step).parameters)
-    if spread or not module.automatic_optimization or "dataloader_iter" in names:
+    repeatable = module.automatic_optimization and getattr(module, "repeatable_step", True)
+    if spread or not repeatable or "dataloader_iter" in names:
         return None
 
     def step() -> object:

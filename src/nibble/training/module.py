@@ -56,6 +56,9 @@ class TransducerModule(pl.LightningModule):
         teacher: of a quantized network; None for none.
     """
 
+    # A step of a later phase may need a teacher that an earlier phase has yet to leave.
+    repeatable_step = False
+
     def __init__(self, config: Config, tokenizer: Tokenizer, corpus: str, teacher: Teacher | None = None) -> None:
         super().__init__()
         self.config = config
