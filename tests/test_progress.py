@@ -34,7 +34,7 @@ def test_a_name_is_no_markup(name: str, capsys: pytest.CaptureFixture[str], monk
 def test_lines_printed_meanwhile_go_where_stdout_leads() -> None:
     """With the bar on a terminal and stdout in a file, as in `... > texts.txt`."""
     code = (
-        "from nibble.data import progress; progress.PATIENCE_S = -1.0\n"
+        "from nibble import progress; progress.PATIENCE_S = -1.0\n"
         "for item in progress.track('ab', 'spelling', 2): print(f'item {item}', flush=True)"
     )
     terminal, end = pty.openpty()

@@ -65,7 +65,7 @@ def test_an_export_has_the_record_of_its_checkpoint(
     assert record.wer < 0.2
     for field in ("experiment", "corpus", "part", "model", "parameters", "quant", "method", "seed", "reference_words"):
         assert getattr(record, field) == getattr(torch_record, field)
-    assert record.bundle_bytes == sum(file.stat().st_size for file in folder.iterdir())
+    assert record.bundle_bytes == sum(file.stat().st_size for file in folder.iterdir() if file.name != "README.md")
     assert record.rtf > 0
     assert record.threads == 1
     assert 2**26 < result.record.peak_bytes < 2**36

@@ -30,6 +30,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
+from nibble.kernels import implementations
+
 GPU = torch.device("cuda", 0)
 H200 = SimpleNamespace(
     multi_processor_count=costs.MULTIPROCESSORS, total_memory=141 * 2**30, name="NVIDIA H200", major=9, minor=0
@@ -250,6 +252,7 @@ def gpu() -> Iterator[Trace]:
     mode = FakeTensorMode()
     init_gpu_context(GPU)  # while there is none: it would make a tensor
     torch._C._ensureCUDADeviceGuardSet()
+    implementations.load_once()  # before there seems to be a GPU, whose driver it would ask
     with ExitStack() as stack:
         for target, name, value in _PRETENCE:
             stack.enter_context(mock.patch.object(target, name, value))

@@ -1,25 +1,18 @@
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from tiny_transducer import MEL_BINS
 
+from nibble.composition import training_config
 from nibble.features.options import FeatureConfig
 from nibble.model.loss import transducer_loss
 from nibble.model.options import ModelConfig
 from nibble.model.transducer import Transducer
 
-CONF = Path(__file__).parents[2] / "conf" / "model"
-
 
 def from_conf(name: str) -> ModelConfig:
-    config = OmegaConf.to_object(
-        OmegaConf.merge(OmegaConf.structured(ModelConfig), OmegaConf.load(CONF / f"{name}.yaml"))
-    )
-    assert isinstance(config, ModelConfig)
-    return config
+    return training_config([f"model={name}", "run_dir=runs/none"]).model
 
 
 @pytest.mark.parametrize(

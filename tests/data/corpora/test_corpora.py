@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from nibble.data.corpora.locate import find_made, locate, parts_folder, select_parts
+from nibble.data.corpora.locate import find_made, locate
 from nibble.data.options import Corpus, DataConfig
+from nibble.data.sources.recognise import parts_folder, select_parts
 from nibble.errors import UserError
 
 

@@ -17,6 +17,7 @@ from nibble.export.parity import compare_bundle
 from nibble.export.sherpa.folder import export_folder
 from nibble.inference.fused import fused_copy
 from nibble.inference.onnx_transducer import OnnxTransducer
+from nibble.model.searchable import LabelState
 from nibble.quant.rules import coverage
 from nibble.quant.spec import QuantConfig
 from nibble.runs.bundle import read_bundle, write_bundle
@@ -86,15 +87,17 @@ def test_the_export_computes_what_torch_computes(run: Path, tmp_path: Path, enco
             got, got_lengths = found.encode(features[:, :frames], torch.tensor([frames]))
             times = model.encoder.factor // 4  # a frame of 80 ms is given twice, since sherpa-onnx counts 40 ms
             assert got_lengths.tolist() == [times * int(lengths)]
-            check(got[:, ::times], model.joiner.project_encoder(encoded))
+            check(got[:, ::times], model.project(encoded))
         labels = torch.randint(2, 10, (2, 9), generator=torch.Generator().manual_seed(0))
-        expected, state = model.joiner.project_predictor(model.predict(labels)), found.predictor.start(2, labels.device)
-        for position, label in enumerate([torch.zeros(2, dtype=torch.long), *labels.unbind(1)]):
-            got, state = found.predictor.step(label, state)
-            check(got[:, : expected.size(2)], expected[:, position])
-        beside = torch.zeros(2, got.size(1) - expected.size(2))  # labels, if the export has pairs of them
-        logit = found.joiner.combine(expected[:, 0], torch.cat((expected[:, 1], beside), dim=1))
-        check(logit, model.joiner.combine(expected[:, 0], expected[:, 1]))
+        state, expected_state = (each.start_labels(2, labels.device) for each in (found, model))
+        for label in labels.unbind(1):
+            state, expected_state = found.append_label(label, state), model.append_label(label, expected_state)
+            width = expected_state.predicted.size(1)  # the export may have labels beside it: it gives pairs of them
+            check(state.predicted[:, :width], expected_state.predicted)
+        frame = model.project(encoded)[0, 0]
+        beside = state.predicted[:, width:].new_zeros(2, state.predicted.size(1) - width)
+        logits = found.label_logits(frame, LabelState(torch.cat((expected_state.predicted, beside), dim=1), ()))
+        check(logits, model.label_logits(frame, expected_state))
 
 
 @pytest.mark.parametrize("options", [("features.kind=nemo",), ("features.normalization=utterance",)])
