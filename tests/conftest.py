@@ -27,12 +27,12 @@ from gpu_marker import pytest_runtest_makereport, pytest_runtest_setup  # noqa: 
 
 from nibble import composition
 from nibble.config import Config, plain
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.datamodule import SpeechDataModule
 from nibble.data.tokenizer import Tokenizer, train_tokenizer
 from nibble.model.loss import transducer_loss
 from nibble.model.transducer import Transducer
 
-SAMPLE_RATE = 16_000
 WORDS = ["UP", "DOWN", "LEFT", "RIGHT", "GO", "STOP", "YES", "NO", "ON", "OFF"]
 LETTERS = sorted(set("".join(WORDS)))
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -103,7 +103,7 @@ def write_part(folder: Path, utterances: int, seed: int) -> None:
         for index in range(utterances // 2):
             words = [draw.choice(WORDS) for _ in range(draw.randint(3, 7))]
             name = f"{speaker}-1-{index:04d}"
-            soundfile.write(chapter / f"{name}.flac", tones(words, seed=draw.randrange(2**32)), SAMPLE_RATE)
+            soundfile.write(chapter / f"{name}.flac", tones(words, seed=draw.randrange(2**32)), SAMPLE_RATE_HZ)
             lines.append(f"{name} {' '.join(words)}\n")
         (chapter / f"{speaker}-1.trans.txt").write_text("".join(lines))
 
@@ -111,12 +111,12 @@ def write_part(folder: Path, utterances: int, seed: int) -> None:
 def tones(words: list[str], seed: int) -> np.ndarray:
     """The words as audio, (samples,): spelled, each letter 80 ms of its own tone, so that alignments are learnable."""
     noise = np.random.default_rng(seed)
-    time_s = np.arange(SAMPLE_RATE * 8 // 100) / SAMPLE_RATE
+    time_s = np.arange(SAMPLE_RATE_HZ * 8 // 100) / SAMPLE_RATE_HZ
     pieces = []
     for word in words:
         pieces += [np.sin(2 * np.pi * 250 * 1.17 ** LETTERS.index(letter) * time_s) for letter in word]
-        pieces.append(np.zeros(SAMPLE_RATE * 6 // 100))
-    margin = np.zeros(SAMPLE_RATE // 50)
+        pieces.append(np.zeros(SAMPLE_RATE_HZ * 6 // 100))
+    margin = np.zeros(SAMPLE_RATE_HZ // 50)
     samples = 0.3 * np.concatenate([margin, *pieces, margin])
     return samples + 0.003 * noise.standard_normal(len(samples))
 

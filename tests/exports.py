@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nibble.data.tokenizer import BLANK, WORD_START
+from nibble.conventions import BLANK, WORD_START
 from nibble.export.options import Encoding
 from nibble.model.predictor import StatelessPredictor
 from nibble.quant.spec import ActivationSpec, QuantConfig, Rule, WeightSpec

@@ -7,9 +7,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.audio import source
 from nibble.data.cuts import Cuts
-from nibble.features.kaldi import SAMPLE_RATE
 
 Rows = list[dict]
 
@@ -57,8 +57,8 @@ def write_kaldi(folder: Path, rows: Rows) -> Path:
 
 def recording(row: dict) -> dict:
     sources = [{"type": "file", "channels": [0], "source": row["audio"]}]
-    samples = round(row["duration"] * SAMPLE_RATE)
-    times = {"sampling_rate": SAMPLE_RATE, "num_samples": samples, "duration": row["duration"]}
+    samples = round(row["duration"] * SAMPLE_RATE_HZ)
+    times = {"sampling_rate": SAMPLE_RATE_HZ, "num_samples": samples, "duration": row["duration"]}
     return {"id": row["id"], "sources": sources, **times}
 
 

@@ -9,19 +9,12 @@ ROOT = Path(__file__).parents[1] / "src"
 
 # From the ground up. A name stands for a module or a room; the longest one that fits a module is its floor.
 FLOORS = (
-    *("errors", "plain", "ranges", "provenance", "writing", "terminal", "progress", "threads", "memory", "gpu_memory"),
-    *("stopping", "distributed", "parameter_cache", "packages", "wandb_key"),
-    *(
-        "kernels",
-        "features.options",
-        "features",
-        "hardware",
-        "device",
-        "data.options",
-        "data",
-        "model.options",
-        "model",
-    ),
+    *("conventions", "percent", "errors", "plain", "ranges", "provenance", "writing", "terminal", "progress"),
+    *("threads", "memory", "gpu_memory", "stopping", "distributed", "parameter_cache", "packages", "wandb_key"),
+    "kernels",
+    *("features.options", "features", "hardware", "device"),
+    *("data.options", "data"),
+    *("model.options", "model"),
     *("quant.spec", "quant"),
     # What the options of the rooms above say, a run keeps with it.
     *("training.options", "evaluation.options", "post_training.options", "export.options", "sensitivity.options"),

@@ -19,6 +19,7 @@ import soundfile
 import torch
 
 from nibble.commands import shar as command
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data import audio
 from nibble.data.audio import decode, source
 from nibble.data.conversion import convert
@@ -29,7 +30,6 @@ from nibble.data.sources import shar
 from nibble.data.sources.librispeech import LibriSpeech
 from nibble.data.sources.part import read_part
 from nibble.errors import UserError
-from nibble.features.kaldi import SAMPLE_RATE
 from nibble.features.options import FeatureConfig, FeatureStorage
 from nibble.hardware import HardwareConfig
 
@@ -70,7 +70,7 @@ def features(command: str, **changes: Any) -> Cut:
         "num_frames": 132,
         "num_features": 80,
         "frame_shift": 0.01,
-        "sampling_rate": SAMPLE_RATE,
+        "sampling_rate": SAMPLE_RATE_HZ,
         "start": 0,
         "duration": 1.32,
         "storage_type": "lilcom_chunky",
@@ -84,7 +84,7 @@ def recording(kind: str, place: str, **changes: Any) -> Cut:
     return {
         "id": "11-1-0000",
         "sources": [{"type": kind, "channels": [0], "source": place}],
-        "sampling_rate": SAMPLE_RATE,
+        "sampling_rate": SAMPLE_RATE_HZ,
         "num_samples": 21120,
         "duration": 1.32,
         **changes,
@@ -239,9 +239,9 @@ def test_no_object_of_lhotse_is_made_from_a_file() -> None:
 
 def write_float(path: Path, value: float, subtype: str = "FLOAT") -> None:
     """One second with `value` in its middle, far from the tenth of a second that is read of other files."""
-    samples = 0.1 * np.sin(np.arange(SAMPLE_RATE))
+    samples = 0.1 * np.sin(np.arange(SAMPLE_RATE_HZ))
     samples[8000:8003] = value
-    soundfile.write(path, samples, SAMPLE_RATE, subtype=subtype)
+    soundfile.write(path, samples, SAMPLE_RATE_HZ, subtype=subtype)
 
 
 def spoil(chapter: Path, value: float = np.nan, subtype: str = "FLOAT") -> None:
@@ -293,7 +293,7 @@ def test_a_shard_s_are_found(shards: Path, tmp_path: Path) -> None:
     bad = io.BytesIO()
     samples = np.full(21120, 0.1, dtype=np.float32)
     samples[100] = np.nan
-    soundfile.write(bad, samples, SAMPLE_RATE, format="WAV", subtype="FLOAT")
+    soundfile.write(bad, samples, SAMPLE_RATE_HZ, format="WAV", subtype="FLOAT")
     with tarfile.open(archive, "w") as tar:
         for one, content in members:
             content = bad.getvalue() if one.name == "11-1-0000.flac" else content
@@ -343,7 +343,7 @@ class Executed:
 
 def write_claim(path: Path, samples: int) -> None:
     """A FLAC file of a second that says it is of so many samples."""
-    soundfile.write(path, np.zeros(SAMPLE_RATE), SAMPLE_RATE, format="FLAC")
+    soundfile.write(path, np.zeros(SAMPLE_RATE_HZ), SAMPLE_RATE_HZ, format="FLAC")
     content = bytearray(path.read_bytes())
     content[21:26] = bytes([content[21] & 0xF0 | samples >> 32]) + (samples % 2**32).to_bytes(4, "big")
     path.write_bytes(content)

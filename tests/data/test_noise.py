@@ -8,12 +8,12 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.audio import Waveforms
 from nibble.data.noise import Babble, FolderNoise, fixed_random, mix, power
 from nibble.data.sources.librispeech import LibriSpeech
 from nibble.data.sources.part import read_part
 from nibble.errors import UserError
-from nibble.features.kaldi import SAMPLE_RATE
 
 
 @settings(max_examples=50, deadline=None)
@@ -67,12 +67,12 @@ def test_folder_takes_any_audio_and_repeats_short_files(tmp_path: Path) -> None:
     assert noise.shape == (20_000,)
     # Half a second at 16 kHz, then again from its beginning.
     np.testing.assert_array_equal(noise[:8000], noise[8000:16_000])
-    expected = 0.5 * np.sin(2 * np.pi * 100 * np.arange(8000) / SAMPLE_RATE)
+    expected = 0.5 * np.sin(2 * np.pi * 100 * np.arange(8000) / SAMPLE_RATE_HZ)
     np.testing.assert_allclose(noise[200:7800], expected[200:7800], atol=5e-3)
 
 
 def test_folder_draws_different_stretches(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "long.flac", np.linspace(-0.5, 0.5, 50_000), SAMPLE_RATE)
+    soundfile.write(tmp_path / "long.flac", np.linspace(-0.5, 0.5, 50_000), SAMPLE_RATE_HZ)
     noise = FolderNoise(tmp_path)
     starts = {float(noise.draw(1000, np.random.default_rng(seed))[0]) for seed in range(5)}
     assert len(starts) == 5

@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.batch import Batch
 from nibble.data.datamodule import SpeechDataModule
 from nibble.data.noise import power
 from nibble.data.options import DataConfig, RecordingConfig
 from nibble.data.recording import Setting, background, draw_setting, recorded
 from nibble.errors import UserError
-from nibble.features.kaldi import SAMPLE_RATE, frame_count
+from nibble.features.kaldi import frame_count
 from nibble.features.options import FeatureConfig, FeatureStorage
 from nibble.hardware import HardwareConfig
 from nibble.training.module import TransducerModule
@@ -27,7 +28,7 @@ def test_speech_is_whole_between_silences(seed: int, count: int, longest_s: floa
     random = np.random.default_rng(seed)
     config = RecordingConfig(level_db=[0.0, 0.0], snr_db=[100.0, 100.0])
     found = recorded([SPEECH] * count, Setting(count, longest_s), config, random)
-    assert count * len(SPEECH) <= len(found) <= count * len(SPEECH) + (count + 1) * longest_s * SAMPLE_RATE
+    assert count * len(SPEECH) <= len(found) <= count * len(SPEECH) + (count + 1) * longest_s * SAMPLE_RATE_HZ
     loud = np.abs(found) > 1e-3
     assert np.count_nonzero(loud) == count * np.count_nonzero(np.abs(SPEECH) > 1e-3)
     first = int(loud.argmax())
@@ -91,7 +92,7 @@ def test_an_epoch_says_every_word_once_and_the_same_each_time(tiny_corpus: Path,
 def test_joined_utterances_stay_within_the_longest(tiny_corpus: Path, tmp_path: Path) -> None:
     recording = RecordingConfig(1.0, max_silence_s=0.0, max_joined=12)
     batches = epoch(tiny_corpus, tmp_path, recording, max_duration_s=5.0)
-    assert max(max(batch.frame_counts) for batch in batches) <= frame_count(5 * SAMPLE_RATE)
+    assert max(max(batch.frame_counts) for batch in batches) <= frame_count(5 * SAMPLE_RATE_HZ)
 
 
 def test_options_that_contradict(tmp_path: Path) -> None:

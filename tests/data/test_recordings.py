@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import soundfile
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.audio import decode, source
 from nibble.data.conversion import whole
 from nibble.data.samples import opened, read
 from nibble.data.sources.part import Reading, read_part
 from nibble.data.sources.recognise import source_of
 from nibble.errors import UserError
-from nibble.features.kaldi import SAMPLE_RATE
 
-TIME_S = np.arange(2 * SAMPLE_RATE) / SAMPLE_RATE
+TIME_S = np.arange(2 * SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
 TONE = 0.25 * np.sin(2 * np.pi * 440 * TIME_S)
 
 
@@ -43,7 +43,7 @@ def test_any_depth_and_rate(depth: str, rate_hz: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("peak", [32_767, 2**31 - 1])
 def test_floats_in_the_range_of_integers(peak: int, tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "a.wav", (TONE / TONE.max() * peak).astype(np.float32), SAMPLE_RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "a.wav", (TONE / TONE.max() * peak).astype(np.float32), SAMPLE_RATE_HZ, subtype="FLOAT")
     np.testing.assert_allclose(samples_of(tmp_path, "a.wav"), TONE / TONE.max(), atol=1e-4)
     samples, change = whole(tmp_path / "a.wav")
     assert change.startswith("samples up to ")
@@ -51,7 +51,7 @@ def test_floats_in_the_range_of_integers(peak: int, tmp_path: Path) -> None:
 
 
 def test_channels_in_opposite_phase_do_not_cancel(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "a.flac", np.stack([TONE, -1.01 * TONE], axis=1), SAMPLE_RATE)
+    soundfile.write(tmp_path / "a.flac", np.stack([TONE, -1.01 * TONE], axis=1), SAMPLE_RATE_HZ)
     np.testing.assert_allclose(samples_of(tmp_path, "a.flac"), -1.01 * TONE, atol=1e-4)
     with opened(tmp_path / "a.flac") as file:
         file.seek(1000)
@@ -59,7 +59,7 @@ def test_channels_in_opposite_phase_do_not_cancel(tmp_path: Path) -> None:
 
 
 def test_channels_are_mixed_or_chosen(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "a.flac", np.stack([TONE, 0.2 * TONE], axis=1), SAMPLE_RATE)
+    soundfile.write(tmp_path / "a.flac", np.stack([TONE, 0.2 * TONE], axis=1), SAMPLE_RATE_HZ)
     for channel, factor in (("mix", 0.6), ("0", 1.0), ("1", 0.2)):
         np.testing.assert_allclose(samples_of(tmp_path, "a.flac", channel=channel), factor * TONE, atol=1e-4)
     with pytest.raises(UserError, match=r"a\.flac has 2 channels, counted from 0, and no channel 2"):
@@ -69,7 +69,7 @@ def test_channels_are_mixed_or_chosen(tmp_path: Path) -> None:
 def wav(promised: int, samples: int = 16_000) -> bytes:
     """A WAV whose header promises so many bytes of samples."""
     data = (TONE[:samples] * 32767).astype("<i2").tobytes()
-    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, SAMPLE_RATE, 2 * SAMPLE_RATE, 2, 16)
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, SAMPLE_RATE_HZ, 2 * SAMPLE_RATE_HZ, 2, 16)
     return (
         b"RIFF"
         + struct.pack("<I", min(36 + promised, 2**32 - 1))
@@ -94,7 +94,7 @@ def test_headers_that_promise_too_much_or_nothing(tmp_path: Path) -> None:
 
 def mp3(samples: np.ndarray) -> bytes:
     file = io.BytesIO()
-    soundfile.write(file, samples, SAMPLE_RATE, format="MP3", subtype="MPEG_LAYER_III")
+    soundfile.write(file, samples, SAMPLE_RATE_HZ, format="MP3", subtype="MPEG_LAYER_III")
     return file.getvalue()
 
 
@@ -107,7 +107,7 @@ def test_mp3_files(tmp_path: Path) -> None:
     with opened(tmp_path / "pipe.mp3") as file:
         promised = file.frames
     samples = samples_of(tmp_path, "pipe.mp3")
-    assert promised - 0.5 * SAMPLE_RATE <= len(samples) <= promised
+    assert promised - 0.5 * SAMPLE_RATE_HZ <= len(samples) <= promised
     (tmp_path / "two.mp3").write_bytes(content + content)
     with pytest.raises(UserError, match=r"two\.mp3: it is several MP3 files in one: the first ends after"):
         samples_of(tmp_path, "two.mp3")
@@ -132,15 +132,15 @@ def test_media(ending: str, tmp_path: Path) -> None:
         for packet in [*stream.encode(frame), *stream.encode(None)]:
             container.mux(packet)
     samples = samples_of(tmp_path, f"a{ending}")
-    assert abs(len(samples) - len(TONE)) < 0.15 * SAMPLE_RATE
+    assert abs(len(samples) - len(TONE)) < 0.15 * SAMPLE_RATE_HZ
     spectrum = np.abs(np.fft.rfft(samples[: 2**14] * np.hanning(2**14)))
-    assert abs(spectrum.argmax() * SAMPLE_RATE / 2**14 - 440) < 2
+    assert abs(spectrum.argmax() * SAMPLE_RATE_HZ / 2**14 - 440) < 2
     assert abs(np.abs(samples[4000:-4000]).max() - 0.25) < 0.03
 
 
 def test_a_playlist_opens_nothing(tmp_path: Path) -> None:
     pytest.importorskip("av", reason="PyAV is not installed: pip install -e '.[media]'")
-    soundfile.write(tmp_path / "secret.wav", TONE, SAMPLE_RATE)
+    soundfile.write(tmp_path / "secret.wav", TONE, SAMPLE_RATE_HZ)
     secret = f"{tmp_path}/secret.wav"
     for playlist in (f"#EXTM3U\n#EXTINF:2,\nfile://{secret}\n", f"ffconcat version 1.0\nfile {secret}\n"):
         (tmp_path / "a.m4a").write_text(playlist)

@@ -7,11 +7,11 @@ import torch
 from exports import heard
 
 from nibble.config import portable
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.datamodule import Feeding, SpeechDataModule
 from nibble.evaluation.sherpa import with_silence
 from nibble.export.options import Encoding
 from nibble.export.parity import compare_bundle
-from nibble.features.kaldi import SAMPLE_RATE
 from nibble.hardware import HardwareConfig
 from nibble.model.chunks import Chunks
 from nibble.model.streaming_search import Stream
@@ -166,11 +166,11 @@ def test_sherpa_onnx_streams_what_torch_recognises(exported, sherpa_onnx, predic
         expected = heard(loaded, *encoded)
     assert sum(len(tokens) for tokens, _ in expected) > 40
     streams = [recogniser.create_stream() for _ in batch.ids]
-    pieces = [with_silence(samples, CHUNKS).split(SAMPLE_RATE // 10) for samples in batch.samples]
+    pieces = [with_silence(samples, CHUNKS).split(SAMPLE_RATE_HZ // 10) for samples in batch.samples]
     for number in range(max(map(len, pieces)) + 1):
         for stream, own in zip(streams, pieces, strict=True):
             if number < len(own):
-                stream.accept_waveform(SAMPLE_RATE, own[number].numpy())
+                stream.accept_waveform(SAMPLE_RATE_HZ, own[number].numpy())
             if number == len(own):
                 stream.input_finished()
         while ready := [stream for stream in streams if recogniser.is_ready(stream)]:
@@ -191,7 +191,7 @@ def test_silence_ends_an_utterance_when_sherpa_onnx_says_it_does(exported, sherp
     chunks = 0
     while not recogniser.is_endpoint(stream):
         while not recogniser.is_ready(stream):
-            stream.accept_waveform(SAMPLE_RATE, torch.zeros(SAMPLE_RATE // 100).numpy())
+            stream.accept_waveform(SAMPLE_RATE_HZ, torch.zeros(SAMPLE_RATE_HZ // 100).numpy())
         recogniser.decode_stream(stream)
         chunks += 1
     times_s = recogniser.timestamps(stream)
@@ -206,9 +206,9 @@ def test_when_sherpa_onnx_begins(exported, sherpa_onnx) -> None:
     assert CHUNKS.feature_frames() == 35
     recogniser = online(sherpa_onnx, exported("stateless", Encoding.w4a8, CHUNK)[2])
     stream = recogniser.create_stream()
-    stream.accept_waveform(SAMPLE_RATE, torch.zeros(FIRST_CHUNK_SAMPLES - 1).numpy())
+    stream.accept_waveform(SAMPLE_RATE_HZ, torch.zeros(FIRST_CHUNK_SAMPLES - 1).numpy())
     assert not recogniser.is_ready(stream)
-    stream.accept_waveform(SAMPLE_RATE, torch.zeros(1).numpy())
+    stream.accept_waveform(SAMPLE_RATE_HZ, torch.zeros(1).numpy())
     assert recogniser.is_ready(stream)
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from nibble.conventions import SAMPLE_RATE_HZ
+
 FILE = Path(__file__).with_name("nemo_log_mel.npz")
-RATE_HZ = 16_000
 
 
 def chirp(samples: int = 12_345) -> np.ndarray:
     """A rising tone in a little noise, (samples,)."""
-    time_s = np.arange(samples) / RATE_HZ
+    time_s = np.arange(samples) / SAMPLE_RATE_HZ
     tone = 0.3 * np.sin(2 * np.pi * (200 * time_s + 800 * time_s**2))
     return (tone + 0.01 * np.random.default_rng(0).standard_normal(samples)).astype(np.float32)
 
@@ -23,7 +24,7 @@ def main() -> None:
 
     found = {}
     for bins in (80, 128):
-        out = ParakeetFeatureExtractor(feature_size=bins)(chirp(), sampling_rate=RATE_HZ, return_tensors="np")
+        out = ParakeetFeatureExtractor(feature_size=bins)(chirp(), sampling_rate=SAMPLE_RATE_HZ, return_tensors="np")
         found[f"bins{bins}"] = out["input_features"][0][out["attention_mask"][0].astype(bool)]
     np.savez_compressed(FILE, **found)
 

@@ -5,8 +5,8 @@ from itertools import product
 import pytest
 import torch
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.features.extractor import Features, make_features
-from nibble.features.kaldi import SAMPLE_RATE
 from nibble.features.options import FeatureConfig, FeatureKind, Normalization
 
 KINDS = list(product(FeatureKind, Normalization))
@@ -36,12 +36,12 @@ def test_shape_and_values(features: Features, samples: int, level: float) -> Non
 
 def test_a_frame_stands_for_its_time(features: Features) -> None:
     """A click is in the frames around it."""
-    quiet, click = 1e-4 * speech(SAMPLE_RATE), 8_000
+    quiet, click = 1e-4 * speech(SAMPLE_RATE_HZ), 8_000
     heard = quiet.clone()
     heard[click] = 1.0
     louder = features(heard).mean(1)
     frame = int(louder.argmax())
-    assert frame * features.shift_s == pytest.approx(click / SAMPLE_RATE, abs=2 * features.shift_s)
+    assert frame * features.shift_s == pytest.approx(click / SAMPLE_RATE_HZ, abs=2 * features.shift_s)
 
 
 def test_settings_tell_extractors_apart() -> None:

@@ -8,25 +8,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lhotse import FbankConfig
 
-from nibble.features.kaldi import SAMPLE_RATE, KaldiFbank, frame_count
+from nibble.conventions import SAMPLE_RATE_HZ
+from nibble.features.kaldi import KaldiFbank, frame_count
 
 
 def kaldi(samples: np.ndarray, mel_bins: int) -> np.ndarray:
     options = kaldi_native_fbank.FbankOptions()
     options.frame_opts.dither = 0
     options.frame_opts.snip_edges = False
-    options.frame_opts.samp_freq = SAMPLE_RATE
+    options.frame_opts.samp_freq = SAMPLE_RATE_HZ
     options.mel_opts.num_bins = mel_bins
     options.mel_opts.low_freq = 20
     options.mel_opts.high_freq = -400
     extractor = kaldi_native_fbank.OnlineFbank(options)
-    extractor.accept_waveform(SAMPLE_RATE, samples.tolist())
+    extractor.accept_waveform(SAMPLE_RATE_HZ, samples.tolist())
     extractor.input_finished()
     return np.stack([extractor.get_frame(i) for i in range(extractor.num_frames_ready)])
 
 
 def noisy_tone(samples: int, level: float) -> np.ndarray:
-    time_s = np.arange(samples) / SAMPLE_RATE
+    time_s = np.arange(samples) / SAMPLE_RATE_HZ
     noise = np.random.default_rng(samples).standard_normal(samples)
     return (level * (np.sin(2 * np.pi * 440 * time_s) + 0.1 * noise)).astype(np.float32)
 
@@ -42,13 +43,13 @@ def test_equal_to_kaldi_native_fbank(samples: int, level: float, mel_bins: int) 
 
 
 def test_silence_has_kaldis_floor() -> None:
-    silence = np.zeros(SAMPLE_RATE, dtype=np.float32)
+    silence = np.zeros(SAMPLE_RATE_HZ, dtype=np.float32)
     ours = KaldiFbank(80)(torch.from_numpy(silence))
     assert np.abs(ours.numpy() - kaldi(silence, 80)).max() < 1e-3
 
 
 def test_one_second_has_a_hundred_frames() -> None:
-    assert KaldiFbank(80)(torch.zeros(SAMPLE_RATE)).shape == (100, 80)
+    assert KaldiFbank(80)(torch.zeros(SAMPLE_RATE_HZ)).shape == (100, 80)
 
 
 @pytest.mark.parametrize("samples", [1, 79, 160, 399])

@@ -19,6 +19,7 @@ from fuzzing import COMMAND, Kind, Write
 from mutations import RAW, as_json, broken, hostile
 from small import small_config
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.audio import Waveforms, decode, source
 from nibble.data.noise import FolderNoise
 from nibble.data.samples import MAX_LEVEL
@@ -28,7 +29,6 @@ from nibble.data.sources.shar import Shar, write_shar
 from nibble.data.text import normalised
 from nibble.errors import UserError
 from nibble.features.extractor import make_features
-from nibble.features.kaldi import SAMPLE_RATE
 from nibble.inference.reading import duration_s, pieces
 
 TEXTS = {"1-1-0000": "UP DOWN", "1-1-0001": "LEFT"}
@@ -49,11 +49,11 @@ ENCODINGS = {  # suffix -> format and subtype that soundfile writes
 
 def speech(seed: int, seconds: float = 0.2) -> np.ndarray:
     """Samples (samples,) of a little noise."""
-    return 0.1 * np.random.default_rng(seed).standard_normal(round(seconds * SAMPLE_RATE)).clip(-5, 5)
+    return 0.1 * np.random.default_rng(seed).standard_normal(round(seconds * SAMPLE_RATE_HZ)).clip(-5, 5)
 
 
 @cache
-def encoded(name: str, rate_hz: int = SAMPLE_RATE, channels: int = 1) -> bytes:
+def encoded(name: str, rate_hz: int = SAMPLE_RATE_HZ, channels: int = 1) -> bytes:
     """A file of audio of one of `ENCODINGS`."""
     container, subtype = ENCODINGS[name]
     file = io.BytesIO()
@@ -96,7 +96,7 @@ def _odd_samples(draw: Random) -> tuple[str, bytes]:
     samples[draw.randrange(len(samples)) :: draw.choice([1, 100, 10_000])] = value
     file = io.BytesIO()
     subtype = draw.choice(["FLOAT", "DOUBLE"])
-    soundfile.write(file, samples, SAMPLE_RATE, format="WAV", subtype=subtype)
+    soundfile.write(file, samples, SAMPLE_RATE_HZ, format="WAV", subtype=subtype)
     return f"samples of {value} as {subtype}", file.getvalue()
 
 
@@ -106,12 +106,12 @@ def load_audio(folder: Path) -> None:
     duration_s(file)
     samples = np.concatenate([np.zeros(1, np.float32), *pieces(file)])
     assert np.abs(samples).max(initial=0.0) <= 8 * MAX_LEVEL, "samples that are no numbers"
-    if len(samples) < 60 * SAMPLE_RATE:
+    if len(samples) < 60 * SAMPLE_RATE_HZ:
         assert make_features(small_config().features)(torch.from_numpy(samples)).isfinite().all(), (
             "features that are no numbers"
         )
-    noise = FolderNoise(folder).draw(SAMPLE_RATE // 10, np.random.default_rng(0))
-    assert len(noise) == SAMPLE_RATE // 10
+    noise = FolderNoise(folder).draw(SAMPLE_RATE_HZ // 10, np.random.default_rng(0))
+    assert len(noise) == SAMPLE_RATE_HZ // 10
     assert np.isfinite(noise).all()
 
 
@@ -123,7 +123,7 @@ def write_corpus(folder: Path) -> None:
     chapter = folder / "speech" / PART / "1" / "1"
     chapter.mkdir(parents=True)
     for number, name in enumerate(TEXTS):
-        soundfile.write(chapter / f"{name}.wav", speech(number), SAMPLE_RATE)
+        soundfile.write(chapter / f"{name}.wav", speech(number), SAMPLE_RATE_HZ)
     (chapter / "1-1.trans.txt").write_text("".join(f"{name} {text}\n" for name, text in TEXTS.items()))
 
 
@@ -322,7 +322,7 @@ def load_shards(folder: Path) -> None:
         samples = decode(source(cut))
         assert len(samples) == cut.num_samples
         assert np.isfinite(waveforms.read(source(cut))).all()
-        assert abs(said[cut.id]["duration"] * SAMPLE_RATE - len(samples)) <= 1
+        assert abs(said[cut.id]["duration"] * SAMPLE_RATE_HZ - len(samples)) <= 1
 
 
 KINDS = [

@@ -15,7 +15,8 @@ from small import small_config
 from nibble.bench import records as bench
 from nibble.commands import sweep
 from nibble.config import from_plain, plain
-from nibble.evaluation.printing import difference, percent
+from nibble.evaluation.printing import difference
+from nibble.percent import percent
 from nibble.plain import parse
 from nibble.report import benchmarks, published
 from nibble.report.precisions import summary

@@ -11,8 +11,8 @@ import soundfile
 import torch
 from test_windows import loud
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.features.extractor import make_features
-from nibble.features.kaldi import SAMPLE_RATE
 from nibble.features.options import FeatureConfig, FeatureKind
 from nibble.inference import transcription
 from nibble.inference.streaming import FeatureStream
@@ -34,7 +34,7 @@ def known(corpus: Path) -> list[tuple[np.ndarray, str]]:
 
 def tone_reader(loaded: Loaded, utterances: list[np.ndarray], _beam_width: int) -> list[Hypothesis]:
     """Stands for a recogniser that never errs: a tone is the word of its pitch, a tone that was cut is another one."""
-    frame = SAMPLE_RATE * 4 // 100
+    frame = SAMPLE_RATE_HZ * 4 // 100
     found = []
     for samples in utterances:
         loudness = np.abs(samples[: len(samples) // 160 * 160].reshape(-1, 160)).max(axis=1) > 0.05
@@ -42,7 +42,7 @@ def tone_reader(loaded: Loaded, utterances: list[np.ndarray], _beam_width: int) 
         hypothesis = Hypothesis()
         for start, end in zip(edges[::2], edges[1::2], strict=True):
             tone = samples[160 * start : 160 * end]
-            pitch_hz = np.abs(np.diff(np.signbit(tone))).sum() * SAMPLE_RATE / len(tone) / 2
+            pitch_hz = np.abs(np.diff(np.signbit(tone))).sum() * SAMPLE_RATE_HZ / len(tone) / 2
             word = WORDS[round(np.log(pitch_hz / 300) / np.log(1.2)) % len(WORDS)] if len(tone) > 6_000 else "OFF"
             ids = loaded.tokenizer.encode(word)
             hypothesis.ids += ids
@@ -58,13 +58,13 @@ def test_a_minute_without_a_pause(fitted, tmp_path: Path, monkeypatch: pytest.Mo
     """No word is lost or said twice, and each is at its time, where no gap is longer than a fifth of a second."""
     random = np.random.default_rng(0)
     spoken, said, starts_s = [], [], []
-    while sum(map(len, spoken)) < 60 * SAMPLE_RATE:
+    while sum(map(len, spoken)) < 60 * SAMPLE_RATE_HZ:
         word = int(random.integers(len(WORDS)))
-        gap = np.zeros(int(random.uniform(0.06, 0.2) * SAMPLE_RATE))
-        starts_s.append((sum(map(len, spoken)) + len(gap)) / SAMPLE_RATE)
-        spoken += [gap, 0.3 * np.sin(2 * np.pi * 300 * 1.2**word * np.arange(7_000) / SAMPLE_RATE)]
+        gap = np.zeros(int(random.uniform(0.06, 0.2) * SAMPLE_RATE_HZ))
+        starts_s.append((sum(map(len, spoken)) + len(gap)) / SAMPLE_RATE_HZ)
+        spoken += [gap, 0.3 * np.sin(2 * np.pi * 300 * 1.2**word * np.arange(7_000) / SAMPLE_RATE_HZ)]
         said.append(WORDS[word])
-    soundfile.write(tmp_path / "minute.wav", np.concatenate(spoken), SAMPLE_RATE)
+    soundfile.write(tmp_path / "minute.wav", np.concatenate(spoken), SAMPLE_RATE_HZ)
     monkeypatch.setattr(transcription, "windows", partial(windows, detect=loud))
     monkeypatch.setattr(transcription, "recognise", tone_reader)
     heard: list[float] = []
@@ -72,18 +72,18 @@ def test_a_minute_without_a_pause(fitted, tmp_path: Path, monkeypatch: pytest.Mo
     assert found.text.split() == said
     assert [word.text for word in found.words] == said
     assert [word.start_s for word in found.words] == pytest.approx(starts_s, abs=0.05)
-    assert sum(heard) == pytest.approx(found.duration_s) == pytest.approx(sum(map(len, spoken)) / SAMPLE_RATE)
+    assert sum(heard) == pytest.approx(found.duration_s) == pytest.approx(sum(map(len, spoken)) / SAMPLE_RATE_HZ)
     assert len(heard) <= 4  # windows are recognised together
 
 
 def sounds() -> dict[str, np.ndarray]:
     random = np.random.default_rng(0)
-    speech = 0.3 * np.sin(0.2 * np.arange(3 * SAMPLE_RATE))
-    click = np.zeros(SAMPLE_RATE)
+    speech = 0.3 * np.sin(0.2 * np.arange(3 * SAMPLE_RATE_HZ))
+    click = np.zeros(SAMPLE_RATE_HZ)
     click[8_000] = 1.0
     made = {
-        "silence": np.zeros(10 * SAMPLE_RATE),
-        "noise": 0.1 * random.standard_normal(10 * SAMPLE_RATE),
+        "silence": np.zeros(10 * SAMPLE_RATE_HZ),
+        "noise": 0.1 * random.standard_normal(10 * SAMPLE_RATE_HZ),
         "click": click,
         "50 ms": speech[:800],
         "clipped": np.clip(30 * speech, -1, 1),
@@ -100,7 +100,7 @@ def test_no_sound_makes_it_loop(fitted, bits: int | None, beam_width: int) -> No
     for name, samples in sounds().items():
         (found,) = recognise(loaded, [samples], beam_width)
         assert np.isfinite(found.score), name
-        assert len(found.ids) <= 5 * (len(samples) / SAMPLE_RATE / frame_s + 1), name
+        assert len(found.ids) <= 5 * (len(samples) / SAMPLE_RATE_HZ / frame_s + 1), name
         assert max((len(list(run)) for _, run in groupby(found.ids)), default=0) <= MAX_REPEATS, name
 
 

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.samples import Samples
-from nibble.features.kaldi import SAMPLE_RATE
 from nibble.inference.voice_activity import FRAME_SAMPLES, speech_probability
 from nibble.inference.windows import Window, windows
 
@@ -26,7 +26,8 @@ def recording(spoken_s: list[float], pauses_s: list[float]) -> Samples:
     """Tones of these lengths, each after a pause, over a faint background."""
     pieces = []
     for lasts_s, pause_s in zip(spoken_s, pauses_s, strict=True):
-        pieces += [np.zeros(int(pause_s * SAMPLE_RATE)), 0.3 * np.sin(0.2 * np.arange(int(lasts_s * SAMPLE_RATE)))]
+        tone = 0.3 * np.sin(0.2 * np.arange(int(lasts_s * SAMPLE_RATE_HZ)))
+        pieces += [np.zeros(int(pause_s * SAMPLE_RATE_HZ)), tone]
     samples = np.concatenate(pieces)
     return (samples + 1e-3 * np.random.default_rng(0).standard_normal(len(samples))).astype(np.float32)
 
@@ -39,10 +40,10 @@ def check(samples: Samples, found: list[Window], longest_s: float) -> None:
     """Windows are stretches of the recording, in order, apart, short enough, and hold all that is loud."""
     covered, end = np.zeros(len(samples), bool), 0
     for start_s, part in found:
-        start = round(start_s * SAMPLE_RATE)
+        start = round(start_s * SAMPLE_RATE_HZ)
         assert start >= end
         end = start + len(part)
-        assert 0 < len(part) <= longest_s * SAMPLE_RATE
+        assert 0 < len(part) <= longest_s * SAMPLE_RATE_HZ
         np.testing.assert_array_equal(part, samples[start:end])
         covered[start:end] = True
     assert covered[np.abs(samples) > 0.05].all()
@@ -73,18 +74,18 @@ def test_a_window_ends_in_a_pause() -> None:
 
 
 def test_a_recording_that_fits_is_left_as_it_is() -> None:
-    silence = np.zeros(4 * SAMPLE_RATE, np.float32)
+    silence = np.zeros(4 * SAMPLE_RATE_HZ, np.float32)
     ((start_s, samples),) = windows(in_pieces(silence, 1_000), 5.0, loud)
     assert start_s == 0
     assert np.array_equal(samples, silence)
 
 
 def test_lasting_silence_is_in_no_window() -> None:
-    assert list(windows([np.zeros(60 * SAMPLE_RATE, np.float32)], 5.0, loud)) == []
+    assert list(windows([np.zeros(60 * SAMPLE_RATE_HZ, np.float32)], 5.0, loud)) == []
     samples = recording([1.0, 1.0], [30.0, 60.0])
     found = list(windows([samples], 5.0, loud))
     check(samples, found, 5.0)
-    assert sum(len(window.samples) for window in found) < 4 * SAMPLE_RATE
+    assert sum(len(window.samples) for window in found) < 4 * SAMPLE_RATE_HZ
 
 
 def test_no_more_is_held_than_a_window_needs() -> None:
@@ -108,7 +109,7 @@ def test_no_speech_where_there_is_none() -> None:
     try:
         random = np.random.default_rng(0)
         for level in (0.0, 0.001, 0.1):
-            noise = (level * random.standard_normal(3 * SAMPLE_RATE)).astype(np.float32)
+            noise = (level * random.standard_normal(3 * SAMPLE_RATE_HZ)).astype(np.float32)
             probability = speech_probability(noise)
             assert len(probability) == -(-len(noise) // FRAME_SAMPLES)
             assert probability.max() < 0.2
@@ -120,7 +121,7 @@ def test_no_speech_where_there_is_none() -> None:
 def test_speech_where_there_is_some(shared_data: Path) -> None:
     file = next((shared_data / "digits" / "LibriSpeech" / "dev-digits").rglob("*.flac"))
     samples, _ = soundfile.read(file, dtype="float32")
-    quiet = np.concatenate((np.zeros(2 * SAMPLE_RATE, np.float32), 0.01 * samples))
+    quiet = np.concatenate((np.zeros(2 * SAMPLE_RATE_HZ, np.float32), 0.01 * samples))
     assert np.quantile(speech_probability(samples), 0.6) > 0.5
     assert speech_probability(quiet)[:50].max() < 0.2
     assert speech_probability(quiet)[62:].max() > 0.5

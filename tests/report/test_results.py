@@ -9,7 +9,7 @@ from nibble.report.documents import BEGIN, END
 from nibble.report.gains import gains
 from nibble.report.precisions import COLUMNS, sections, summary
 from nibble.report.results import render
-from nibble.report.tables import baseline, code, escaped, markdown, percent, points, systems
+from nibble.report.tables import baseline, code, escaped, markdown, systems
 from nibble.runs.method import Method
 from nibble.runs.records import Record, append
 
@@ -149,10 +149,7 @@ def test_each_way_to_a_precision_has_a_row_and_says_which_it_is() -> None:
     assert summary([FLOAT, distilled]).count("distilled") == 1
 
 
-def test_formats() -> None:
-    assert percent((0.0512, 0.04, 0.06)) == "5.12 (4.00–6.00)"
-    assert points((-0.001, -0.002, 0.001)) == "−0.10 (−0.20 … +0.10)"
-    assert points(None) == ""
+def test_a_table_escapes_its_cells() -> None:
     assert markdown(["a", "b", "c"], [["1|2", "x\ny", "<b>"]]).splitlines()[2:] == ["| 1\\|2 | x y | &lt;b> |"]
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.corpora.cast import Voice
-from nibble.data.corpora.embedded import SAMPLE_RATE, finish, speak
+from nibble.data.corpora.embedded import finish, speak
 from nibble.training.run import train
 
 needs_espeak = pytest.mark.skipif(
@@ -28,7 +29,7 @@ def write_corpus(folder: Path, language: str) -> None:
             voice = Voice(1, part, language, variant, rate_wpm=150, pitch=50)
             for number, samples in enumerate(speak(voice, SENTENCES[language])):
                 name = f"{part}-{variant}-{number}.flac"
-                soundfile.write(folder / name, finish(samples, voice.played_hz, -6.0), SAMPLE_RATE)
+                soundfile.write(folder / name, finish(samples, voice.played_hz, -6.0), SAMPLE_RATE_HZ)
                 text = SENTENCES[language][number]
                 rows.append({"audio_filepath": name, "text": text, "speaker": variant, "lang": language})
         lines = [json.dumps(row, ensure_ascii=False) for row in rows]

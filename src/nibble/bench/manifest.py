@@ -17,9 +17,9 @@ import soundfile
 
 from nibble import provenance
 from nibble.bench.records import Measurement
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.datamodule import SpeechDataModule
 from nibble.data.options import Corpus, DataConfig
-from nibble.features.kaldi import SAMPLE_RATE
 from nibble.features.options import FeatureConfig
 from nibble.hardware import HardwareConfig
 from nibble.memory import peak_bytes
@@ -70,7 +70,7 @@ def measure(lines: int = LINES) -> list[Measurement]:
 def write_manifest(folder: Path, lines: int) -> None:
     """A corpus of two parts: `train.jsonl` of so many lines, and `dev.jsonl` of ten."""
     folder.mkdir()
-    soundfile.write(folder / "0.wav", np.zeros(_A_RECORDING_S * SAMPLE_RATE, np.int16), SAMPLE_RATE)
+    soundfile.write(folder / "0.wav", np.zeros(_A_RECORDING_S * SAMPLE_RATE_HZ, np.int16), SAMPLE_RATE_HZ)
     draw = random.Random(1)
     recording, start_s = 0, 0.0
     with (folder / "train.jsonl").open("w") as train:

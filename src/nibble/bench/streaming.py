@@ -20,17 +20,17 @@ from torch import Tensor
 from nibble.bench.fresh import fresh_model, fresh_tokenizer
 from nibble.bench.records import Measurement, with_footprints
 from nibble.bench.timing import Times, in_turns, measurements, torch_threads
+from nibble.conventions import BLANK, SAMPLE_RATE_HZ
 from nibble.data.tokenizer import Tokenizer
 from nibble.evaluation.sherpa import load_sherpa
 from nibble.export.options import Encoding
 from nibble.features.extractor import make_features
-from nibble.features.kaldi import FRAME_SHIFT_S, SAMPLE_RATE, SHIFT_SAMPLES, WINDOW_SAMPLES
+from nibble.features.kaldi import FRAME_SHIFT_S, SHIFT_SAMPLES, WINDOW_SAMPLES
 from nibble.inference.footprint import footprint, sherpa_folder
 from nibble.inference.fused import fused_copy
 from nibble.model.chunks import Chunks
 from nibble.model.streaming_encoder import StreamingEncoder
 from nibble.model.streaming_search import Stream
-from nibble.model.transducer import BLANK
 from nibble.packages import need
 from nibble.progress import track
 from nibble.runs.exported import Exported
@@ -81,7 +81,7 @@ def _measure(
     encoder = loaded.model.encoder
     assert isinstance(encoder, StreamingEncoder), f"{model} streams"
     chunk_s = encoder.chunks.frames * encoder.factor * FRAME_SHIFT_S
-    wait_s = first_chunk_samples(encoder.chunks) / SAMPLE_RATE
+    wait_s = first_chunk_samples(encoder.chunks) / SAMPLE_RATE_HZ
 
     each = {name: _in_sherpa(recogniser, chunk_s) for name, recogniser in recognisers.items()}
     each[TORCH] = _in_torch(loaded, chunk_s)
@@ -130,7 +130,7 @@ def _name(encoding: Encoding) -> str:
 
 
 def _noise(duration_s: float) -> Tensor:
-    return 0.1 * torch.randn(round(duration_s * SAMPLE_RATE), generator=torch.Generator().manual_seed(0))
+    return 0.1 * torch.randn(round(duration_s * SAMPLE_RATE_HZ), generator=torch.Generator().manual_seed(0))
 
 
 def _in_sherpa(recogniser: Any, chunk_s: float) -> Callable[[], object]:
@@ -138,7 +138,7 @@ def _in_sherpa(recogniser: Any, chunk_s: float) -> Callable[[], object]:
     stream, samples = recogniser.create_stream(), _noise(chunk_s).numpy()
 
     def hear() -> None:
-        stream.accept_waveform(SAMPLE_RATE, samples)
+        stream.accept_waveform(SAMPLE_RATE_HZ, samples)
         while recogniser.is_ready(stream):
             recogniser.decode_stream(stream)
 
@@ -151,7 +151,7 @@ def _beginning(recogniser: Any, first_s: float) -> Callable[[], object]:
 
     def hear() -> None:
         stream = recogniser.create_stream()
-        stream.accept_waveform(SAMPLE_RATE, samples)
+        stream.accept_waveform(SAMPLE_RATE_HZ, samples)
         recogniser.decode_stream(stream)
 
     return hear

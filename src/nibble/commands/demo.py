@@ -17,10 +17,11 @@ from nibble.errors import UserError
 from nibble.evaluation.evaluate import evaluate_checkpoints
 from nibble.evaluation.options import EvaluateConfig
 from nibble.hardware import HardwareConfig
+from nibble.percent import percent_interval
 from nibble.quant.spec import ActivationSpec, QuantConfig, Rule, WeightSpec
 from nibble.report.precisions import precisions
 from nibble.report.runs import find_runs
-from nibble.report.tables import percent, steps_differ
+from nibble.report.tables import steps_differ
 from nibble.runs.checkpoint import load_checkpoint
 from nibble.runs.locate import RUNS
 from nibble.runs.records import Record
@@ -45,8 +46,8 @@ def demo_table(records: Sequence[Record]) -> Table:
         rows.append(
             [
                 precision.quant,
-                percent(precision.trained.wer, 1) if precision.trained else "",
-                percent(precision.untrained.wer, 1) if precision.untrained else "",
+                percent_interval(precision.trained.wer, 1) if precision.trained else "",
+                percent_interval(precision.untrained.wer, 1) if precision.untrained else "",
                 f"{shown.bundle_bytes:,}",
                 f"{shown.ratio:.2f}×",
                 f"{precision.shown.rtf:.3f}",

@@ -138,7 +138,7 @@ def read(folder: Path) -> list[Job]:
 def show(jobs: Sequence[Job], console: Console) -> None:
     """One row a job and, if the jobs differ in precision and seed alone, one a precision."""
     # Loaded here, since Hydra loads this file before it runs a job, where no error would be caught.
-    from nibble.evaluation.printing import percent
+    from nibble.percent import percent
     from nibble.report.precisions import sections
 
     rows: list[list[str]] = []

@@ -7,9 +7,9 @@ from lhotse.utils import perturb_num_samples
 from torch import Tensor
 from torchaudio.functional import mask_along_axis
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.cuts import Cuts
 from nibble.data.options import SpecAugmentConfig
-from nibble.features.kaldi import SAMPLE_RATE
 
 SPEEDS = (0.9, 1.1)
 
@@ -36,8 +36,8 @@ def with_speeds(cuts: Cuts) -> Cuts:
 
 
 def _at_speed(cuts: Cuts, speed: float) -> Cuts:
-    samples = (cuts.durations_s * SAMPLE_RATE).round().astype(np.int64).tolist()
-    durations_s = np.array([perturb_num_samples(count, speed) / SAMPLE_RATE for count in samples], dtype=np.float64)
+    samples = (cuts.durations_s * SAMPLE_RATE_HZ).round().astype(np.int64).tolist()
+    durations_s = np.array([perturb_num_samples(count, speed) / SAMPLE_RATE_HZ for count in samples], dtype=np.float64)
 
     def change(number: int) -> MonoCut:
         return cuts[number].perturb_speed(speed)

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data import media
 from nibble.data.audio import MEDIA_SUFFIXES, content
 from nibble.data.samples import FLOATS, INTEGER_LEVEL, Samples, at_16_khz, has_exact_length, in_range, opened, read
 from nibble.errors import UserError
-from nibble.features.kaldi import SAMPLE_RATE
 from nibble.writing import whole_file
 
 END_SAMPLES = 1600
@@ -29,7 +29,7 @@ class Shape:
 
     def difference(self) -> str:
         """How it differs from 16 kHz mono; empty if it doesn't."""
-        rate = f"{self.rate_hz} Hz" if self.rate_hz != SAMPLE_RATE else ""
+        rate = f"{self.rate_hz} Hz" if self.rate_hz != SAMPLE_RATE_HZ else ""
         channels = f"{self.channels} channels" if self.channels != 1 else ""
         level = f"samples up to {self.peak:.0f}" if self.peak > INTEGER_LEVEL else ""
         return ", ".join(filter(None, [rate, channels, level]))
@@ -93,7 +93,7 @@ def convert(source: Path, target: Path, channel: str = MIX) -> str:
     samples, change = whole(source, channel)
     with whole_file(target) as path:
         try:
-            soundfile.write(os.fsencode(path), samples.clip(-1, 1), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+            soundfile.write(os.fsencode(path), samples.clip(-1, 1), SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
         except soundfile.LibsndfileError as error:
             raise OSError(f"can't write {target}: {error.error_string}") from error
     return change

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.audio import Waveforms, source
 from nibble.data.augmentation import spec_augment
 from nibble.data.batch import Batch
@@ -23,7 +24,6 @@ from nibble.data.samples import Samples
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
 from nibble.features.extractor import make_features
-from nibble.features.kaldi import SAMPLE_RATE
 from nibble.features.options import FeatureConfig
 
 
@@ -128,7 +128,7 @@ class SpeechDataset(Dataset[Batch]):
         samples = self.waveforms.read(source(cut))
         for transform in cut.recording.transforms or []:
             change = transform if isinstance(transform, AudioTransform) else AudioTransform.from_dict(transform)
-            samples = change(samples[None], SAMPLE_RATE)[0]
+            samples = change(samples[None], SAMPLE_RATE_HZ)[0]
         return samples
 
     def _with_noise(self, cut: MonoCut, speech: Samples, random: np.random.Generator) -> Samples:

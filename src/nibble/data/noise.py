@@ -12,13 +12,13 @@ from typing import Protocol
 
 import numpy as np
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.audio import AUDIO_SUFFIXES, Waveforms, source
 from nibble.data.conversion import check
 from nibble.data.cuts import Cuts
 from nibble.data.files import files
 from nibble.data.samples import Samples, at_16_khz, opened, read
 from nibble.errors import UserError
-from nibble.features.kaldi import SAMPLE_RATE
 from nibble.progress import track
 
 
@@ -52,7 +52,7 @@ class FolderNoise:
         """Samples (count,) of one file, mixed to one channel and resampled to 16 kHz."""
         path = self.paths[random.integers(len(self.paths))]
         with self._naming_noise(), opened(path) as file:
-            wanted = -(-count * file.samplerate // SAMPLE_RATE)
+            wanted = -(-count * file.samplerate // SAMPLE_RATE_HZ)
             file.seek(int(random.integers(max(file.frames - wanted, 0) + 1)))
             return _fill(at_16_khz(read(file, str(path), wanted), file.samplerate), count)
 

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy.signal import lfilter
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.noise import mix, power
 from nibble.data.options import RecordingConfig
 from nibble.data.samples import Samples
-from nibble.features.kaldi import SAMPLE_RATE
 
 _BACKGROUND_SHARE = 0.75  # of recordings; the others have digital silence around the speech
 _NOTHING_S = 3.0
@@ -41,7 +41,7 @@ def recorded(
     """The utterances, each (samples,), one after another as a microphone may have recorded them: (samples,)."""
 
     def silence() -> Samples:
-        return np.zeros(int(SAMPLE_RATE * random.uniform(0, setting.longest_silence_s)), dtype=np.float32)
+        return np.zeros(int(SAMPLE_RATE_HZ * random.uniform(0, setting.longest_silence_s)), dtype=np.float32)
 
     pieces = [silence()]
     for utterance in utterances:
@@ -54,7 +54,7 @@ def recorded(
 
 def nothing_said(random: np.random.Generator) -> Samples:
     """A recording in which nobody speaks, (samples,): of up to three seconds, silent or with noise of any level."""
-    count = int(SAMPLE_RATE * random.uniform(0.1, _NOTHING_S))
+    count = int(SAMPLE_RATE_HZ * random.uniform(0.1, _NOTHING_S))
     if random.random() >= _BACKGROUND_SHARE:
         return np.zeros(count, dtype=np.float32)
     noise = background(count, random)

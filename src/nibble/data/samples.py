@@ -21,9 +21,9 @@ import torchaudio
 from numpy.typing import NDArray
 from scipy.signal import firwin, resample_poly
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.headers import broken_promise
 from nibble.errors import UserError
-from nibble.features.kaldi import SAMPLE_RATE
 
 MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 400_000  # the fastest recorders have 384 kHz
 MAX_SAMPLES = 2**27  # of one channel, before and after resampling: 140 minutes at 16 kHz, 51 at 44.1 kHz
@@ -81,7 +81,7 @@ def opened(audio: Path | BinaryIO, name: str = "", whole: bool = True) -> Iterat
 
 def ffmpeg_line(name: str) -> str:
     """What to type to convert a file, whatever it is."""
-    return f"ffmpeg -i {shlex.quote(name)} -ac 1 -ar {SAMPLE_RATE} NEW.flac"
+    return f"ffmpeg -i {shlex.quote(name)} -ac 1 -ar {SAMPLE_RATE_HZ} NEW.flac"
 
 
 def _check_promise(audio: Path | BinaryIO, name: str) -> None:
@@ -102,7 +102,7 @@ def check_rate(name: str, rate_hz: int) -> None:
 
 def _check_length(file: soundfile.SoundFile, name: str) -> None:
     rate_hz, samples, channels = file.samplerate, file.frames, file.channels
-    if samples * max(1.0, SAMPLE_RATE / rate_hz) > MAX_SAMPLES or samples * channels > MAX_CHANNEL_SAMPLES:
+    if samples * max(1.0, SAMPLE_RATE_HZ / rate_hz) > MAX_SAMPLES or samples * channels > MAX_CHANNEL_SAMPLES:
         raise UserError(
             f"{name} claims {samples:,} samples in each of {channels} channels, {samples / rate_hz / 3600:,.1f} hours; "
             f"a file may hold {min(MAX_SAMPLES, MAX_CHANNEL_SAMPLES // channels):,}: cut it into shorter ones"
@@ -181,7 +181,7 @@ def as_numbers(samples: NDArray[Any]) -> NDArray[np.float32]:
     return ((samples.astype(np.float64) - middle) / 2.0 ** (8 * samples.dtype.itemsize - 1)).astype(np.float32)
 
 
-def require_numbers(samples: NDArray[Any], name: str, rate_hz: int = SAMPLE_RATE, first: int = 0) -> None:
+def require_numbers(samples: NDArray[Any], name: str, rate_hz: int = SAMPLE_RATE_HZ, first: int = 0) -> None:
     """Raise `UserError` if one of the samples (samples,) is NaN, infinite or beyond `MAX_LEVEL`.
 
     Args:
@@ -205,20 +205,20 @@ def require_numbers(samples: NDArray[Any], name: str, rate_hz: int = SAMPLE_RATE
 
 def at_16_khz(samples: NDArray[Any], rate_hz: int) -> NDArray[Any]:
     """samples (samples,) resampled from `rate_hz`, one of those that `opened` lets in, to 16 kHz."""
-    common = gcd(rate_hz, SAMPLE_RATE)
-    up, down = SAMPLE_RATE // common, rate_hz // common
+    common = gcd(rate_hz, SAMPLE_RATE_HZ)
+    up, down = SAMPLE_RATE_HZ // common, rate_hz // common
     if up == down or not len(samples):
         return samples
     if down >= _LONG_PERIOD:  # 44,101 Hz and the like: torchaudio would keep a filter of gigabytes, for 16,000 phases
         return resample_poly(samples, up, down, window=_low_pass(max(up, down)).astype(samples.dtype))
     # In stretches, each with what the filter sees beside it: torchaudio takes six times the memory of its result.
-    beside = -(-8 * max(rate_hz, SAMPLE_RATE) // SAMPLE_RATE // down) * down
+    beside = -(-8 * max(rate_hz, SAMPLE_RATE_HZ) // SAMPLE_RATE_HZ // down) * down
     stretch = max(1, _BLOCK_SAMPLES // down) * down
     pieces = []
     for start in range(0, len(samples), stretch):
         before = min(start, beside)
         piece = torch.from_numpy(samples[start - before : start + stretch + beside])
-        resampled = torchaudio.functional.resample(piece, rate_hz, SAMPLE_RATE)[before * up // down :]
+        resampled = torchaudio.functional.resample(piece, rate_hz, SAMPLE_RATE_HZ)[before * up // down :]
         pieces.append(resampled[: stretch * up // down].numpy())
     return np.concatenate(pieces) if len(pieces) != 1 else pieces[0]
 

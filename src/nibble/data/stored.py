@@ -9,10 +9,10 @@ from lhotse import Features as StoredFeatures
 from lhotse import MonoCut
 from lhotse.utils import fastcopy
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.audio import decode, fingerprint, source
 from nibble.data.cuts import Cuts
 from nibble.features.extractor import Features, make_features
-from nibble.features.kaldi import SAMPLE_RATE
 from nibble.features.options import FeatureConfig
 from nibble.progress import track
 from nibble.writing import make_folder_once
@@ -44,7 +44,7 @@ def _with_features(cut: MonoCut, extractor: Features, store: Path, number: int) 
         num_frames=extractor.frame_count(cut.num_samples),
         num_features=extractor.bins,
         frame_shift=extractor.shift_s,
-        sampling_rate=SAMPLE_RATE,
+        sampling_rate=SAMPLE_RATE_HZ,
         start=0.0,
         duration=cut.duration,
         storage_type="numpy_files",

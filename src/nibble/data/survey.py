@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.audio import Waveforms, source
 from nibble.data.cuts import Cuts
 from nibble.progress import track
@@ -70,7 +71,7 @@ def twice(parts: Mapping[str, Cuts], waveforms: Waveforms) -> list[list[tuple[st
     """Groups of (part, id) with the same samples. Only utterances of the same length are listened to."""
     lengths: dict[int, list[tuple[str, int]]] = defaultdict(list)
     for part, cuts in parts.items():
-        for number, samples in enumerate((cuts.durations_s * 16_000).round().astype(np.int64).tolist()):
+        for number, samples in enumerate((cuts.durations_s * SAMPLE_RATE_HZ).round().astype(np.int64).tolist()):
             lengths[samples].append((part, number))
     suspects = [one for same in lengths.values() if len(same) > 1 for one in same]
     same: dict[bytes, list[tuple[str, str]]] = defaultdict(list)

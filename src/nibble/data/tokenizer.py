@@ -13,13 +13,12 @@ from pathlib import Path
 
 import sentencepiece
 
+from nibble.conventions import BLANK, WORD_START
 from nibble.data.options import Tokens
 from nibble.errors import UserError
 from nibble.writing import whole_file
 
-BLANK = 0
 UNKNOWN = 1
-WORD_START = "\u2581"
 _BYTES = re.compile("(?:<0x[0-9A-F]{2}>)+")  # as SentencePiece writes bytes
 _COVERAGE = 0.9995  # of the characters of the transcripts; with byte fallback the rarest are written as bytes
 

@@ -9,6 +9,7 @@ from nibble.evaluation.alignment import aligned
 from nibble.evaluation.result import Result
 from nibble.evaluation.units import Units
 from nibble.evaluation.wer import paired_interval
+from nibble.percent import percent, points_interval
 from nibble.runs.records import Group, Record
 from nibble.terminal import Console, Table
 
@@ -50,20 +51,9 @@ def _row(record: Record, first: Record) -> list[str]:
 def difference(record: Record, first: Record) -> str:
     """WER of `record` minus WER of `first` in percentage points, with its 95 % interval."""
     try:
-        value, low, high = paired_interval([record.utterance_errors], [first.utterance_errors])
+        return points_interval(paired_interval([record.utterance_errors], [first.utterance_errors]))
     except ValueError:
         return "other utterances"
-    return f"{points(value)} ({points(low)} … {points(high)})"
-
-
-def percent(rate: float) -> str:
-    """0.0512 -> 5.12 %."""
-    return f"{100 * rate:.2f} %"
-
-
-def points(difference: float) -> str:
-    """A difference of rates in percentage points, with its sign: -0.0012 -> −0.12."""
-    return f"{100 * difference:+.2f}".replace("-", "−")
 
 
 def _print_result(result: Result, console: Console, worst: int) -> None:
@@ -137,7 +127,7 @@ def _print_size(result: Result, console: Console) -> None:
         return
     values, tensors = sum(group.values for group in groups), sum(group.tensors for group in groups)
     if result.size.quantized_share is not None:
-        console.print(f"integers: {100 * result.size.quantized_share:.2f} % of the parameters")
+        console.print(f"integers: {percent(result.size.quantized_share)} of the parameters")
     console.print(f"in 16 bits: {values:,} values in {tensors} tensors")
     for group in groups:
         console.print(f"  {group.values:>9,}  {group.name} ({group.tensors})")

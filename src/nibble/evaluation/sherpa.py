@@ -6,11 +6,11 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from nibble.conventions import SAMPLE_RATE_HZ, WORD_START
 from nibble.data.batch import Batch
-from nibble.data.tokenizer import WORD_START
 from nibble.errors import UserError
 from nibble.evaluation.recognisers import onnx_network
-from nibble.features.kaldi import SAMPLE_RATE, SHIFT_SAMPLES, frame_count
+from nibble.features.kaldi import SHIFT_SAMPLES, frame_count
 from nibble.model.chunks import Chunks
 from nibble.model.decoding import greedy
 from nibble.model.streaming_encoder import StreamingEncoder
@@ -41,7 +41,7 @@ def load_sherpa(exported: Exported, beam_width: int, threads: int) -> Any:
         **{name: str(exported.path / f"{name}.onnx") for name in ("encoder", "decoder", "joiner")},
         tokens=str(exported.path / "tokens.txt"),
         num_threads=threads,
-        sample_rate=SAMPLE_RATE,
+        sample_rate=SAMPLE_RATE_HZ,
         feature_dim=exported.config.features.mel_bins,
         decoding_method="greedy_search" if beam_width == 1 else "modified_beam_search",
         max_active_paths=beam_width,
@@ -89,10 +89,10 @@ class Sherpa:
         """Of one utterance, (samples,)."""
         stream = self._recogniser.create_stream()
         if self._chunks is None:
-            stream.accept_waveform(SAMPLE_RATE, samples.numpy())
+            stream.accept_waveform(SAMPLE_RATE_HZ, samples.numpy())
             self._recogniser.decode_stream(stream)
             return list(stream.result.tokens)
-        stream.accept_waveform(SAMPLE_RATE, with_silence(samples, self._chunks).numpy())
+        stream.accept_waveform(SAMPLE_RATE_HZ, with_silence(samples, self._chunks).numpy())
         stream.input_finished()
         while self._recogniser.is_ready(stream):
             self._recogniser.decode_stream(stream)

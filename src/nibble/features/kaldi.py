@@ -8,7 +8,8 @@ import torch
 from lhotse import Fbank, FbankConfig
 from torch import Tensor
 
-SAMPLE_RATE = 16_000
+from nibble.conventions import SAMPLE_RATE_HZ
+
 FRAME_SHIFT_S = 0.01
 WINDOW_SAMPLES = 400
 SHIFT_SAMPLES = 160
@@ -44,5 +45,5 @@ class KaldiFbank:
         """As `Features` says."""
         if (missing := WINDOW_SAMPLES - samples.shape[0]) > 0:
             samples = torch.nn.functional.pad(samples, (0, missing))
-        features: Tensor = self._fbank.extract(samples, SAMPLE_RATE)
+        features: Tensor = self._fbank.extract(samples, SAMPLE_RATE_HZ)
         return features

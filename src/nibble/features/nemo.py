@@ -10,7 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from nibble.features.kaldi import FRAME_SHIFT_S, SAMPLE_RATE, SHIFT_SAMPLES, WINDOW_SAMPLES
+from nibble.conventions import SAMPLE_RATE_HZ
+from nibble.features.kaldi import FRAME_SHIFT_S, SHIFT_SAMPLES, WINDOW_SAMPLES
 
 _FFT_SAMPLES = 512
 _PREEMPHASIS = 0.97
@@ -61,7 +62,7 @@ def mel_filters(bins: int) -> Tensor:
 
     In float64 until the end: torchaudio's, in float32, move normalised features by 5e-5.
     """
-    nyquist_hz = SAMPLE_RATE / 2
+    nyquist_hz = SAMPLE_RATE_HZ / 2
     top = _LINEAR_MELS + math.log(nyquist_hz / _LINEAR_HZ) / _LOG_STEP
     mels = torch.linspace(0, top, bins + 2, dtype=torch.float64)
     edges_hz = torch.where(

@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 from torch import Tensor
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
 from nibble.imports.archive import Archive, opened
@@ -129,7 +130,7 @@ def nemo_model(config: Described, name: str, labels: int) -> NemoModel:
 def _check_features(heard: Described) -> None:
     instead = "features=nemo computes the usual ones: 16 kHz, 25 ms Hann windows every 10 ms"
     for name, value in (
-        ("sample_rate", 16_000),
+        ("sample_rate", SAMPLE_RATE_HZ),
         ("window_size", 0.025),
         ("window_stride", 0.01),
         ("window", "hann"),

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2 as proto
 
-from nibble.data.tokenizer import BLANK, Tokenizer
+from nibble.conventions import BLANK
+from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
 
 BLANK_PIECE = "<blk>"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.memory import high_water_bytes, resident_bytes, start_high_water
 
 _RUNS = 3
@@ -85,11 +86,11 @@ def sherpa_folder(folder: Path, streams: bool) -> Callable[[], object]:
     kind: Any = sherpa_onnx.OnlineRecognizer if streams else sherpa_onnx.OfflineRecognizer
     files = {name: str(folder / f"{name}.onnx") for name in ("encoder", "decoder", "joiner")}
     recogniser = kind.from_transducer(**files, tokens=str(folder / "tokens.txt"), num_threads=1)
-    samples = 0.1 * np.random.default_rng(0).standard_normal(160_000, dtype=np.float32)
+    samples = 0.1 * np.random.default_rng(0).standard_normal(10 * SAMPLE_RATE_HZ, dtype=np.float32)
 
     def hear() -> None:
         stream = recogniser.create_stream()
-        stream.accept_waveform(16_000, samples)
+        stream.accept_waveform(SAMPLE_RATE_HZ, samples)
         if streams:
             while recogniser.is_ready(stream):
                 recogniser.decode_stream(stream)

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.conversion import must_be_decoded, whole
 from nibble.data.samples import FLOATS, INTEGER_LEVEL, Samples, at_16_khz, opened, read
 from nibble.errors import UserError
-from nibble.features.kaldi import SAMPLE_RATE
 
 PIECE_S = 30.0
 _BESIDE_S = 0.1  # more than a resampling filter reaches
@@ -46,7 +46,7 @@ def pieces(path: Path, piece_s: float = PIECE_S) -> Iterator[Samples]:
         return
     with opened(path, whole=False) as file:
         rate_hz, scale = file.samplerate, _scale(file, path)
-        up, down = (each // gcd(rate_hz, SAMPLE_RATE) for each in (SAMPLE_RATE, rate_hz))
+        up, down = (each // gcd(rate_hz, SAMPLE_RATE_HZ) for each in (SAMPLE_RATE_HZ, rate_hz))
         # Lengths at the file's rate, in multiples of `down`: there samples of both rates coincide.
         step = max(1, round(piece_s * rate_hz / down)) * down
         beside = 0 if up == down else -(-int(_BESIDE_S * rate_hz) // down) * down
@@ -68,7 +68,7 @@ def _scale(file: soundfile.SoundFile, path: Path) -> np.float32:
     """What brings the samples of an opened file into [-1, 1]: floats may have been left in the range of integers."""
     peak = 0.0
     while file.subtype in FLOATS and file.tell() < file.frames:
-        block = read(file, str(path), SAMPLE_RATE * int(PIECE_S))
+        block = read(file, str(path), SAMPLE_RATE_HZ * int(PIECE_S))
         peak = max(peak, float(np.abs(block).max(initial=0.0)))
     file.seek(0)
     if peak <= INTEGER_LEVEL:

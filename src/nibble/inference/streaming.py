@@ -7,14 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nibble.conventions import SAMPLE_RATE_HZ, WORD_START
 from nibble.data.samples import Samples
 from nibble.errors import UserError
 from nibble.features.extractor import Features, make_features
-from nibble.features.kaldi import SAMPLE_RATE
 from nibble.features.options import Normalization
 from nibble.inference.transcription import Found, Transcription
 from nibble.inference.windows import Window
-from nibble.model.decoding import WORD_START
 from nibble.model.streaming_search import Stream
 from nibble.runs.loaded import Loaded
 
@@ -56,7 +55,7 @@ def transcribe_stream(loaded: Loaded, pieces: Iterable[Samples], said: Callable[
     tell()
     found = Found(loaded)
     found.add([Window(0.0, np.zeros(samples, np.float32))], [stream.hypothesis])
-    return found.transcription(samples / SAMPLE_RATE)
+    return found.transcription(samples / SAMPLE_RATE_HZ)
 
 
 class FeatureStream:
@@ -68,7 +67,7 @@ class FeatureStream:
 
     def __init__(self, features: Features) -> None:
         self._features = features
-        self._shift = round(features.shift_s * SAMPLE_RATE)
+        self._shift = round(features.shift_s * SAMPLE_RATE_HZ)
         self._held = torch.zeros(0)
         self._first = 0  # the frame with which the samples held begin
         self._given = 0  # frames that were returned
@@ -98,6 +97,6 @@ class FeatureStream:
 
 def microphone() -> Iterator[Samples]:
     """Raw 16-bit samples of one channel at 16 kHz from standard input, as `arecord -f S16_LE -r 16000 -t raw` sends."""
-    size_bytes = 2 * int(PIECE_S * SAMPLE_RATE)
+    size_bytes = 2 * int(PIECE_S * SAMPLE_RATE_HZ)
     while piece := sys.stdin.buffer.read(size_bytes):
         yield np.frombuffer(piece[: len(piece) // 2 * 2], "<i2").astype(np.float32) / np.float32(32768)

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.samples import Samples
 from nibble.errors import UserError
 from nibble.features.extractor import make_features
-from nibble.features.kaldi import SAMPLE_RATE
 from nibble.inference.reading import duration_s, pieces
 from nibble.inference.windows import Window, windows
 from nibble.model.decoding import Hypothesis, Word, beam, greedy, word_timestamps
@@ -57,13 +57,13 @@ def transcribe(
 
     for batch in batches(windows(counted(), loaded.config.data.max_duration_s)):
         found.add(batch, recognise(loaded, [window.samples for window in batch], beam_width))
-        until_s = batch[-1].start_s + len(batch[-1].samples) / SAMPLE_RATE
+        until_s = batch[-1].start_s + len(batch[-1].samples) / SAMPLE_RATE_HZ
         heard(until_s - done_s)
         done_s = until_s
     if not samples:
         raise UserError(f"{path} holds no samples: 0 s of audio")
-    heard(samples / SAMPLE_RATE - done_s)
-    return found.transcription(samples / SAMPLE_RATE)
+    heard(samples / SAMPLE_RATE_HZ - done_s)
+    return found.transcription(samples / SAMPLE_RATE_HZ)
 
 
 def batches(of: Iterable[Window]) -> Iterator[list[Window]]:
@@ -71,7 +71,7 @@ def batches(of: Iterable[Window]) -> Iterator[list[Window]]:
     batch: list[Window] = []
     for window in of:
         longest = max(len(each.samples) for each in [*batch, window])
-        if batch and (len(batch) + 1) * longest > BATCH_S * SAMPLE_RATE:
+        if batch and (len(batch) + 1) * longest > BATCH_S * SAMPLE_RATE_HZ:
             yield batch
             batch = []
         batch.append(window)
@@ -107,7 +107,7 @@ class Found:
         for window, hypothesis in zip(batch, hypotheses, strict=True):
             self._texts.append(self._tokenizer.decode(hypothesis.ids))
             words = word_timestamps(self._tokenizer.pieces(hypothesis.ids), hypothesis.frames, self._frame_s)
-            end_s = window.start_s + len(window.samples) / SAMPLE_RATE
+            end_s = window.start_s + len(window.samples) / SAMPLE_RATE_HZ
             for word in words:
                 start_s = min(window.start_s + word.start_s, end_s)  # a model that streams hears silence after the end
                 self._words.append(replace(word, start_s=start_s, end_s=min(window.start_s + word.end_s, end_s)))

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.samples import Samples
-from nibble.features.kaldi import SAMPLE_RATE
 from nibble.inference.voice_activity import FRAME_SAMPLES, speech_probability
 
 Detector = Callable[[Samples], NDArray[np.float32]]
@@ -40,7 +40,7 @@ def windows(pieces: Iterable[Samples], longest_s: float, detect: Detector = spee
     A recording that fits is one window, as it is. Memory holds one window and one piece at a time.
     """
     incoming = iter(pieces)
-    longest = max(2 * FRAME_SAMPLES, int(longest_s * SAMPLE_RATE))
+    longest = max(2 * FRAME_SAMPLES, int(longest_s * SAMPLE_RATE_HZ))
     held, origin = np.zeros(0, np.float32), 0  # samples not in a window yet, and where they begin
     ended = False
     while True:
@@ -55,7 +55,7 @@ def windows(pieces: Iterable[Samples], longest_s: float, detect: Detector = spee
             return
         cut = _cut(held[:longest], len(held) <= longest, detect)
         if cut.end > cut.start:
-            yield Window((origin + cut.start) / SAMPLE_RATE, held[cut.start : cut.end].copy())
+            yield Window((origin + cut.start) / SAMPLE_RATE_HZ, held[cut.start : cut.end].copy())
         held, origin = held[cut.next :], origin + cut.next
 
 

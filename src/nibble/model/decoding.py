@@ -15,12 +15,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nibble.conventions import BLANK, WORD_START
 from nibble.model.searchable import LabelState, Searchable
-from nibble.model.transducer import BLANK
 
 MAX_REPEATS = 10  # equal labels in a row; no word has so many equal letters, and ten zeros are 10 000 000 000
 NEGLIGIBLE = 10.0  # nats below the best of a frame at which beam search lets go of a hypothesis: 1 in 22 000
-WORD_START = "\u2581"  # SentencePiece's mark
 
 
 @dataclass

@@ -20,11 +20,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from nibble.conventions import BLANK
 from nibble.model.joiner import Joiner
 from nibble.model.lattice import transducer_lattice
 from nibble.model.node_log_probs import node_log_probs, wide_type
 from nibble.model.targets import Targets
-from nibble.model.transducer import BLANK
 from nibble.parameter_cache import constant_parameters
 
 GROUP, PART = 2**14, 2**12  # on a CPU: nodes whose logits are there together, 64 MB at 1024 labels; in the joiner

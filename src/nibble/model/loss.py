@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchaudio.functional import rnnt_loss
 
+from nibble.conventions import BLANK
 from nibble.errors import UserError
-from nibble.model.transducer import BLANK
 
 MAX_LOGITS = 2**31 - 1  # torchaudio computes the position of a logit as an int, on CPU and CUDA
 

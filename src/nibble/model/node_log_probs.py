@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nibble.conventions import BLANK
 from nibble.model.gpu_kernels import kernels
-from nibble.model.transducer import BLANK
 
 
 def node_log_probs(logits: Tensor, following: Tensor) -> Tensor:

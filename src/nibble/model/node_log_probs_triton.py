@@ -9,8 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from nibble.conventions import BLANK
 from nibble.kernels.triton.launching import launch
-from nibble.model.transducer import BLANK
 
 _LARGEST_BLOCK = 2048
 _BLANK = tl.constexpr(BLANK)

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nibble.conventions import BLANK
 from nibble.features.options import FeatureConfig
 from nibble.model.conformer import ConformerEncoder
 from nibble.model.joiner import Joiner
@@ -11,8 +12,6 @@ from nibble.model.options import ModelConfig
 from nibble.model.predictor import make_predictor
 from nibble.model.searchable import LabelState
 from nibble.model.streaming_encoder import StreamingEncoder
-
-BLANK = 0
 
 
 class Transducer(nn.Module):

@@ -6,8 +6,9 @@ import json
 from enum import StrEnum
 from typing import Any
 
+from nibble.percent import percent_interval, points_interval
 from nibble.report.comparison import Comparison, Row
-from nibble.report.tables import escaped, markdown, percent, points
+from nibble.report.tables import escaped, markdown
 from nibble.terminal import Table
 
 
@@ -66,8 +67,8 @@ def cells(comparison: Comparison, row: Row) -> list[str]:
         comparison.weights(row),
         comparison.how(row),
         ", ".join(map(str, row.system.seeds)),
-        percent(row.wer),
-        points(row.difference),
+        percent_interval(row.wer),
+        points_interval(row.difference),
         f"{row.last.bundle_bytes:,}",
         f"{row.last.ratio:.2f}×",
         f"{row.system.rtf:.4f}",

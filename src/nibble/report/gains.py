@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from nibble.evaluation.options import Backend
-from nibble.report.tables import System, baseline, engine, markdown, points
+from nibble.percent import points_interval
+from nibble.report.tables import System, baseline, engine, markdown
 from nibble.runs.method import Method
 
 _GAINS = {  # column: (method, the simpler one)
@@ -31,4 +32,4 @@ def gains(rows: Sequence[System]) -> str:
 def _difference(found: dict[Method, System], method: Method, simpler: Method) -> str:
     if method not in found or simpler not in found:
         return ""
-    return points(found[method].difference(found[simpler]))
+    return points_interval(found[method].difference(found[simpler]))

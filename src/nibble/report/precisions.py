@@ -6,7 +6,8 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from nibble.evaluation.options import Backend
-from nibble.report.tables import System, engine, escaped, markdown, percent, points, steps_differ, systems
+from nibble.percent import percent_interval, points_interval
+from nibble.report.tables import System, engine, escaped, markdown, steps_differ, systems
 from nibble.runs.method import Method
 from nibble.runs.records import Record
 
@@ -90,7 +91,7 @@ def _row(precision: Precision, reference: System | None) -> list[str]:
         precision.quant,
         _rate(trained),
         _rate(untrained),
-        points(trained.difference(reference)) if compared and trained and reference else "",
+        points_interval(trained.difference(reference)) if compared and trained and reference else "",
         f"{shown.last.bundle_bytes:,}",
         f"{shown.last.ratio:.2f}×",
         f"{shown.rtf:.4f}",
@@ -99,4 +100,4 @@ def _row(precision: Precision, reference: System | None) -> list[str]:
 
 def _rate(system: System | None) -> str:
     """An error rate, and the method where it is not the plain one."""
-    return "" if system is None else f"{percent(system.wer)} {system.last.method.short}".rstrip()
+    return "" if system is None else f"{percent_interval(system.wer)} {system.last.method.short}".rstrip()

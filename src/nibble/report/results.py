@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
+from nibble.percent import percent_interval, points_interval
 from nibble.report.gains import gains
-from nibble.report.tables import System, baseline, escaped, markdown, percent, points, steps_differ, systems, verdict
+from nibble.report.tables import System, baseline, escaped, markdown, steps_differ, systems, verdict
 from nibble.runs.records import Record
 
 _HEADER = ("quant", "seeds", "WER %, 95 %", "minus float, points, 95 %", "verdict", "bytes", "ratio", "RTF")
@@ -76,8 +77,8 @@ def _row(alike: Sequence[System], among: Sequence[System]) -> list[str]:
     return [
         f"{_precision(first.last)}{_backends(alike)}{f', {first.steps} steps' if steps_differ(among) else ''}",
         str(len(first.seeds)),
-        percent(first.wer),
-        points(difference),
+        percent_interval(first.wer),
+        points_interval(difference),
         verdict(difference),
         f"{first.last.bundle_bytes:,}",
         f"{first.last.ratio:.2f}",

@@ -100,20 +100,6 @@ def baseline(system: System, among: Sequence[System]) -> System | None:
     )
 
 
-def percent(rates: tuple[float, float, float], decimals: int = 2) -> str:
-    """(0.0512, 0.04, 0.06) -> 5.12 (4.00–6.00)."""
-    value, low, high = (f"{100 * rate:.{decimals}f}" for rate in rates)
-    return f"{value} ({low}–{high})"
-
-
-def points(rates: tuple[float, float, float] | None) -> str:
-    """(-0.001, -0.002, 0.001) -> −0.10 (−0.20 … +0.10), in percentage points; empty for None."""
-    if rates is None:
-        return ""
-    value, low, high = (f"{100 * rate:+.2f}".replace("-", "−") for rate in rates)
-    return f"{value} ({low} … {high})"
-
-
 def verdict(rates: tuple[float, float, float] | None) -> str:
     """Whether the interval of a difference to float excludes zero: worse, better or same; empty for None."""
     if rates is None:

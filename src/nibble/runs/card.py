@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nibble import provenance
+from nibble.percent import percent
 from nibble.runs.loaded import Loaded, float_parameters
 from nibble.runs.sixteen_bit import sixteen_bit
 from nibble.runs.tensors import WEIGHTS, stored
@@ -67,7 +68,7 @@ def _error_rate(measured: Measured | None) -> str:
         return "not measured yet: `python evaluate.py checkpoint=FOLDER`"
     low, high = (f"{100 * rate:.2f}" for rate in measured.wer_ci95)
     return (
-        f"**{100 * measured.wer:.2f} %** (95 %: {low} … {high} %) on {measured.part} of {measured.corpus}, "
+        f"**{percent(measured.wer)}** (95 %: {low} … {high} %) on {measured.part} of {measured.corpus}, "
         f"{measured.words:,} words in {measured.utterances:,} utterances ({measured.backend})"
     )
 

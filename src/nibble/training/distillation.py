@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nibble import distributed
+from nibble.conventions import BLANK
 from nibble.model.lattice import transducer_lattice
 from nibble.model.padding import valid_frames
-from nibble.model.transducer import BLANK, Transducer
+from nibble.model.transducer import Transducer
 from nibble.quant.convert import precision_of
 from nibble.training.losses import Encoded, Found, Loss, plain
 from nibble.training.options import DistillConfig

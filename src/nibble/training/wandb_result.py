@@ -6,10 +6,10 @@ from pathlib import Path
 
 import wandb
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.evaluation.alignment import aligned
 from nibble.evaluation.listening import listen
 from nibble.evaluation.result import Result
-from nibble.features.kaldi import SAMPLE_RATE
 from nibble.runs.checkpoint import load_checkpoint
 from nibble.runs.records import Record
 from nibble.terminal import Console
@@ -24,7 +24,7 @@ def worst_utterances(bundle: Path, result: Result) -> dict[str, wandb.Table]:
     heard = {batch.ids[0]: batch.samples[0].numpy() for batch in batches if batch.samples is not None}
     table = wandb.Table(columns=["id", "errors", "words", "audio", "reference", "hypothesis", "aligned"])
     for (id_, reference, hypothesis), errors, words in worst:
-        audio = wandb.Audio(heard[id_], sample_rate=SAMPLE_RATE)
+        audio = wandb.Audio(heard[id_], sample_rate=SAMPLE_RATE_HZ)
         html = wandb.Html(alignment_html(reference, hypothesis))
         table.add_data(id_, errors, words, audio, reference, hypothesis, html)
     return {"worst_utterances": table}

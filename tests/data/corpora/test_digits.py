@@ -9,8 +9,9 @@ import pytest
 import soundfile
 from lhotse.recipes.librispeech import prepare_librispeech
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.corpora.digits import PARTS, WORDS, build_digits, find_recordings, quietest, read_recording
-from nibble.data.corpora.layout import SAMPLE_RATE, content_hash
+from nibble.data.corpora.layout import content_hash
 from nibble.errors import UserError
 
 FSDD_RATE = 8_000
@@ -61,7 +62,7 @@ def heard(samples: np.ndarray) -> list[int]:
     edges = np.flatnonzero(np.diff(np.concatenate([[0], loud, [0]])))
     pitches = []
     for start, end in zip(edges[::2], edges[1::2], strict=True):
-        spectrum = np.abs(np.fft.rfft(samples[start:end], n=SAMPLE_RATE))
+        spectrum = np.abs(np.fft.rfft(samples[start:end], n=SAMPLE_RATE_HZ))
         pitches.append(round(int(spectrum.argmax()) / 20) * 20)
     return pitches
 
@@ -79,7 +80,7 @@ def test_audio_says_what_the_transcript_says_with_recordings_of_its_part(corpus:
             assert WORDS[digit] == word
             assert index in indices
         used.update(pitches)
-        mean_gap_s = (len(samples) / SAMPLE_RATE - DURATION_S * len(words)) / (len(words) - 1)
+        mean_gap_s = (len(samples) / SAMPLE_RATE_HZ - DURATION_S * len(words)) / (len(words) - 1)
         assert 0.029 < mean_gap_s < 0.151
     expected = {pitch_hz(digit, index): passes * len(SPEAKERS) for digit in range(10) for index in indices if index < 8}
     assert used == expected
@@ -90,7 +91,7 @@ def test_corpus_is_read_by_lhotse(corpus: Path) -> None:
     for part in PARTS:
         recordings = manifests[part]["recordings"]
         assert len(recordings) == len(utterances(corpus, part)) > 0
-        assert {(recording.sampling_rate, recording.num_channels) for recording in recordings} == {(SAMPLE_RATE, 1)}
+        assert {(recording.sampling_rate, recording.num_channels) for recording in recordings} == {(SAMPLE_RATE_HZ, 1)}
     speakers = (corpus / "LibriSpeech" / "SPEAKERS.TXT").read_text()
     assert re.findall(r"\d+ +\| M \| train-digits +\| +[\d.]+ \| (\w+)", speakers) == list(SPEAKERS)
 

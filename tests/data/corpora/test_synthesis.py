@@ -11,8 +11,10 @@ import pytest
 import soundfile
 from lhotse.recipes.librispeech import prepare_librispeech
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.corpora import cast, embedded, grammar, layout
-from nibble.data.corpora.embedded import SAMPLE_RATE, check, content_hash, finish, make_embedded, speak
+from nibble.data.corpora.embedded import check, content_hash, finish, make_embedded, speak
+from nibble.data.corpora.voice import ESPEAK_RATE_HZ
 from nibble.errors import UserError
 from nibble.writing import make_folder_once
 
@@ -72,7 +74,7 @@ def test_every_voice_exists_in_espeak() -> None:
 @pytest.mark.parametrize("accent", cast.ACCENTS)
 def test_accents_can_be_spoken(accent: str) -> None:
     [samples] = speak(cast.Voice(1, "train", accent, "m1", 150, 50), ["TURN THE LIGHTS OFF"])
-    assert 0.8 < len(samples) / cast.ESPEAK_HZ < 2.5
+    assert 0.8 < len(samples) / ESPEAK_RATE_HZ < 2.5
 
 
 @needs_espeak
@@ -93,9 +95,9 @@ def test_finish_cuts_silence_resamples_and_sets_the_peak() -> None:
     tone = 5000 * np.sin(2 * np.pi * 440 * np.arange(22_050) / 22_050)
     silence = np.zeros(22_050)
     done = finish(np.concatenate([silence, tone, silence]).astype(np.int16), 22_050, peak_db=-6.0)
-    assert len(done) / SAMPLE_RATE == pytest.approx(1 + 2 * embedded.MARGIN_S, abs=0.01)
+    assert len(done) / SAMPLE_RATE_HZ == pytest.approx(1 + 2 * embedded.MARGIN_S, abs=0.01)
     assert np.abs(done).max() == pytest.approx(32767 * 10 ** (-6 / 20), abs=1)
-    middle = done[4000 : 4000 + SAMPLE_RATE // 2].astype(float)
+    middle = done[4000 : 4000 + SAMPLE_RATE_HZ // 2].astype(float)
     assert np.abs(np.fft.rfft(middle)).argmax() * 2 == 440
 
 
@@ -107,7 +109,7 @@ def test_corpus_is_read_by_lhotse(corpus: Path) -> None:
     for part in grammar.PARTS:
         recordings = manifests[f"{part}-commands"]["recordings"]
         assert len(recordings) == len(manifests[f"{part}-commands"]["supervisions"]) == facts["utterances"][part]
-        assert {(recording.sampling_rate, recording.num_channels) for recording in recordings} == {(SAMPLE_RATE, 1)}
+        assert {(recording.sampling_rate, recording.num_channels) for recording in recordings} == {(SAMPLE_RATE_HZ, 1)}
         assert sum(recording.duration for recording in recordings) == pytest.approx(facts["duration_s"][part], abs=1)
         assert (
             sum(len(text.split()) for text in transcripts(corpus, f"{part}-commands").values()) == facts["words"][part]
@@ -133,7 +135,7 @@ def test_audio_is_loud_unclipped_and_as_long_as_its_text(corpus: Path) -> None:
         samples, _ = soundfile.read(path, dtype="int16")
         peak = np.abs(samples.astype(int)).max()
         assert 32767 * 10 ** (-12.1 / 20) < peak < 32767 * 10 ** (-0.9 / 20)
-        assert 7 < len(text) / (len(samples) / SAMPLE_RATE) < 30, f"letters a second of {name} {text}"
+        assert 7 < len(text) / (len(samples) / SAMPLE_RATE_HZ) < 30, f"letters a second of {name} {text}"
 
 
 @needs_espeak

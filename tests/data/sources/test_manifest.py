@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.audio import decode, source
 from nibble.data.conversion import check
 from nibble.data.options import TextCase
@@ -16,7 +17,6 @@ from nibble.data.sources import checking
 from nibble.data.sources.librispeech import LibriSpeech
 from nibble.data.sources.part import Reading, read_part
 from nibble.errors import UserError
-from nibble.features.kaldi import SAMPLE_RATE
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_good_part(corpus: Path, tmp_path: Path) -> None:
     cuts = read_part(LibriSpeech(corpus / "dev-tiny"), tmp_path)
     assert list(cuts.ids) == ["11-1-0000", "11-1-0001", "12-1-0000", "12-1-0001"]
     cut = cuts["11-1-0001"]
-    assert cut.sampling_rate == SAMPLE_RATE
+    assert cut.sampling_rate == SAMPLE_RATE_HZ
     assert cut.num_samples == len(decode(source(cut)))
     assert cut.supervisions[0].speaker == "11"
     assert f"11-1-0001 {cut.supervisions[0].text}" in (chapter(corpus) / "11-1.trans.txt").read_text()
@@ -92,7 +92,7 @@ def spoil_header(corpus: Path) -> str:
 
 
 def spoil_length(corpus: Path) -> str:
-    soundfile.write(chapter(corpus) / "11-1-0001.flac", np.zeros(300), SAMPLE_RATE)
+    soundfile.write(chapter(corpus) / "11-1-0001.flac", np.zeros(300), SAMPLE_RATE_HZ)
     return "11-1-0001: less than one frame of audio .300 samples"
 
 
@@ -128,7 +128,7 @@ def test_all_bad(corpus: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("lost_bytes", [1, 50, 1000])
 def test_the_smallest_truncation_is_noticed(lost_bytes: int, tiny_corpus: Path, tmp_path: Path) -> None:
     whole = next((tiny_corpus / "LibriSpeech").rglob("*.flac"))
-    assert check(whole).samples > SAMPLE_RATE
+    assert check(whole).samples > SAMPLE_RATE_HZ
     (tmp_path / "short.flac").write_bytes(whole.read_bytes()[:-lost_bytes])
     with pytest.raises(UserError, match="truncated"):
         check(tmp_path / "short.flac")
@@ -140,13 +140,13 @@ def test_other_rates_and_channels_are_converted_and_named(
     time_s = np.arange(8000) / 8000
     tone = 0.25 * np.sin(2 * np.pi * 440 * time_s)
     soundfile.write(chapter(corpus) / "11-1-0000.flac", tone, 8000)
-    soundfile.write(chapter(corpus) / "11-1-0001.flac", np.stack([tone, 3 * tone], axis=1), SAMPLE_RATE)
+    soundfile.write(chapter(corpus) / "11-1-0001.flac", np.stack([tone, 3 * tone], axis=1), SAMPLE_RATE_HZ)
     with caplog.at_level(logging.WARNING):
         cuts = read_part(LibriSpeech(corpus / "dev-tiny"), tmp_path)
     (message,) = caplog.messages
     assert "2 utterances converted to 16 kHz mono: 11-1-0000: 8000 Hz; 11-1-0001: 2 channels" in message
     resampled, mixed = (decode(source(cuts[name])) for name in ("11-1-0000", "11-1-0001"))
-    expected = 0.25 * np.sin(2 * np.pi * 440 * np.arange(SAMPLE_RATE) / SAMPLE_RATE)
+    expected = 0.25 * np.sin(2 * np.pi * 440 * np.arange(SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ)
     np.testing.assert_allclose(resampled[500:-500], expected[500:-500], atol=2e-3)
     np.testing.assert_allclose(mixed, 2 * tone, atol=1e-4)
 
@@ -155,7 +155,7 @@ def test_opus_and_wav(corpus: Path, tmp_path: Path) -> None:
     for path, suffix in zip(sorted(chapter(corpus).glob("*.flac")), (".wav", ".opus"), strict=True):
         container = {".wav": "WAV", ".opus": "OGG"}[suffix]
         coding = {".wav": "PCM_16", ".opus": "OPUS"}[suffix]
-        soundfile.write(path.with_suffix(suffix), decode(path), SAMPLE_RATE, format=container, subtype=coding)
+        soundfile.write(path.with_suffix(suffix), decode(path), SAMPLE_RATE_HZ, format=container, subtype=coding)
         path.unlink()
     cuts = read_part(LibriSpeech(corpus / "dev-tiny"), tmp_path)
     assert len(cuts) == 4

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 from formats import WRITERS, recording, rows_of, write_lines, write_manifest
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.audio import decode, source
 from nibble.data.sources.librispeech import LibriSpeech
 from nibble.data.sources.part import Reading, check_part, read_part
@@ -17,7 +18,6 @@ from nibble.data.sources.recognise import parts_in, select_parts, source_of
 from nibble.data.sources.shar import write_shar
 from nibble.data.sources.source import Claim, Problem
 from nibble.errors import UserError
-from nibble.features.kaldi import SAMPLE_RATE
 
 FORMATS = ("LibriSpeech", "Shar", *WRITERS)
 
@@ -81,17 +81,17 @@ def long(layout: LibriSpeech, tmp_path: Path) -> tuple[Path, list[tuple[str, flo
     pieces, found, start = [], [], 0
     for cut in read_part(layout, tmp_path / "cache"):
         samples = decode(source(cut))
-        found.append((cut.supervisions[0].text, start / SAMPLE_RATE, samples))
+        found.append((cut.supervisions[0].text, start / SAMPLE_RATE_HZ, samples))
         pieces += [samples, np.zeros(800, dtype=np.float32)]
         start += len(samples) + 800
-    soundfile.write(tmp_path / "long.flac", np.concatenate(pieces), SAMPLE_RATE)
+    soundfile.write(tmp_path / "long.flac", np.concatenate(pieces), SAMPLE_RATE_HZ)
     return tmp_path / "long.flac", found
 
 
 @pytest.mark.parametrize("name", ["manifest", "Kaldi", "cuts"])
 def test_a_long_recording_is_cut_where_its_utterances_are(name: str, long, tmp_path: Path) -> None:
     file, pieces = long
-    times = [(text, start_s, len(samples) / SAMPLE_RATE) for text, start_s, samples in pieces]
+    times = [(text, start_s, len(samples) / SAMPLE_RATE_HZ) for text, start_s, samples in pieces]
     if name == "manifest":
         lines = [{"audio_filepath": file.name, "offset": s, "duration": d, "text": t} for t, s, d in times]
         path = write_lines(tmp_path / "part.json", lines)
@@ -102,7 +102,7 @@ def test_a_long_recording_is_cut_where_its_utterances_are(name: str, long, tmp_p
         (path / "segments").write_text("".join(f"u{n} rec {s} {s + d}\n" for n, (_, s, d) in enumerate(times)))
         (path / "text").write_text("".join(f"u{n} {t}\n" for n, (t, _, _) in enumerate(times)))
     else:
-        total = soundfile.info(file).frames / SAMPLE_RATE
+        total = soundfile.info(file).frames / SAMPLE_RATE_HZ
         whole = recording({"id": "rec", "audio": str(file), "duration": total})
         said = [{"id": f"u{n}", "start": s, "duration": d, "text": t} for n, (t, s, d) in enumerate(times)]
         cut = {"id": "c", "type": "MonoCut", "start": 0, "duration": total, "recording": whole, "supervisions": said}
@@ -118,7 +118,7 @@ def test_a_long_recording_is_cut_where_its_utterances_are(name: str, long, tmp_p
 
 def test_times_that_overlap_or_lie_outside_are_named(long, tmp_path: Path) -> None:
     file, _ = long
-    length_s = soundfile.info(file).frames / SAMPLE_RATE
+    length_s = soundfile.info(file).frames / SAMPLE_RATE_HZ
     times = [(0.0, 1.0), (0.5, 1.0), (length_s - 1, 1.3), (length_s - 1, 3.0), (length_s + 1, 1.0)]
     lines = [{"audio_filepath": file.name, "offset": s, "duration": d, "text": "a"} for s, d in times]
     found, _ = check_part(
@@ -252,7 +252,7 @@ def test_changed_audio_is_checked_again(layout: LibriSpeech, tmp_path: Path) -> 
     rows = rows_of(read_part(layout, tmp_path / "cache"))
     part = source_of(write_manifest(tmp_path, [{**row, "duration": None} for row in rows]))
     assert len(read_part(part, tmp_path / "cache")) == 4
-    soundfile.write(rows[0]["audio"], np.zeros(20_000), SAMPLE_RATE)
+    soundfile.write(rows[0]["audio"], np.zeros(20_000), SAMPLE_RATE_HZ)
     assert read_part(part, tmp_path / "cache")[0].num_samples == 20_000
     Path(rows[0]["audio"]).unlink()
     with pytest.raises(UserError, match="1 utterances can't be used"):

@@ -12,12 +12,12 @@ from exports import heard
 pytest.importorskip("onnx", reason="onnx is not installed: pip install -e '.[export]'")
 
 from nibble.config import portable
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.datamodule import Feeding, SpeechDataModule
 from nibble.errors import UserError
 from nibble.evaluation.sherpa import Sherpa
 from nibble.export.onnx.graphs import export_graphs
 from nibble.export.options import Encoding
-from nibble.features.kaldi import SAMPLE_RATE
 from nibble.hardware import HardwareConfig
 from nibble.runs.checkpoint import load_checkpoint
 from nibble.runs.exported import GRAPHS, check_folder, read_exported
@@ -47,7 +47,7 @@ def test_sherpa_onnx_recognises_what_torch_recognises(exported, predictor, encod
     assert sum(len(tokens) for tokens, _ in expected) > 40
     streams = [recogniser.create_stream() for _ in batch.ids]
     for stream, samples in zip(streams, batch.samples, strict=True):
-        stream.accept_waveform(SAMPLE_RATE, samples.numpy())
+        stream.accept_waveform(SAMPLE_RATE_HZ, samples.numpy())
         recogniser.decode_stream(stream)
     assert [stream.result.tokens for stream in streams] == [tokens for tokens, _ in expected]
     for stream, (_, times_s) in zip(streams, expected, strict=True):

@@ -7,6 +7,8 @@ are at least as far apart as those of m4 and m5. Variants that whisper, croak, e
 from dataclasses import dataclass
 from random import Random
 
+from nibble.data.corpora.voice import ESPEAK_RATE_HZ
+
 ACCENTS = ("en-us", "en", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029")
 VARIANTS = {
     part: names.split(", ")
@@ -25,11 +27,10 @@ RATE_WPM = (138, 174)  # least and most; nominal: without pauses it is a fifth m
 PITCH = (35, 65)  # least and most, in eSpeak's 0 to 99
 # What eSpeak's 22 050 samples a second are played at. Faster moves all resonances up, as a smaller throat does, so
 # training hears more throats than there are variants (Jaitly and Hinton, 2013). The ratios to 16 kHz are short.
-ESPEAK_HZ = 22_050
 PLAYED_HZ = {
     "train": (19_200, 20_000, 20_800, 21_600, 22_400, 23_200, 24_000, 24_800, 25_600),
-    "dev": (ESPEAK_HZ,),
-    "test": (ESPEAK_HZ,),
+    "dev": (ESPEAK_RATE_HZ,),
+    "test": (ESPEAK_RATE_HZ,),
 }
 
 
@@ -43,7 +44,7 @@ class Voice:
     variant: str
     rate_wpm: int
     pitch: int
-    played_hz: int = ESPEAK_HZ
+    played_hz: int = ESPEAK_RATE_HZ
 
     @property
     def name(self) -> str:

@@ -11,7 +11,8 @@ from random import Random
 import numpy as np
 from numpy.typing import NDArray
 
-from nibble.data.corpora.layout import SAMPLE_RATE, Speaker, Utterance, write_chapter, write_speakers
+from nibble.conventions import SAMPLE_RATE_HZ
+from nibble.data.corpora.layout import Speaker, Utterance, write_chapter, write_speakers
 from nibble.data.samples import at_16_khz, opened, read
 from nibble.errors import UserError
 from nibble.progress import track
@@ -89,7 +90,7 @@ def _build(folder: Path, recordings: Recordings) -> None:
         for start in range(0, len(utterances), CHAPTER_UTTERANCES):
             chapter = FIRST_CHAPTER[part] + start // CHAPTER_UTTERANCES
             write_chapter(folder, part, speaker, chapter, utterances[start : start + CHAPTER_UTTERANCES])
-        duration_s = sum(len(utterance.samples) for utterance in utterances) / SAMPLE_RATE
+        duration_s = sum(len(utterance.samples) for utterance in utterances) / SAMPLE_RATE_HZ
         speakers.append(Speaker(speaker, "M", part, duration_s, name))
     write_speakers(folder, speakers)
 
@@ -122,14 +123,14 @@ def _string(digits: list[tuple[int, int]], files: dict[tuple[int, int], Path], r
     noise = np.random.default_rng(random.getrandbits(64))
     pieces = [spoken[0]]
     for samples in spoken[1:]:
-        gap = noise.standard_normal(round(random.uniform(*GAP_S) * SAMPLE_RATE))
+        gap = noise.standard_normal(round(random.uniform(*GAP_S) * SAMPLE_RATE_HZ))
         pieces += [np.rint(floor * gap).astype(np.int16), samples]
     return Utterance(" ".join(WORDS[digit] for digit, _ in digits), np.concatenate(pieces))
 
 
 def quietest(samples: NDArray[np.int16]) -> float:
     """The root mean square of the quietest 10 ms; 0 for less than that."""
-    frame = SAMPLE_RATE // 100
+    frame = SAMPLE_RATE_HZ // 100
     frames = samples[: len(samples) // frame * frame].astype(np.float64).reshape(-1, frame)
     return float(np.sqrt((frames**2).mean(axis=1)).min()) if len(frames) else 0.0
 

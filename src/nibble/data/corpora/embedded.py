@@ -22,17 +22,11 @@ import torch
 import torchaudio
 from numpy.typing import NDArray
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.corpora import grammar
-from nibble.data.corpora.cast import ESPEAK_HZ, FEMALE, Voice, voices
-from nibble.data.corpora.layout import (
-    SAMPLE_RATE,
-    Speaker,
-    Utterance,
-    content_hash,
-    files_hash,
-    write_chapter,
-    write_speakers,
-)
+from nibble.data.corpora.cast import FEMALE, Voice, voices
+from nibble.data.corpora.layout import Speaker, Utterance, content_hash, files_hash, write_chapter, write_speakers
+from nibble.data.corpora.voice import ESPEAK_RATE_HZ
 from nibble.errors import UserError
 from nibble.plain import build, parse
 from nibble.progress import track
@@ -167,7 +161,7 @@ def _write_voice(folder: Path, voice: Voice, sentences: list[str]) -> Speaker:
         for sentence, samples in zip(sentences, spoken, strict=True)
     ]
     write_chapter(folder, f"{voice.part}-commands", voice.speaker, 1, utterances)
-    duration_s = sum(len(utterance.samples) for utterance in utterances) / SAMPLE_RATE
+    duration_s = sum(len(utterance.samples) for utterance in utterances) / SAMPLE_RATE_HZ
     sex = "F" if voice.variant in FEMALE.split(", ") else "M"
     name = f"{voice.name} {voice.rate_wpm} wpm pitch {voice.pitch} played at {voice.played_hz} Hz"
     return Speaker(voice.speaker, sex, f"{voice.part}-commands", duration_s, name)
@@ -181,7 +175,7 @@ def speak(voice: Voice, sentences: list[str]) -> list[NDArray[np.int16]]:
     """
     request = {
         "voice": voice.name,
-        "rate": round(voice.rate_wpm * ESPEAK_HZ / voice.played_hz),
+        "rate": round(voice.rate_wpm * ESPEAK_RATE_HZ / voice.played_hz),
         "pitch": voice.pitch,
         "sentences": [sentence.lower() for sentence in sentences],
     }
@@ -220,4 +214,4 @@ def finish(samples: NDArray[np.int16], sample_rate: int, peak_db: float) -> NDAr
 @functools.cache
 def resampler(sample_rate: int) -> torchaudio.transforms.Resample:
     """From `sample_rate` to 16 kHz; kept, because its filter takes longer to compute than an utterance to resample."""
-    return torchaudio.transforms.Resample(sample_rate, SAMPLE_RATE, lowpass_filter_width=16, dtype=torch.float64)
+    return torchaudio.transforms.Resample(sample_rate, SAMPLE_RATE_HZ, lowpass_filter_width=16, dtype=torch.float64)

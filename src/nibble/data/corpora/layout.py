@@ -14,7 +14,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-SAMPLE_RATE = 16_000
+from nibble.conventions import SAMPLE_RATE_HZ
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Utterance:
     """One spoken sentence."""
 
     text: str
-    samples: NDArray[np.int16]  # (samples,) at `SAMPLE_RATE`
+    samples: NDArray[np.int16]  # (samples,) at `SAMPLE_RATE_HZ`
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def write_chapter(folder: Path, part: str, speaker: int, chapter: int, utterance
         name = f"{speaker}-{chapter}-{index:04d}"
         # Through memory, because soundfile reports a full disk only as "System error".
         flac = io.BytesIO()
-        soundfile.write(flac, utterance.samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+        soundfile.write(flac, utterance.samples, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
         (place / f"{name}.flac").write_bytes(flac.getvalue())
         lines.append(f"{name} {utterance.text}\n")
     (place / f"{speaker}-{chapter}.trans.txt").write_text("".join(lines), encoding="utf-8")

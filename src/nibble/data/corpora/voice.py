@@ -17,7 +17,7 @@ import sys
 AUDIO_OUTPUT_SYNCHRONOUS = 2
 RATE, PITCH = 1, 3
 CHARACTERS_UTF8 = 1
-SAMPLE_RATE = 22_050
+ESPEAK_RATE_HZ = 22_050
 SEED = 1  # of eSpeak's own noise source, which would else take the time of day
 
 SYNTH_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
@@ -31,9 +31,9 @@ def main() -> None:
     espeak = ctypes.CDLL(espeakng_loader.get_library_path())
     # eSpeak keeps its data path in 160 bytes, so it gets a relative one.
     os.chdir(os.path.dirname(espeakng_loader.get_data_path()))
-    sample_rate = espeak.espeak_Initialize(AUDIO_OUTPUT_SYNCHRONOUS, 0, b".", 0)
-    if sample_rate != SAMPLE_RATE:
-        sys.exit(f"eSpeak NG does not start (sample rate {sample_rate})")
+    rate_hz = espeak.espeak_Initialize(AUDIO_OUTPUT_SYNCHRONOUS, 0, b".", 0)
+    if rate_hz != ESPEAK_RATE_HZ:
+        sys.exit(f"eSpeak NG does not start (sample rate {rate_hz})")
 
     chunks: list[bytes] = []
 

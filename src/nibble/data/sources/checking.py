@@ -11,13 +11,14 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.audio import file_of, is_member, is_stretch, stretch, stretch_of
 from nibble.data.conversion import check, convert, must_be_decoded
 from nibble.data.sources.kept import Findings, Utterance
 from nibble.data.sources.source import Claim, Problem, Source
 from nibble.data.text import is_unicode, normalised
 from nibble.errors import UserError
-from nibble.features.kaldi import SAMPLE_RATE, WINDOW_SAMPLES
+from nibble.features.kaldi import WINDOW_SAMPLES
 from nibble.progress import track
 
 MAX_ID = 250  # characters
@@ -98,15 +99,15 @@ class Checker:
             audio = self._opened(claim)
         except UserError as error:
             return Problem(claim.id, "audio that can't be used", str(error)), None
-        first = round(claim.start_s * SAMPLE_RATE)
-        end = audio.samples if claim.duration_s is None else first + round(claim.duration_s * SAMPLE_RATE)
-        beyond_s = (end - audio.samples) / SAMPLE_RATE
+        first = round(claim.start_s * SAMPLE_RATE_HZ)
+        end = audio.samples if claim.duration_s is None else first + round(claim.duration_s * SAMPLE_RATE_HZ)
+        beyond_s = (end - audio.samples) / SAMPLE_RATE_HZ
         whole = first == 0 and abs(beyond_s) <= ROUNDING_S
         if is_member(claim.audio) and abs(end - audio.samples) > 1:
             what = f"{audio.samples} samples, where the cut has {claim.duration_s:g} s"
             return Problem(claim.id, "audio of another length", f"{what}, in {claim.audio}"), None
         if first < 0 or end <= first or first >= audio.samples or beyond_s > TOLERANCE_S:
-            times = f"{claim.start_s:g} to {end / SAMPLE_RATE:g} s of {audio.samples / SAMPLE_RATE:g} s"
+            times = f"{claim.start_s:g} to {end / SAMPLE_RATE_HZ:g} s of {audio.samples / SAMPLE_RATE_HZ:g} s"
             return Problem(claim.id, "times outside of the recording", f"{times} in {claim.audio}"), None
         note = Note(CONVERTED, audio.change) if audio.change else None
         if beyond_s > ROUNDING_S:
@@ -139,7 +140,7 @@ class Checker:
                 shape = check(path)
                 if shape.difference():
                     raise UserError(
-                        f"{shape.difference()} ({path}); give utterances of {SAMPLE_RATE} Hz and one channel in shards"
+                        f"{shape.difference()} ({path}); put utterances of {SAMPLE_RATE_HZ} Hz, one channel, in shards"
                     )
                 return Audio(place, False, shape.samples, "")
             if is_stretch(place):
@@ -171,7 +172,7 @@ class Checker:
             self._latest.popitem(last=False)
         if before is None:
             return None
-        common_s = (min(end, before[2]) - max(first, before[1])) / SAMPLE_RATE
+        common_s = (min(end, before[2]) - max(first, before[1])) / SAMPLE_RATE_HZ
         return Note(OVERLAPPING, f"{before[0]} for {common_s:.2f} s") if common_s > OVERLAP_S else None
 
 

@@ -20,12 +20,13 @@ import numpy as np
 from lhotse import MonoCut, Recording, SupervisionSegment
 from lhotse.audio import AudioSource
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.cuts import Cuts
 from nibble.data.options import TextCase
 from nibble.data.sources.source import Problem
 from nibble.data.text import in_case, is_unicode
 from nibble.errors import UserError, printable
-from nibble.features.kaldi import SAMPLE_RATE, WINDOW_SAMPLES
+from nibble.features.kaldi import WINDOW_SAMPLES
 from nibble.plain import build, parse
 from nibble.progress import track
 from nibble.writing import whole_file
@@ -122,7 +123,7 @@ class Kept:
             utterance = self[number]
             return _cut(utterance, str((converted if utterance.converted else folder) / utterance.audio), case)
 
-        return Cuts(make, np.frombuffer(self._samples, dtype=np.int64) / SAMPLE_RATE)
+        return Cuts(make, np.frombuffer(self._samples, dtype=np.int64) / SAMPLE_RATE_HZ)
 
 
 def write(file: Path, utterances: Iterable[Utterance], found: Findings, audio: Callable[[], str]) -> None:
@@ -200,11 +201,11 @@ def _utterance(line: bytes, where: str) -> Utterance:
 
 
 def _cut(utterance: Utterance, audio: str, case: TextCase) -> MonoCut:
-    duration_s = utterance.samples / SAMPLE_RATE
+    duration_s = utterance.samples / SAMPLE_RATE_HZ
     recording = Recording(
         id=utterance.id,
         sources=[AudioSource(type="file", channels=[0], source=audio)],
-        sampling_rate=SAMPLE_RATE,
+        sampling_rate=SAMPLE_RATE_HZ,
         num_samples=utterance.samples,
         duration=duration_s,
     )

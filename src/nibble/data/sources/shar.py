@@ -22,13 +22,13 @@ from lhotse.shar import AudioTarWriter, JsonlShardWriter
 from lhotse.shar.utils import to_shar_placeholder
 from lhotse.utils import fastcopy
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.audio import decode, member, source
 from nibble.data.sources.lhotse_cuts import parse_cut
 from nibble.data.sources.lines import lines
 from nibble.data.sources.part import read_part
 from nibble.data.sources.source import Claim, Problem, Source
 from nibble.errors import UserError
-from nibble.features.kaldi import SAMPLE_RATE
 from nibble.progress import track
 
 SHARD_UTTERANCES = 1000
@@ -59,7 +59,7 @@ def _write(cuts: Iterable[MonoCut], folder: Path) -> None:
     with tars, texts:
         for cut in cuts:
             recording = to_shar_placeholder(cut.recording, cut)
-            tars.write(cut.id, decode(source(cut))[None], SAMPLE_RATE, manifest=recording)
+            tars.write(cut.id, decode(source(cut))[None], SAMPLE_RATE_HZ, manifest=recording)
             texts.write(fastcopy(cut, recording=recording))
 
 
@@ -100,9 +100,9 @@ def _claims(manifest: Path) -> Iterator[Claim | Problem]:
                 place = places.get(cut.id)
                 if place is None:
                     raise UserError(f"{archive} ends before {cut.id}; {cure}")
-                if cut.rate_hz != SAMPLE_RATE:
+                if cut.rate_hz != SAMPLE_RATE_HZ:
                     what = f"{cut.rate_hz} Hz in {manifest}"
-                    yield Problem(cut.id, f"not {SAMPLE_RATE} Hz and one channel, as shards must be", what)
+                    yield Problem(cut.id, f"not {SAMPLE_RATE_HZ} Hz and one channel, as shards must be", what)
                 elif place.issparse():
                     yield Problem(cut.id, "audio that can't be used", f"{place.name} in {archive} is not a file")
                 else:

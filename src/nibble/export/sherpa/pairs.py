@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nibble.data.tokenizer import UNKNOWN, WORD_START, Tokenizer
+from nibble.conventions import WORD_START
+from nibble.data.tokenizer import UNKNOWN, Tokenizer
 from nibble.model.joiner import Joiner
 from nibble.model.predictor import StatelessPredictor
 

@@ -2,8 +2,8 @@
 
 from string import Template
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.export.options import Encoding
-from nibble.features.kaldi import SAMPLE_RATE
 from nibble.model.streaming_encoder import StreamingEncoder
 from nibble.runs.exported import LEAST_SHERPA_ONNX
 from nibble.runs.loaded import Loaded
@@ -88,7 +88,7 @@ def readme(loaded: Loaded, encoding: Encoding, opset: int, labels_per_frame: int
         [
             f"# {config.model.name}, {encoding.value}, for sherpa-onnx\n",
             f"A transducer trained on {loaded.corpus}, in three ONNX files of {size_bytes / 1e6:.1f} MB together. "
-            f"sherpa-onnx resamples audio of another rate than {SAMPLE_RATE:,} Hz. In this folder:\n",
+            f"sherpa-onnx resamples audio of another rate than {SAMPLE_RATE_HZ:,} Hz. In this folder:\n",
             usage,
             *_times(labels_per_frame, streams),
             _version(opset),

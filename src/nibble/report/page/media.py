@@ -8,7 +8,7 @@ import soundfile
 from matplotlib.image import imsave
 from torch import Tensor
 
-from nibble.features.kaldi import SAMPLE_RATE
+from nibble.conventions import SAMPLE_RATE_HZ
 
 _MAX_COLUMNS = 1000  # of a picture; longer speech is averaged over frames
 
@@ -16,7 +16,7 @@ _MAX_COLUMNS = 1000  # of a picture; longer speech is averaged over frames
 def sound(samples: Tensor) -> str:
     """(samples,) at 16 kHz in [-1, 1] as MP3 of about 40 kbit/s: what every browser plays."""
     file = io.BytesIO()
-    soundfile.write(file, samples.clamp(-1, 1).numpy(), SAMPLE_RATE, format="MP3", subtype="MPEG_LAYER_III")
+    soundfile.write(file, samples.clamp(-1, 1).numpy(), SAMPLE_RATE_HZ, format="MP3", subtype="MPEG_LAYER_III")
     return _uri("audio/mpeg", file)
 
 

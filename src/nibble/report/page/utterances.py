@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from itertools import zip_longest
 from typing import Any
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.batch import Batch
 from nibble.evaluation.alignment import align
 from nibble.evaluation.evaluate import evaluate
-from nibble.features.kaldi import SAMPLE_RATE
 from nibble.report.page.media import sound, spectrogram
 from nibble.runs.loaded import Loaded
 from nibble.runs.records import Record
@@ -30,7 +30,7 @@ def shown(batches: Iterable[Batch]) -> dict[str, dict[str, Any]]:
         assert batch.samples is not None
         found[batch.ids[0]] = {
             "reference": batch.texts[0],
-            "duration_s": round(len(batch.samples[0]) / SAMPLE_RATE, 2),
+            "duration_s": round(len(batch.samples[0]) / SAMPLE_RATE_HZ, 2),
             "sound": sound(batch.samples[0]),
             "spectrogram": spectrogram(batch.features[0]),
         }

@@ -9,10 +9,10 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from nibble import __version__, provenance
+from nibble.percent import percent, percent_interval, points_interval
 from nibble.report.comparison import Comparison, Row
 from nibble.report.page.charts import specifications
 from nibble.report.page.contents import Contents
-from nibble.report.tables import percent, points
 from nibble.runs.method import Method
 
 _ASSETS = files("nibble.report.page") / "assets"
@@ -73,11 +73,11 @@ def tiles(rows: Sequence[Row]) -> list[Tile]:
     if full is None or small is None:
         return []
     return [
-        Tile("WER in float", f"{100 * full.wer[0]:.2f} %", f"{percent(full.wer)}, {full.last.bundle_bytes:,} bytes"),
+        Tile("WER in float", percent(full.wer[0]), f"{percent_interval(full.wer)}, {full.last.bundle_bytes:,} bytes"),
         Tile(
             f"smallest trained that is not measurably worse: {small.last.quant}",
-            f"{100 * small.wer[0]:.2f} %",
-            f"minus float {points(small.difference)} points",
+            percent(small.wer[0]),
+            f"minus float {points_interval(small.difference)} points",
         ),
         Tile("its size", f"{small.last.bundle_bytes:,} bytes", f"{small.last.ratio:.2f}× smaller than float32"),
     ]
