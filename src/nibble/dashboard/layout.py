@@ -49,11 +49,6 @@ def worth() -> list[ScatterPlot | BarPlot]:
     ]
 
 
-def worst() -> list[WeavePanelSummaryTable]:
-    """What was heard and what was recognised."""
-    return [WeavePanelSummaryTable(table_name="worst_utterances")]
-
-
 def training() -> list[LinePlot]:
     """Curves over optimizer steps."""
     return [

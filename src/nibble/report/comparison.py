@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from nibble.data.options import NoiseKind
 from nibble.errors import UserError
+from nibble.report.differing_options import Options, described, differing, options_of
 from nibble.report.matching import Measurement
-from nibble.report.options import Options, described, differing, options_of
 from nibble.report.runs import Run
 from nibble.report.tables import System, baseline, order, steps_differ
 from nibble.runs.records import Record
