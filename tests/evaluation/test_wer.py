@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nibble.evaluation.wer import Score, interval, paired_difference, score
+from nibble.evaluation.wer import Score, interval, paired_interval, score
 
 TEXTS = st.lists(st.sampled_from("ABC"), max_size=6).map(" ".join)
 PAIRS = st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=8)
@@ -13,6 +13,11 @@ PAIRS = st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=8)
 
 def scored(pairs: list[tuple[str, str]]) -> Score:
     return score([f"u{i}" for i in range(len(pairs))], *zip(*pairs, strict=True))
+
+
+def paired(a: list[Score], b: list[Score]) -> tuple[float, float, float]:
+    """Of the runs of two systems."""
+    return paired_interval(*([run.utterance_errors for run in side] for side in (a, b)))
 
 
 def test_counts_each_kind_of_error() -> None:
@@ -64,18 +69,18 @@ def test_interval_agrees_with_kaldialign() -> None:
 
 def test_paired_difference_of_a_system_with_itself_is_nothing() -> None:
     found = scored([("a b c", "a x c"), ("d e", "d e"), ("f", "")])
-    assert paired_difference(found, found) == (0.0, 0.0, 0.0)
+    assert paired([found], [found]) == (0.0, 0.0, 0.0)
 
 
 def test_paired_difference_is_signed_and_tighter_than_two_intervals() -> None:
     pairs = [("a b c d", "a b c d" if i % 3 else "x y z d") for i in range(60)]
     worse = [(r, f"{h} z" if i % 10 == 0 else h) for i, (r, h) in enumerate(pairs)]
     a, b = scored(worse), scored(pairs)
-    difference, low, high = paired_difference(a, b)
+    difference, low, high = paired([a], [b])
     assert difference == pytest.approx(a.wer - b.wer)
     assert 0 < low < difference < high
     assert high - low < a.wer_ci95[1] - a.wer_ci95[0]
-    mirrored = paired_difference(b, a)
+    mirrored = paired([b], [a])
     assert mirrored == pytest.approx((-difference, -high, -low))
 
 
@@ -86,12 +91,12 @@ def test_seeds_are_pooled_by_utterance() -> None:
     assert wer == pytest.approx((good.wer + bad.wer) / 2)
     assert low <= wer <= high
     # One seed against two: the mean over seeds counts, not the sum.
-    assert paired_difference([good, good], good)[0] == 0
-    assert paired_difference([good, bad], [good])[0] == pytest.approx(wer - good.wer)
+    assert paired([good, good], [good])[0] == 0
+    assert paired([good, bad], [good])[0] == pytest.approx(wer - good.wer)
 
 
 def test_paired_difference_needs_the_same_utterances() -> None:
     with pytest.raises(ValueError, match="measured for one system only"):
-        paired_difference(scored([("a", "a")]), scored([("a", "a"), ("b", "b")]))
+        paired([scored([("a", "a")])], [scored([("a", "a"), ("b", "b")])])
     with pytest.raises(ValueError, match="reference of utterance u0"):
-        paired_difference(scored([("a", "a")]), scored([("a b", "a")]))
+        paired([scored([("a", "a")])], [scored([("a b", "a")])])

@@ -100,23 +100,17 @@ def interval(seeds: Sequence[Sequence[tuple[str, int, int]]]) -> tuple[float, fl
     return _rate(int(total[0]), int(total[1])), low, high
 
 
-def paired_difference(a: Score | Sequence[Score], b: Score | Sequence[Score]) -> tuple[float, float, float]:
+def paired_interval(
+    a: Sequence[Sequence[tuple[str, int, int]]], b: Sequence[Sequence[tuple[str, int, int]]]
+) -> tuple[float, float, float]:
     """WER of `a` minus WER of `b` with its 95 % interval: (difference, low, high). Below 0: `a` makes fewer errors.
 
-    Each side is one score or one score per seed. Both systems see the same drawn utterances, so what makes an
-    utterance hard for both cancels out.
+    Each side is the utterance errors of its runs, one per seed. Both systems see the same drawn utterances, so what
+    makes an utterance hard for both cancels out.
 
     Raises:
         ValueError: the two sides were not measured on the same utterances and references.
     """
-    sides = [[side] if isinstance(side, Score) else list(side) for side in (a, b)]
-    return paired_interval(*([run.utterance_errors for run in side] for side in sides))
-
-
-def paired_interval(
-    a: Sequence[Sequence[tuple[str, int, int]]], b: Sequence[Sequence[tuple[str, int, int]]]
-) -> tuple[float, float, float]:
-    """`paired_difference` from utterance errors as they stand in a record, one list per seed."""
     pool_a, pool_b = _pool(a), _pool(b)
     if pool_a.keys() != pool_b.keys():
         raise ValueError(f"{len(pool_a.keys() ^ pool_b.keys())} utterances were measured for one system only")

@@ -126,11 +126,6 @@ def code(text: str) -> str:
     return f"{fence}{space}{' '.join(text.splitlines())}{space}{fence}"
 
 
-def short_commit(commit: str) -> str:
-    """The first twelve digits, and whether files were changed since."""
-    return escaped(commit[:12]) + ("+dirty" if commit.endswith("+dirty") else "")
-
-
 def order(system: System) -> tuple[str, int, str, str]:
     """Of rows: by model, the largest file first."""
     last = system.last

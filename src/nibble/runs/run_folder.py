@@ -65,10 +65,6 @@ class RunFolder:
         """At the end of a phase: its number, counted from 1, and its precision."""
         return self.checkpoints / f"phase_{number}_{precision}.ckpt"
 
-    def phase_checkpoints(self) -> list[Path]:
-        """Those that are there, in the order of phases."""
-        return sorted(self.checkpoints.glob("phase_*.ckpt"))
-
     @property
     def bundle(self) -> Path:
         """What is deployed."""
