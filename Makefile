@@ -30,13 +30,13 @@ demo: kernels
 	$(BIN)/python train.py experiment=demo_start hydra.run.dir=runs/demo_start resume=true
 	$(BIN)/python train.py -m experiment=demo quant=float,int8,int4 resume=true
 	$(BIN)/python -m nibble.commands.demo
-	$(BIN)/python -m nibble.report runs/demo --part test-commands
+	$(BIN)/python -m nibble.report runs/demo part=test-commands
 
 ablation: kernels
 	@test $(ABLATION) = digits || echo "data/digits is not there, so this is the embedded corpus (experiment=demo); for the table of RESULTS.md, make data/digits first: python train.py experiment=digits data.fsdd_dir=DIR"
 	$(BIN)/python train.py -m quant=float,int8,int4,int4a4,int2 seed=1,2,3 experiment=$(ABLATION) resume=true
 	$(BIN)/python -m nibble.report runs/$(ABLATION)
-	$(BIN)/python -m nibble.dashboard --output runs/$(ABLATION)/dashboard.json
+	$(BIN)/python -m nibble.dashboard output=runs/$(ABLATION)/dashboard.json
 
 test: kernels
 	$(BIN)/python -m pytest -n 2 --dist loadfile

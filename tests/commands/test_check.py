@@ -24,7 +24,7 @@ def test_parts_problems_twins_and_advice(corpus: Path, capsys: pytest.CaptureFix
     shutil.copy(dev / "11-1-0000.flac", test / "21-1-0000.flac")  # heard in dev and test
     (dev / "11-1-0001.flac").unlink()
     soundfile.write(corpus / "train-tiny/1/1/1-1-0000.flac", np.zeros(40 * 16_000), 16_000)
-    assert check.main([str(corpus), "--page", "page.html"]) == 0
+    assert check.main([str(corpus), "page=page.html"]) == 0
     said = capsys.readouterr().out
     assert "dev-tiny (LibriSpeech)" in said
     assert "3 utterances, 0.00 h" in said
@@ -41,7 +41,7 @@ def test_one_part_in_a_file(corpus: Path, capsys: pytest.CaptureFixture) -> None
     audio = [str(path) for path in sorted(corpus.rglob("*.flac"))[:2]]
     rows = [{"wav": audio[0], "text": "ALL CAPITALS"}, {"wav": audio[1], "text": "small letters", "lang": "en"}]
     (corpus / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert check.main([str(corpus / "mine.jsonl"), "--columns", "audio:wav"]) == 0
+    assert check.main([str(corpus / "mine.jsonl"), "columns=audio:wav"]) == 0
     said = capsys.readouterr().out
     assert "mine.jsonl (Manifest)" in said
     assert "2 languages: (not said) (1), en (1)" in said

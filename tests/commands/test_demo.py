@@ -63,10 +63,10 @@ def test_each_precision_is_a_row_trained_beside_not_trained(branches: Path) -> N
 
 
 def test_without_a_float_run(write_run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(tmp_path)]) == 1
+    assert main([f"folder={tmp_path}"]) == 1
     assert capsys.readouterr().err.startswith("error: ")
 
 
 def test_the_records_are_kept(branches: Path, tmp_path: Path) -> None:
-    assert main([str(branches), "--records", str(tmp_path / "records.jsonl")]) == 0
+    assert main([f"folder={branches}", f"records={tmp_path / 'records.jsonl'}"]) == 0
     assert len(read(tmp_path / "records.jsonl")) == 6

@@ -36,8 +36,6 @@ def test_prints_one_line_a_file(bundle: Path, tmp_path: Path, capsys: pytest.Cap
     assert transcribe.main([f"model={bundle}", str(files[0])]) == 0
     (alone,) = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{files[0]}: {alone}"
-    assert transcribe.main([str(bundle), str(files[0])]) == 0  # a folder alone, without model=, is the model too
-    assert capsys.readouterr().out.splitlines() == [alone]
 
 
 def test_timestamps_are_times_in_the_file(
@@ -47,16 +45,16 @@ def test_timestamps_are_times_in_the_file(
     up, stop = loaded.tokenizer.encode("UP"), loaded.tokenizer.encode("STOP")
     found = [Hypothesis([*up, *stop], [0] * len(up) + [5] * len(stop), 0.0)]
     monkeypatch.setattr(transcription, "recognise", lambda *_: found)
-    assert transcribe.main([f"model={bundle}", str(write(tmp_path / "a.wav")), "--timestamps"]) == 0
+    assert transcribe.main([f"model={bundle}", str(write(tmp_path / "a.wav")), "timestamps=true"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "UP STOP"
     assert [line.split() for line in out[1:]] == [["0.00", "s", "UP"], ["0.20", "s", "STOP"]]
 
 
 def test_a_beam_of_one_or_more(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert transcribe.main([f"model={bundle}", str(write(tmp_path / "a.wav")), "--beam-width", "2"]) == 0
-    assert transcribe.main([f"model={bundle}", str(tmp_path / "a.wav"), "--beam-width", "0"]) == 1
-    assert "error: --beam-width 0; give at least 1" in capsys.readouterr().err
+    assert transcribe.main([f"model={bundle}", str(write(tmp_path / "a.wav")), "beam_width=2"]) == 0
+    assert transcribe.main([f"model={bundle}", str(tmp_path / "a.wav"), "beam_width=0"]) == 1
+    assert "error: beam_width=0; give 1 to 1000" in capsys.readouterr().err
 
 
 def test_bad_files_are_reported_and_the_others_go_on(
@@ -124,8 +122,10 @@ def test_other_rates_than_the_model_s(
 
 
 def test_no_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert transcribe.main([str(tmp_path / "none"), "a.wav"]) == 1
+    assert transcribe.main([f"model={tmp_path / 'none'}", "a.wav"]) == 1
     assert "error: " in capsys.readouterr().err
+    assert transcribe.main([str(tmp_path), "a.wav"]) == 1
+    assert "error: no model; give model=VALUE" in capsys.readouterr().err
 
 
 def test_a_clip_shorter_than_a_frame(bundle: Path, tmp_path: Path) -> None:
@@ -141,12 +141,12 @@ def test_a_model_that_streams(fitted_run, tiny_corpus: Path, capsys: pytest.Capt
 
 
 WRONG = {
-    "--format strt": "--format strt; nearest: srt",
-    "--format json --timestamps": "--timestamps goes with --format txt; json has the times of words itself",
-    "--device gpu": "--device gpu; nearest: cpu",
-    "-": "the file - is a microphone, which needs --stream and a model that streams",
-    "--stream --beam-width 2": "leave --beam-width out",
-    "--format srt b.wav": "--format srt of several files needs --output DIR",
+    "format=strt": "format is 'strt'; give one of txt, json, srt, vtt, ctm",
+    "format=json timestamps=true": "timestamps=true goes with format=txt; json has the times of words itself",
+    "device=gpu": "device is 'gpu'; give one of cpu, cuda, auto",
+    "-": "the file - is a microphone, which needs stream=true and a model that streams",
+    "stream=true beam_width=2": "leave beam_width out",
+    "format=srt b.wav": "format=srt of several files needs output=DIR",
 }
 
 
@@ -157,7 +157,7 @@ def test_options_that_cannot_be(
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "a.wav")
     write(tmp_path / "b.wav")
-    assert transcribe.main([str(bundle), "a.wav", *words.split()]) == 1
+    assert transcribe.main([f"model={bundle}", "a.wav", *words.split()]) == 1
     assert WRONG[words] in capsys.readouterr().err
 
 
@@ -168,18 +168,18 @@ def test_a_file_of_each_recording(
     loaded = load_checkpoint(bundle)
     up = Hypothesis(loaded.tokenizer.encode("UP"), [3] * len(loaded.tokenizer.encode("UP")), 0.0)
     monkeypatch.setattr(transcription, "recognise", lambda *_: [up])
-    words = [str(bundle), str(write(tmp_path / "a b.wav")), "--format", kind]
+    words = [f"model={bundle}", str(write(tmp_path / "a b.wav")), f"format={kind}"]
     assert transcribe.main(words) == 0
     printed = capsys.readouterr().out
     assert "UP" in printed
-    assert transcribe.main([*words, "--output", str(tmp_path / "out")]) == 0
+    assert transcribe.main([*words, f"output={tmp_path / 'out'}"]) == 0
     assert capsys.readouterr().out == ""
     assert (tmp_path / "out" / f"a b.{kind}").read_text() == printed
 
 
 def test_two_recordings_of_one_name(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = [write(tmp_path / "a.wav"), write(tmp_path / "a.flac")]
-    assert transcribe.main([str(bundle), *map(str, files), "--output", str(tmp_path / "out")]) == 1
+    assert transcribe.main([f"model={bundle}", *map(str, files), f"output={tmp_path / 'out'}"]) == 1
     assert "would both be written to" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -191,11 +191,11 @@ def test_text_while_it_is_heard(
     chapter = tiny_corpus / "LibriSpeech" / "dev-tiny" / "11" / "1"
     name, text = (chapter / "11-1.trans.txt").read_text().splitlines()[0].split(" ", 1)
     model = f"model={fitted_run('stateless', 8)}"
-    assert transcribe.main([model, str(chapter / f"{name}.flac"), "--stream"]) == 0
+    assert transcribe.main([model, str(chapter / f"{name}.flac"), "stream=true"]) == 0
     assert capsys.readouterr().out == f"{text}\n"
     samples, _ = soundfile.read(chapter / f"{name}.flac", dtype="int16")
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(samples.astype("<i2").tobytes())))
-    assert transcribe.main([model, "-", "--stream", "--format", "json"]) == 0
+    assert transcribe.main([model, "-", "stream=true", "format=json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["text"] == text
     assert [word["text"] for word in said["words"]] == text.split()
@@ -205,5 +205,5 @@ def test_text_while_it_is_heard(
 def test_a_model_of_whole_utterances_does_not_stream(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert transcribe.main([str(bundle), str(write(tmp_path / "a.wav")), "--stream"]) == 1
+    assert transcribe.main([f"model={bundle}", str(write(tmp_path / "a.wav")), "stream=true"]) == 1
     assert "this model encodes whole utterances" in capsys.readouterr().err

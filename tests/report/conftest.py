@@ -74,5 +74,5 @@ def page_file(finished_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """The page of both runs."""
     output = tmp_path_factory.mktemp("page") / "report.html"
     with inside(finished_runs):
-        assert main(["runs/tiny", "--output", str(output)]) == 0
+        assert main(["runs/tiny", f"output={output}"]) == 0
     return output

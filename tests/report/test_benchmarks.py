@@ -40,12 +40,12 @@ def test_the_page_follows_the_benchmarks(
     monkeypatch.chdir(tmp_path)
     records.append(Path("results/records.jsonl"), RECORD)
     assert main([]) == 0
-    assert main(["--check"]) == 0
+    assert main(["check=true"]) == 0
     append(Path("results/bench.jsonl"), INT4)
-    assert main(["--check"]) == 1
+    assert main(["check=true"]) == 1
     assert "RESULTS.md is not what results/records.jsonl and results/bench.jsonl say" in capsys.readouterr().err
     assert main([]) == 0
-    assert main(["--check"]) == 0
+    assert main(["check=true"]) == 0
     page = Path("RESULTS.md").read_text()
     assert page.endswith("\n")
     assert page.index("## e: dev of c") < page.index("## Benchmark: size")

@@ -98,7 +98,7 @@ def test_mixed_speech_is_refused_and_named(runs: dict[str, Run], records: list[R
         UserError, match=r"dev-tiny of speech.*\(1 run\); test-tiny of speech, 7 words \(1 run\)"
     ) as error:
         compare(measured)
-    assert "choose with --part dev-tiny" in str(error.value)
+    assert "choose with part=dev-tiny" in str(error.value)
     assert rows(measured, "test-tiny") == [("int4", "trained", "")]
     with pytest.raises(UserError, match="nothing was measured on part dev-clean; there is: dev-tiny"):
         compare(measured, "dev-clean")

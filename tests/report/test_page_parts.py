@@ -158,7 +158,7 @@ def test_without_the_corpus_the_page_says_why_it_is_silent(
     assert contents.utterances == {}
     assert "the corpus speech is not on this machine" in contents.silence
     assert contents.runs[0]["heard"] == {}
-    assert collect(comparison, 0).silence == "Left out: --utterances 0."
+    assert collect(comparison, 0).silence == "Left out: utterances=0."
 
 
 def test_names_from_outside_are_no_html(finished_runs: Path) -> None:

@@ -122,15 +122,15 @@ def test_the_page_has_a_table_for_each_part_and_share() -> None:
 
 def test_check_says_whether_the_page_is_up_to_date(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     records, page = tmp_path / "records.jsonl", tmp_path / "RESULTS.md"
-    arguments = ["--records", str(records), "--output", str(page)]
+    arguments = [f"records={records}", f"output={page}"]
     assert main(arguments) == 1
     assert "no records" in capsys.readouterr().err
     append(records, FLOAT)
-    assert main([*arguments, "--check"]) == 1
+    assert main([*arguments, "check=true"]) == 1
     assert main(arguments) == 0
-    assert main([*arguments, "--check"]) == 0
+    assert main([*arguments, "check=true"]) == 0
     append(records, INT4)
-    assert main([*arguments, "--check"]) == 1
+    assert main([*arguments, "check=true"]) == 1
     assert "make results" in capsys.readouterr().err
 
 
@@ -175,16 +175,16 @@ CLEAN = replace(FLOAT, experiment="clean")  # of one seed
 
 def test_the_tables_of_the_readme_follow_the_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     records, output, readme = tmp_path / "records.jsonl", tmp_path / "RESULTS.md", tmp_path / "README.md"
-    paths = ["--records", str(records), "--output", str(output), "--readme", str(readme)]
+    paths = [f"records={records}", f"output={output}", f"readme={readme}"]
     readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     append(records, FLOAT)
     assert main(paths) == 0
     for record in (replace(FLOAT, seed=2), INT4, replace(INT4, seed=2), replace(INT4, quant="int3"), CLEAN):
         append(records, record)
-    assert main([*paths, "--check"]) == 1
+    assert main([*paths, "check=true"]) == 1
     assert "RESULTS.md is not what" in capsys.readouterr().err
     assert main(paths) == 0
-    assert main([*paths, "--check"]) == 0
+    assert main([*paths, "check=true"]) == 0
     text = readme.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
@@ -193,7 +193,7 @@ def test_the_tables_of_the_readme_follow_the_records(tmp_path: Path, capsys: pyt
     assert "int3" not in text, "the README has the headlines"
     assert "clean" not in text, "of several seeds"
     readme.write_text(text.replace("50.00", "5.00"))
-    assert main([*paths, "--check"]) == 1
+    assert main([*paths, "check=true"]) == 1
     assert "README.md is not what" in capsys.readouterr().err
 
 

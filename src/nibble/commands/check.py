@@ -1,17 +1,20 @@
-"""What a corpus is, and what is wrong with it: python -m nibble.data.check SOURCE
+"""Say what a corpus contains and what is wrong with it.
 
-SOURCE is a folder of parts as `data.corpus_dir=` takes it, or one part: a folder or file in any format of
-docs/your-speech.md. Nothing is changed. What was found out is kept in data/cache, so that training need not look again.
+python -m nibble.data.check my_corpus
+python -m nibble.data.check my_corpus/train.jsonl columns=[audio:wav,text:said] page=look.html
+
+A source is a folder of parts as data.corpus_dir= takes it, or one part: a folder or file in any format of
+docs/your-speech.md. Nothing is changed. What was found is kept in data/cache, so that training need not look again.
 """
 
-import argparse
-import sys
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from nibble import stopping
+from nibble.commands.words import BARE, run_words
 from nibble.data.audio import Waveforms
 from nibble.data.corpora.locate import ROOT
 from nibble.data.cuts import Cuts
@@ -28,31 +31,31 @@ from nibble.writing import write_text
 _SHOWN = 5
 
 
-def main(arguments: list[str] | None = None) -> int:
+@dataclass
+class CheckOptions:
+    """What `python -m nibble.data.check` can be told."""
+
+    source: list[str] = field(default_factory=list, metadata=BARE)  # a corpus or one part of it
+    columns: list[str] = field(default_factory=list)  # as data.columns=, such as [audio:wav,text:said]
+    channel: str = "mix"  # of recordings with several channels: mix, 0, 1 ...
+    page: str | None = None  # HTML file to write, with histograms of lengths and speaking rates
+
+    def __post_init__(self) -> None:
+        if len(self.source) != 1:
+            raise UserError("give one corpus or part: python -m nibble.data.check my_corpus")
+
+
+def main(words: list[str] | None = None) -> int:
     """Returns 0, or 1 if nothing can be read."""
-    parser = argparse.ArgumentParser(
-        prog="python -m nibble.data.check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("source", type=Path, metavar="SOURCE")
-    parser.add_argument(
-        "--columns", default="", metavar="WHAT:COLUMN,…", help="as data.columns=, such as audio:wav,text:said"
-    )
-    parser.add_argument("--channel", default="mix", help="of recordings with several: mix, 0, 1 ...")
-    parser.add_argument("--page", type=Path, metavar="FILE.html", help="histograms of lengths and speaking rates")
-    options = parser.parse_args(arguments)
-    try:
-        _check(options, Console())
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_words(_check, CheckOptions, __doc__, words)
 
 
-def _check(options: argparse.Namespace, console: Console) -> None:
+def _check(options: CheckOptions) -> None:
+    console = Console()
     parts: dict[str, Cuts] = {}
     surveys: dict[str, Survey] = {}
     bad: dict[str, int] = {}
-    for name, source in _sources(options.source, named_columns([one for one in options.columns.split(",") if one])):
+    for name, source in _sources(Path(options.source[0]), named_columns(options.columns)):
         try:
             found, converted = check_part(source, ROOT / "cache", options.channel)
         except UserError as error:
@@ -66,7 +69,7 @@ def _check(options: argparse.Namespace, console: Console) -> None:
             _print(summary(name, cuts).partition(": ")[2], surveys[name], console)
         _print_findings(found.found, console)
     if not parts:
-        raise UserError(f"no utterance of {options.source} can be used")
+        raise UserError(f"no utterance of {options.source[0]} can be used")
     _print_twice(twice(parts, Waveforms(ROOT / "cache")), console)
     lines = list(advice(surveys, DataConfig.max_duration_s, bad))
     if lines:
@@ -74,7 +77,7 @@ def _check(options: argparse.Namespace, console: Console) -> None:
     for line in lines:
         console.print(f"  {line}")
     if options.page:
-        write_text(options.page, _page(surveys))
+        write_text(Path(options.page), _page(surveys))
         console.print(f"histograms: {options.page}")
 
 

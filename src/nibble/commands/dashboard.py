@@ -1,17 +1,17 @@
-"""Lays out the W&B dashboard of a project, or writes what W&B would be sent.
+"""Lay out the W&B dashboard of a project, or write what W&B would be sent.
 
 python -m nibble.dashboard ENTITY/PROJECT
-python -m nibble.dashboard --output FILE
+python -m nibble.dashboard output=FILE
 """
 
-import argparse
 import json
-import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nibble import stopping
+from nibble.commands.words import BARE, run_words
 from nibble.errors import UserError
 from nibble.wandb_key import check_wandb_key
 from nibble.writing import write_text
@@ -24,11 +24,11 @@ def send(name: str) -> str:
     """Make the dashboard of the project `ENTITY/PROJECT`, and return its address.
 
     Raises:
-        UserError: the name is none, there is no key or no package, or W&B refuses.
+        UserError: `name` is not ENTITY/PROJECT, there is no key or no package, or W&B refuses.
     """
     entity, slash, project = name.partition("/")
     if not (entity and slash and project) or "/" in project:
-        raise UserError(f"{name} is no project; give ENTITY/PROJECT, as in the address of its page at wandb.ai")
+        raise UserError(f"{name} is not a project; give ENTITY/PROJECT, as in the address of its page at wandb.ai")
     dashboard = _workspace(entity, project)
     check_wandb_key("a dashboard")
     import wandb
@@ -46,7 +46,7 @@ def write(path: Path) -> None:
         UserError: there is no package, or `path` cannot be written.
     """
     definition = _workspace("ENTITY", "PROJECT")._spec["spec"]  # the package has no public way to it
-    write_text(path, json.dumps(definition, indent=1) + "\n", "give another --output FILE")
+    write_text(path, json.dumps(definition, indent=1) + "\n", "give another output=FILE")
 
 
 def _workspace(entity: str, project: str) -> "Workspace":
@@ -57,25 +57,29 @@ def _workspace(entity: str, project: str) -> "Workspace":
     return workspace(entity, project)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Send it or write it, and print where it is."""
-    parser = argparse.ArgumentParser(
-        prog="python -m nibble.dashboard", description="Lay out the W&B dashboard of a project."
-    )
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument(
-        "project", nargs="?", metavar="ENTITY/PROJECT", help="the account or team, and logger.wandb_project"
-    )
-    where.add_argument("--output", type=Path, metavar="FILE", help="write the definition there, as JSON; needs no key")
-    options = parser.parse_args(arguments)
-    try:
-        if options.output is None:
-            print(send(options.project))
-        else:
-            write(options.output)
-            print(options.output)
-    except UserError as error:
-        sys.exit(f"error: {error}")
+@dataclass
+class DashboardOptions:
+    """What `python -m nibble.dashboard` can be told."""
+
+    project: list[str] = field(default_factory=list, metadata=BARE)  # ENTITY/PROJECT; PROJECT is logger.wandb_project
+    output: str | None = None  # file to write the definition to, as JSON; it needs no key
+
+    def __post_init__(self) -> None:
+        if len(self.project) + (self.output is not None) != 1:
+            raise UserError("give ENTITY/PROJECT, or output=FILE: python -m nibble.dashboard ENTITY/PROJECT")
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Send it or write it, and print where it is; returns 0, or 1 if neither can be done."""
+    return run_words(_lay_out, DashboardOptions, __doc__, words)
+
+
+def _lay_out(options: DashboardOptions) -> None:
+    if options.output is None:
+        print(send(options.project[0]))
+    else:
+        write(Path(options.output))
+        print(options.output)
 
 
 def run() -> None:

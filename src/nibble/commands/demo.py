@@ -1,16 +1,15 @@
-"""The table of `make demo`: what each precision costs, and what training at it buys.
+"""Print the table of `make demo`: what each precision costs, and what training at it buys.
 
-python -m nibble.commands.demo [FOLDER]    FOLDER has a run of experiment=demo for each precision; runs/demo if left out
+python -m nibble.commands.demo
 """
 
-import argparse
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nibble import stopping
 from nibble.commands import transcribe
+from nibble.commands.words import run_words
 from nibble.data.audio import source
 from nibble.data.datamodule import SpeechDataModule
 from nibble.errors import UserError
@@ -107,21 +106,24 @@ def transcribe_one(run: Path) -> None:
     print(f"(said was: {cut.supervisions[0].text})")
 
 
-def main(arguments: list[str] | None = None) -> int:
+@dataclass
+class DemoOptions:
+    """What `python -m nibble.commands.demo` can be told."""
+
+    folder: str = str(RUNS / "demo")  # with a run of experiment=demo for each precision
+    records: str | None = "runs/records.jsonl"  # file that the evaluations are added to; null: none
+
+
+def main(words: list[str] | None = None) -> int:
     """Returns 0, or 1 if there are no such runs."""
-    parser = argparse.ArgumentParser(prog="python -m nibble.commands.demo", description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=RUNS / "demo", help="where its runs are")
-    parser.add_argument("--records", default="runs/records.jsonl", metavar="FILE")
-    options = parser.parse_args(arguments)
-    try:
-        runs = latest_of_each(options.folder)
-        records = evaluate_demo(runs, options.records, HardwareConfig())
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return run_words(_show, DemoOptions, __doc__, words)
+
+
+def _show(options: DemoOptions) -> None:
+    runs = latest_of_each(Path(options.folder))
+    records = evaluate_demo(runs, options.records, HardwareConfig())
     Console().print(demo_table(records))
     transcribe_one(runs.get("int4", runs["float"]))
-    return 0
 
 
 if __name__ == "__main__":

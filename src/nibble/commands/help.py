@@ -47,6 +47,22 @@ def help_text(about: str, config_dir: Path, config_name: str, composed: DictConf
     )
 
 
+def words_help(about: str, schema: type, bare: str | None) -> str:
+    """That of a command without groups.
+
+    Args:
+        about: what the command is for, and examples.
+        schema: the dataclass that it has the options of.
+        bare: the option that takes words without NAME=, if there is one.
+    """
+    lines = []
+    for option in options(schema):
+        choices = f"; one of {', '.join(option.choices)}" if option.choices else ""
+        left = f"{option.name.upper()} ..." if option.name == bare else f"{option.name}={_shown(option.default)}"
+        lines.append(_entry(left, f"{option.meaning}{choices}"))
+    return "\n".join([about.strip(), "", "Options: NAME=VALUE sets one. Shown is the default; ??? has none.", *lines])
+
+
 def groups(config_dir: Path, config_name: str) -> list[tuple[str, str]]:
     """The groups of a configuration in the order of its list, and the comment behind each."""
     listed = (config_dir / f"{config_name}.yaml").read_text(encoding="utf-8")

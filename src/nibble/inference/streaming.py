@@ -34,7 +34,7 @@ def transcribe_stream(loaded: Loaded, pieces: Iterable[Samples], said: Callable[
     """
     config = loaded.config.features
     if config.normalization is Normalization.utterance:
-        raise UserError("this model normalises the features of whole utterances and cannot stream; leave --stream out")
+        raise UserError("this model normalises features over the whole utterance and cannot stream; leave stream out")
     stream, features = Stream(loaded.model), FeatureStream(make_features(config))
     device = next(iter(loaded.model.state_dict().values())).device
     told, samples = 0, 0  # labels and samples

@@ -115,7 +115,7 @@ def compare(measured: Sequence[Measurement], part: str | None = None) -> Compari
         raise UserError(f"nothing was measured on part {part}; there is: {listed}")
     if len(chosen) > 1:
         parts = {speech.part for speech in chosen}
-        cure = f"choose with --part {min(parts)}, or give" if len(parts) > 1 else "give"
+        cure = f"choose with part={min(parts)}, or give" if len(parts) > 1 else "give"
         raise UserError(
             f"one table compares recognisers of the same speech, and these runs were measured on several: {listed}; "
             f"{cure} runs of one kind only"

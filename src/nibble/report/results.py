@@ -13,7 +13,7 @@ _INTRODUCTION = """\
 
 Made by `make results` from `results/records.jsonl`, where each seed has its own line with commit, command and \
 hardware, from `results/bench.jsonl` and, for what others have published, from `results/published.jsonl`. \
-`python -m nibble.report --check` says whether it is up to date.
+`python -m nibble.report check=true` says whether it is up to date.
 
 - **WER**: word errors over reference words, the mean over the seeds; in brackets the 95 % bootstrap interval over \
 utterances, errors pooled over seeds. It tells how sure the figure is for such speech, not how much seeds differ.

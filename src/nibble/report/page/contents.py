@@ -50,7 +50,7 @@ def collect(comparison: Comparison, max_utterances: int) -> Contents:
     runs = comparison.runs
     contents = Contents(_rows(comparison), [], {}, [], "")
     ids = worst((record for run in runs if (record := comparison.own(run))), max_utterances)
-    heard = _Heard(comparison.speech, ids, "No run made an error." if max_utterances else "Left out: --utterances 0.")
+    heard = _Heard(comparison.speech, ids, "No run made an error." if max_utterances else "Left out: utterances=0.")
     for run in track(runs, "reading runs", len(runs)):
         loaded = load_checkpoint(run.folder)
         contents.runs.append(_run(comparison, run) | {"layers": histograms(loaded.model), "heard": heard.by(loaded)})
