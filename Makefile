@@ -46,7 +46,7 @@ kernels: .venv/ready
 
 # What transcribes, exports and serves; training needs the checkout's conf/ and train.py.
 wheel: .venv/ready
-	$(BIN)/python -m nibble.kernels.build --require cpu
+	$(BIN)/python -m nibble.kernels.build cpu require=true
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
 
 # A copy of the sources, so that the library in use stays as it is. CPython and torch free little when they end: no leaks.
@@ -63,7 +63,7 @@ sanitize: .venv/ready
 	    $(BIN)/python -m pytest -s -p no:cacheprovider $(addprefix tests/kernels/test_,refused_calls.py cpu_kernels.py linear_ops.py fused_ops.py)
 
 gpu: .venv/ready
-	$(BIN)/python -m nibble.bench.gpu --out $(or $(OUT),runs/gpu)
+	$(BIN)/python -m nibble.bench.gpu out=$(or $(OUT),runs/gpu)
 
 trace: .venv/ready
 	$(BIN)/python tests/gpu_trace/run_trace.py --whole

@@ -11,6 +11,14 @@ import pytorch_lightning as pl
 import torch
 
 from nibble import composition
+from nibble.bench.__main__ import BenchOptions
+from nibble.bench.gpu import GpuOptions
+from nibble.commands.check import CheckOptions
+from nibble.commands.dashboard import DashboardOptions
+from nibble.commands.report import ReportOptions
+from nibble.commands.shar import SharOptions
+from nibble.commands.transcribe import TranscribeOptions
+from nibble.commands.words import read_words
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -18,6 +26,18 @@ PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / 
 TEXT = "\n".join([README, *PAGES.values()])
 COMMANDS = sorted(set(re.findall(r"(?:^|`)((?:python|make) [^`\n]*?)(?=`|\s+#|\s*$)", TEXT, flags=re.MULTILINE)))
 TRAIN = [command for command in COMMANDS if command.startswith("python train.py") and "resume=" not in command]
+WORDS = {
+    "nibble.bench": BenchOptions,
+    "nibble.bench.gpu": GpuOptions,
+    "nibble.dashboard": DashboardOptions,
+    "nibble.data.check": CheckOptions,
+    "nibble.data.shar": SharOptions,
+    "nibble.report": ReportOptions,
+    "nibble.transcribe": TranscribeOptions,
+}
+WITH_WORDS = [
+    match for command in COMMANDS if (match := re.match(r"python -m (\S+) (.+)", command)) and match[1] in WORDS
+]
 MODULES = sorted({word for command in COMMANDS for word in re.findall(r"python -m (nibble[\w.]*)", command)})
 
 
@@ -37,6 +57,12 @@ def test_training_commands_compose(command):
     # A sweep is composed job by job: the first value of each option stands for it.
     overrides = [re.sub(r"=([^\[{,]+),.*", r"=\1", word) for word in words if word != "-m"]
     composition.check_command_line(ROOT / "conf", "train", overrides)
+
+
+@pytest.mark.parametrize("command", WITH_WORDS, ids=lambda command: command[0])
+def test_options_of_commands_without_composition_exist(command):
+    words = shlex.split(command[2].replace("NAME ", "gemm "))
+    assert "--help" in words or read_words(WORDS[command[1]], words)
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("make ")])

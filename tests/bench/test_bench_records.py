@@ -52,7 +52,7 @@ def test_what_is_no_measurement(tmp_path: Path, line: str, message: str) -> None
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"cannot be added to .*give another file: --records FILE"):
+    with pytest.raises(UserError, match=r"cannot be added to .*give another file: records=FILE"):
         append(tmp_path / "file" / "bench.jsonl", INT4)
 
 

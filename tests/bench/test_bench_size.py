@@ -13,7 +13,7 @@ def test_the_command_measures_prints_and_keeps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(command.BENCHES, "size", lambda: size.measure(("conformer_xs",)))
-    assert command.main(["size", "--records", str(tmp_path / "bench.jsonl")]) == 0
+    assert command.main(["size", f"records={tmp_path / 'bench.jsonl'}"]) == 0
     dense, pruned = read(tmp_path / "bench.jsonl")
     assert (dense.bench, dense.case, dense.contender, dense.baseline) == ("size", "conformer_xs", "int4", "float32")
     assert pruned.contender == "int4_24"
@@ -38,7 +38,7 @@ def test_a_file_that_cannot_be_written(
     measured = Measurement("size", "m", "int4", "float32", 7.0, None, 1, "a CPU", "0" * 40, "python", 1)
     monkeypatch.setitem(command.BENCHES, "size", lambda: [measured])
     (tmp_path / "file").touch()
-    assert command.main(["size", "--records", str(tmp_path / "file" / "bench.jsonl")]) == 1
+    assert command.main(["size", f"records={tmp_path / 'file' / 'bench.jsonl'}"]) == 1
     assert "error: the result cannot be added" in capsys.readouterr().err
 
 

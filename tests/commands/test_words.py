@@ -5,6 +5,8 @@ from enum import StrEnum
 
 import pytest
 
+from nibble.bench.__main__ import BenchOptions
+from nibble.bench.gpu import GpuOptions
 from nibble.commands.check import CheckOptions
 from nibble.commands.dashboard import DashboardOptions
 from nibble.commands.demo import DemoOptions
@@ -14,8 +16,12 @@ from nibble.commands.shar import SharOptions
 from nibble.commands.transcribe import TranscribeOptions
 from nibble.commands.words import BARE, read_words, run_words
 from nibble.errors import UserError
+from nibble.kernels.build import BuildOptions
 
-SCHEMAS = [CheckOptions, DashboardOptions, DemoOptions, ReportOptions, SharOptions, TranscribeOptions]
+SCHEMAS = [
+    *(BenchOptions, BuildOptions, CheckOptions, DashboardOptions, DemoOptions),
+    *(GpuOptions, ReportOptions, SharOptions, TranscribeOptions),
+]
 
 
 class Kind(StrEnum):

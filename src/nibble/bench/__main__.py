@@ -1,12 +1,12 @@
 """python -m nibble.bench size: measure, print a table, and add the measurements to runs/bench.jsonl.
 
-With --device cuda, encoder, gemm, loss and train_step measure a GPU: kernels launched and waits of the CPU stand beside
+With device=cuda, encoder, gemm, loss and train_step measure a GPU: kernels launched and waits of the CPU stand beside
 milliseconds. `make gpu` runs them, and more.
 
 encoder     time of the encoder of conformer_l on one thread, ours and others', in torch and ONNX Runtime; five minutes
 feeding     hours of audio an hour from a loader, and how long a training waits for it; two minutes
 gemm        time of a linear layer of 4-bit weights against float32, int8 and others' int4; three minutes
-manifest    time and memory before the first batch of a corpus of --lines utterances; a minute a million
+manifest    time and memory before the first batch of a corpus of lines= utterances; a minute a million
 loss        memory and time of joiner and transducer loss, fused against torchaudio's; ten minutes
 size        bytes of the bundles of conformer_xs, s, m and l at int4 and int4_24, against float32; about a minute
 streaming   time of a chunk and till the first label, conformer_stream_s and l in sherpa-onnx, one thread; five minutes
@@ -15,9 +15,9 @@ together    training time of one run for several precisions, against a run for e
 train_step  time of one step of int4 training, native and fake, against float32; ten minutes
 """
 
-import argparse
-import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from nibble import stopping
@@ -37,8 +37,10 @@ from nibble.bench import (
     train_step_gpu,
 )
 from nibble.bench.records import Measurement, append, cells
-from nibble.errors import UserError
+from nibble.commands.words import BARE, run_words
+from nibble.errors import UserError, nearest
 from nibble.kernels.gpu import missing_gpu
+from nibble.ranges import COUNT, check
 from nibble.terminal import Console, Table
 
 BENCHES: dict[str, Callable[[], list[Measurement]]] = {
@@ -61,38 +63,52 @@ ON_A_GPU: dict[str, Callable[[], list[Measurement]]] = {
 }
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Returns 0, or 1 if the measurements cannot be kept."""
-    parser = argparse.ArgumentParser(
-        prog="python -m nibble.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("bench", choices=sorted(BENCHES))
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help=f"cuda: of {', '.join(ON_A_GPU)}")
-    parser.add_argument("--corpus", type=Path, metavar="DIR", help="of feeding; without it, the embedded one")
-    parser.add_argument("--lines", type=int, metavar="N", help=f"of manifest; {manifest.LINES:,} if left out")
-    parser.add_argument("--records", type=Path, default=Path("runs/bench.jsonl"), metavar="FILE")
-    options = parser.parse_args(arguments)
-    if options.corpus and options.bench != "feeding":
-        parser.error(f"{options.bench} needs no --corpus; only feeding takes one")
-    if options.lines and options.bench != "manifest":
-        parser.error(f"{options.bench} has no --lines; only manifest takes them")
-    if options.device == "cuda" and options.bench not in ON_A_GPU:
-        parser.error(f"{options.bench} runs on the CPU alone; leave --device out")
-    try:
-        if options.device == "cuda" and (reason := missing_gpu()) is not None:
-            raise UserError(f"--device cuda: {reason}; leave --device out to measure the CPU")
-        measure = (ON_A_GPU if options.device == "cuda" else BENCHES)[options.bench]
-        if options.corpus:
-            found = feeding.measure(options.corpus)
-        else:
-            found = manifest.measure(options.lines) if options.lines else measure()
-        Console().print(table(found))
-        for measurement in found:
-            append(options.records, measurement)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+@dataclass
+class BenchOptions:
+    """What `python -m nibble.bench` can be told."""
+
+    bench: list[str] = field(default_factory=list, metadata=BARE)  # one of the names above
+    device: str = "cpu"  # cpu or cuda
+    corpus: str | None = None  # feeding: a folder of parts; null: the embedded corpus
+    lines: int | None = None  # manifest: how many utterances; null: a million
+    records: str = "runs/bench.jsonl"  # file that the measurements are added to
+
+    def __post_init__(self) -> None:
+        check(self, "", lines=COUNT)
+        if len(self.bench) != 1 or self.bench[0] not in BENCHES:
+            raise UserError(f"give one bench: {nearest(' '.join(self.bench), BENCHES)}")
+        if self.device not in ("cpu", "cuda"):
+            raise UserError(f"device={self.device}; give cpu or cuda")
+        if self.device == "cuda" and self.name not in ON_A_GPU:
+            raise UserError(f"{self.name} runs on the CPU alone; leave device out")
+        if self.corpus and self.name != "feeding":
+            raise UserError(f"{self.name} needs no corpus; only feeding takes one")
+        if self.lines and self.name != "manifest":
+            raise UserError(f"{self.name} has no lines; only manifest takes them")
+
+    @property
+    def name(self) -> str:
+        """Of the bench."""
+        return self.bench[0]
+
+
+def main(words: list[str] | None = None) -> int:
+    """Returns 0, or 1 if nothing can be measured here, or the measurements cannot be kept."""
+    return run_words(_measure, BenchOptions, __doc__, words)
+
+
+def _measure(options: BenchOptions) -> None:
+    if options.device == "cuda" and (reason := missing_gpu()) is not None:
+        raise UserError(f"device=cuda: {reason}; leave device out to measure the CPU")
+    measure = (ON_A_GPU if options.device == "cuda" else BENCHES)[options.name]
+    if options.corpus:
+        measure = partial(feeding.measure, Path(options.corpus))
+    if options.lines:
+        measure = partial(manifest.measure, options.lines)
+    found = measure()
+    Console().print(table(found))
+    for measurement in found:
+        append(Path(options.records), measurement)
 
 
 def table(measurements: Sequence[Measurement]) -> Table:

@@ -6,10 +6,11 @@ after it; the exit code is then 1. DIR gets a log of each step, and bench.jsonl,
 results/bench.jsonl.
 """
 
-import argparse
 import os
 import shutil
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,35 +19,42 @@ from nibble.bench import checklist
 from nibble.bench.__main__ import table
 from nibble.bench.checklist import Step, python
 from nibble.bench.records import read
+from nibble.commands.words import run_words
+from nibble.errors import UserError
 from nibble.kernels.gpu import missing_gpu
 from nibble.runs.run_folder import RunFolder
 from nibble.terminal import Console
 
 LSTM_TEST = "tests/kernels/test_triton_recurrence.py"
-CORPUS = Path("data/librispeech-mini")
 
 
-def main(arguments: list[str] | None = None) -> int:
+@dataclass
+class GpuOptions:
+    """What `python -m nibble.bench.gpu` can be told."""
+
+    out: str = "runs/gpu"  # folder for the logs and bench.jsonl
+    corpus: str = "data/librispeech-mini"  # folder of librispeech-mini; without it, that step is left out
+    list: bool = False  # print the commands of the steps and run none
+
+
+def main(words: Sequence[str] | None = None) -> int:
     """Returns 0, or 1 if a step failed or there is no GPU."""
-    parser = argparse.ArgumentParser(
-        prog="python -m nibble.bench.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=Path("runs/gpu"), metavar="DIR")
-    parser.add_argument("--corpus", type=Path, default=CORPUS, metavar="DIR", help="librispeech-mini")
-    parser.add_argument("--list", action="store_true", help="print the steps' commands and run none")
-    options = parser.parse_args(arguments)
-    planned = steps(options.out, options.corpus)
+    return run_words(_run, GpuOptions, __doc__, words)
+
+
+def _run(options: GpuOptions) -> int:
+    out = Path(options.out)
+    planned = steps(out, Path(options.corpus))
     if options.list:
         for step in planned:
             words = [*(f"{name}={value}" for name, value in step.environment.items()), *step.command]
             print(" ".join(words) + (f"  # left out: {reason}" if (reason := step.missing()) else ""))
         return 0
     if (reason := missing_gpu()) is not None:
-        print(f"error: {reason}; --list prints what would be run", file=sys.stderr)
-        return 1
-    outcomes = checklist.run(planned, options.out)
+        raise UserError(f"{reason}; list=true prints what would be run")
+    outcomes = checklist.run(planned, out)
     console = Console()
-    if measured := read(options.out / "bench.jsonl"):
+    if measured := read(out / "bench.jsonl"):
         console.print(table(measured))
     console.print(checklist.table(outcomes))
     failed = checklist.failed(outcomes)
@@ -58,12 +66,12 @@ def main(arguments: list[str] | None = None) -> int:
 def steps(out: Path, corpus: Path) -> list[Step]:
     """What is run, in this order; correctness first."""
     native, reference, run = out / "native.pt", out / "reference.pt", RunFolder(out / "run")
-    bench = [*python("-m", "nibble.bench"), "--device", "cuda", "--records", str(out / "bench.jsonl")]
+    bench = [*python("-m", "nibble.bench"), "device=cuda", f"records={out / 'bench.jsonl'}"]
     train = [*python("train.py"), "hardware=gpu", "logger=csv", "records=null"]
     sanitizer = compute_sanitizer()
     test = python("-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider")
     return [
-        Step("build", python("-m", "nibble.kernels.build", "--require", "cuda"), 60),
+        Step("build", python("-m", "nibble.kernels.build", "cuda", "require=true"), 60),
         Step("info", python("-m", "nibble.info"), 15),
         Step("LSTM kernel", [*test, LSTM_TEST], 30),
         Step("native step", python("-m", "nibble.bench.gpu_step", "save", str(native)), 60),
@@ -107,7 +115,7 @@ def steps(out: Path, corpus: Path) -> list[Step]:
                 *(f"data.corpus_dir={corpus}", f"hydra.run.dir={out / 'librispeech_mini'}"),
             ],
             25,
-            missing=lambda: None if corpus.is_dir() else f"{corpus} is not there; --corpus DIR says where it is",
+            missing=lambda: None if corpus.is_dir() else f"{corpus} is not there; corpus=DIR says where it is",
         ),
         Step("encoder", [*bench, "encoder"], 15),
         Step("loss", [*bench, "loss"], 10),

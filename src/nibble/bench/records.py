@@ -41,7 +41,7 @@ def append(path: Path, measurement: Measurement) -> None:
     Raises:
         UserError: the file cannot be written; it is then as it was before.
     """
-    append_line(path, asdict(measurement), "give another file: --records FILE")
+    append_line(path, asdict(measurement), "give another file: records=FILE")
 
 
 def read(path: Path) -> list[Measurement]:

@@ -1,37 +1,47 @@
 """python -m nibble.kernels.build: compile the optional kernels; `make kernels` runs it.
 
-Exits with 0 when something cannot be built here, and says why; with `--require`, with 1.
+Exits with 0 when something cannot be built here, and says why; with require=true, with 1.
 """
 
-import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nibble import stopping
+from nibble.commands.words import BARE, run_words
 from nibble.errors import UserError
 from nibble.kernels.cpu import build as cpu
 from nibble.kernels.cpu import library as cpu_library
 from nibble.kernels.cuda import build as cuda
 from nibble.kernels.cuda import library as cuda_library
 
+_LIBRARIES = {
+    "cpu": ("CPU", cpu.LIBRARY, cpu_library.missing, cpu.build),
+    "cuda": ("CUDA", cuda.LIBRARY, cuda_library.not_up_to_date, cuda.build),
+}
 
-def main(arguments: list[str] | None = None) -> int:
+
+@dataclass
+class BuildOptions:
+    """What `python -m nibble.kernels.build` can be told."""
+
+    libraries: list[str] = field(default_factory=list, metadata=BARE)  # cpu, cuda or both; none: both
+    require: bool = False  # exit with 1 if something cannot be built
+
+    def __post_init__(self) -> None:
+        if unknown := [name for name in self.libraries if name not in _LIBRARIES]:
+            raise UserError(f"there is no {unknown[0]}; give cpu, cuda or both")
+
+
+def main(words: Sequence[str] | None = None) -> int:
     """Build the libraries that are not up to date."""
-    parser = argparse.ArgumentParser(
-        prog="python -m nibble.kernels.build", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("libraries", nargs="*", metavar="cpu|cuda", help="which; without any, both")
-    parser.add_argument("--require", action="store_true", help="exit with 1 if something cannot be built")
-    options = parser.parse_args(arguments)
-    libraries = {
-        "cpu": ("CPU", cpu.LIBRARY, cpu_library.missing, cpu.build),
-        "cuda": ("CUDA", cuda.LIBRARY, cuda_library.not_up_to_date, cuda.build),
-    }
-    if unknown := [name for name in options.libraries if name not in libraries]:
-        parser.error(f"there is no {unknown[0]}; give cpu, cuda or both")
-    failed = [_failed(*libraries[name]) for name in options.libraries or libraries]
+    return run_words(_build, BuildOptions, __doc__, words)
+
+
+def _build(options: BuildOptions) -> int:
+    failed = [_failed(*_LIBRARIES[name]) for name in options.libraries or _LIBRARIES]
     return int(options.require and any(failed))
 
 
