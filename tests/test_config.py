@@ -245,6 +245,18 @@ def test_a_number_outside_its_range_says_what_to_give(override, message):
         typed(composed(override))
 
 
+def test_the_size_of_groups_is_one_option():
+    for command in ("evaluate", "quantize", "export"):
+        composition.register_schemas()
+        words = ["checkpoint=a", "quant=int4_grouped", "quant.group_size=64"]
+        found = composition.check_command_line(CONF, command, words)
+        assert (found.quant.name, found.quant.rules[-1].weight.group_size) == ("int4_g64", 64)
+    config = typed(composed("quant=int4_grouped"))
+    assert (config.quant.name, config.quant.rules[-1].weight.group_size) == ("int4_g32", 32)
+    with pytest.raises(UserError, match=r"quant.group_size=64: no rule of quant=int4 uses it; .*int4_grouped"):
+        typed(composed("quant=int4", "quant.group_size=64"))
+
+
 def test_a_plus_before_an_option_of_the_default_run_is_accepted():
     assert typed(composed("quant=int4", "model=conformer_l", "+trainer.max_steps=3")).trainer.max_steps == 3
 

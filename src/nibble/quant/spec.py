@@ -231,6 +231,15 @@ class QuantConfig:
     rules: list[Rule] = field(default_factory=list)  # none: weights stay in float
     arithmetic: Arithmetic = Arithmetic.native
     low_rank: list[LowRank] = field(default_factory=list)  # applied first; rules match `<layer>.first` and `.second`
+    group_size: int | None = None  # of quant=int4_grouped: this many weights along K share a scale
+
+    def __post_init__(self) -> None:
+        in_rules = [rule.weight.group_size for rule in self.rules if rule.weight is not None]
+        if self.group_size is not None and self.group_size not in in_rules:
+            raise UserError(
+                f"quant.group_size={self.group_size}: no rule of quant={self.name} uses it; give quant=int4_grouped, "
+                "or rules with group_size"
+            )
 
 
 @dataclass
