@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
@@ -30,6 +30,19 @@ _IRRELEVANT = (
     "trainer.log_every_steps",
     "trainer.profile",
 )
+
+
+class Provenance(TypedDict):
+    """Where a measurement comes from; its record has fields of these names."""
+
+    hardware: str
+    commit: str
+    command: str
+
+
+def here(device: torch.device | None = None) -> Provenance:
+    """The provenance of what this process measures, on the CPU or on the GPU `device`."""
+    return {"hardware": hardware(device), "commit": commit(), "command": command()}
 
 
 def commit(folder: Path | None = None) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from nibble.bench.records import with_sizes
 from nibble.bench.timing import Moment, Times, in_turns, measurements, paired_ratio, torch_threads
 
 
@@ -70,7 +71,7 @@ def test_a_ratio_is_of_pairs_of_one_round() -> None:
 def test_a_record_for_each_pair() -> None:
     times = {"ours": Times([1, 2, 3], [2, 9, 7]), "theirs": Times([2, 4, 6], [1, 1, 1])}
     pairs = [("theirs", "theirs"), ("ours", "theirs")]
-    theirs, ours = measurements("encoder", "conformer_l, 10 s", times, pairs, threads=1, sizes_bytes={"ours": 60})
+    theirs, ours = with_sizes(measurements("encoder", "conformer_l, 10 s", times, pairs, threads=1), {"ours": 60})
     assert (ours.bench, ours.case, ours.contender, ours.baseline) == ("encoder", "conformer_l, 10 s", "ours", "theirs")
     assert (ours.ratio, ours.median_ms, ours.wall_ms, ours.rounds, ours.bytes) == (0.5, 2, 7, 3, 60)
     assert (theirs.ratio, theirs.bytes) == (1, None)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nibble.bench.fresh import fresh_config, fresh_model, fresh_tokenizer
-from nibble.bench.records import Measurement, with_footprints
+from nibble.bench.records import Measurement, with_footprints, with_sizes
 from nibble.bench.timing import in_turns, measurements, torch_threads
 from nibble.data.tokenizer import Tokenizer
 from nibble.export.options import Encoding
@@ -71,8 +71,8 @@ def measure(model: str = MODEL, duration_s: int = DURATION_S, rounds: int = _ROU
             name: footprint(load, "nibble.inference.onnx_transducer", "nibble.runs.bundle")
             for name, load in track(loads.items(), "measuring memory", len(loads))
         }
-    found = measurements("encoder", f"{model}, {duration_s} s", times, PAIRS, threads=1, sizes_bytes=sizes_bytes)
-    return with_footprints(found, spent)
+    found = measurements("encoder", f"{model}, {duration_s} s", times, PAIRS, threads=1)
+    return with_footprints(with_sizes(found, sizes_bytes), spent)
 
 
 def _bundles(model: str, tokenizer: Tokenizer, folder: Path) -> dict[str, Path]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nibble.bench.fresh import fresh_config, fresh_model, fresh_tokenizer
 from nibble.bench.gpu_counts import counts, finished
-from nibble.bench.records import Measurement
+from nibble.bench.records import Measurement, with_counts
 from nibble.bench.timing import in_turns, measurements
 from nibble.model.transducer import Transducer
 from nibble.runs.frozen import frozen_copy
@@ -42,7 +42,7 @@ def measure(
             times = in_turns({name: finished(call) for name, call in contenders.items()}, rounds, case)
             counted = {name: counts(call) for name, call in contenders.items()}
         pairs = [(_OURS, _FLOAT), (_OURS, _HALF), (_HALF, _FLOAT)]
-        found += measurements("encoder", case, times, pairs, torch.get_num_threads(), device=gpu, counted=counted)
+        found += with_counts(measurements("encoder", case, times, pairs, torch.get_num_threads(), gpu), counted)
     return found
 
 

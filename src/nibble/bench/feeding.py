@@ -181,9 +181,7 @@ def _measurement(case: str, contender: str, baseline: str, ratio: float, clock: 
         ratio=ratio,
         median_ms=None,
         threads=1,
-        hardware=provenance.hardware(),
-        commit=provenance.commit(),
-        command=provenance.command(),
+        **provenance.here(),
         clock=clock,
         rounds=rounds,
     )

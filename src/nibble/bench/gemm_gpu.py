@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from nibble.bench.gpu_counts import counts, finished
-from nibble.bench.records import Measurement
+from nibble.bench.records import Measurement, with_counts
 from nibble.bench.timing import in_turns, measurements
 from nibble.kernels import implementations, ops
 from nibble.kernels.nibbles import pack_rows
@@ -51,4 +51,4 @@ def _shape(rows: int, terms: int, outputs: int, rounds: int) -> list[Measurement
     times = in_turns({name: finished(call) for name, call in contenders.items()}, rounds, case)
     counted = {name: counts(call) for name, call in contenders.items()}
     pairs = [(name, baseline) for name in ours for baseline in (_FLOAT, _INT_MM)]
-    return measurements("gemm", case, times, pairs, torch.get_num_threads(), device=gpu, counted=counted)
+    return with_counts(measurements("gemm", case, times, pairs, torch.get_num_threads(), gpu), counted)

@@ -14,7 +14,7 @@ class Counts(NamedTuple):
 
     launches: int
     synchronisations: int  # where the host waits for the GPU
-    peak_bytes: int  # that tensors hold together at most, over what they held before
+    bytes: int  # that tensors hold together at most, over what they held before
 
 
 def counts(call: Callable[[], object]) -> Counts:

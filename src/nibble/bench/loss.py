@@ -12,7 +12,7 @@ from torch import Tensor
 from nibble import provenance
 from nibble.bench.fresh import fresh_config
 from nibble.bench.gpu_counts import counts
-from nibble.bench.records import Measurement
+from nibble.bench.records import Measurement, with_counts
 from nibble.bench.timing import in_turns, measurements, torch_threads
 from nibble.errors import UserError
 from nibble.model.fused_loss import fused_transducer_loss
@@ -114,9 +114,9 @@ def _time(sizes: Sizes, rounds: int, device: torch.device) -> list[Measurement]:
     where = "GPU" if device.type == "cuda" else f"{threads} thread{'s' if threads > 1 else ''}"
     contenders = steps(sizes, device)
     times = in_turns(contenders, rounds, f"timing losses, {where}")
-    counted = {name: counts(step) for name, step in contenders.items()} if device.type == "cuda" else None
+    counted = {name: counts(step) for name, step in contenders.items()} if device.type == "cuda" else {}
     case, pairs = f"{sizes}: time, {where}", [(FUSED, REFERENCE)]
-    return measurements("loss", case, times, pairs, threads, device=device, counted=counted)
+    return with_counts(measurements("loss", case, times, pairs, threads, device), counted)
 
 
 def _memory(sizes: Sizes, peaks: dict[str, int], device: torch.device) -> Measurement:
@@ -128,9 +128,7 @@ def _memory(sizes: Sizes, peaks: dict[str, int], device: torch.device) -> Measur
         ratio=peaks[FUSED] / peaks[REFERENCE],
         median_ms=None,
         threads=1,
-        hardware=provenance.hardware(device),
-        commit=provenance.commit(),
-        command=provenance.command(),
+        **provenance.here(device),
         bytes=peaks[FUSED],
     )
 

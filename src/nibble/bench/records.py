@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from nibble.bench.gpu_counts import Counts
 from nibble.inference.footprint import Footprint
 from nibble.plain import build_lines
 from nibble.runs.records import append_line
@@ -53,12 +55,24 @@ def read(path: Path) -> list[Measurement]:
     return build_lines(Measurement, path, "a measurement", "delete that line")
 
 
+def with_fields(measurements: Sequence[Measurement], fields: Mapping[str, Mapping[str, Any]]) -> list[Measurement]:
+    """Measurements with more of their fields set, by contender: bytes, counts of a GPU, a footprint."""
+    return [replace(found, **fields.get(found.contender, {})) for found in measurements]
+
+
+def with_sizes(measurements: Sequence[Measurement], sizes_bytes: Mapping[str, int]) -> list[Measurement]:
+    """Measurements with the sizes of the contenders that are files."""
+    return with_fields(measurements, {name: {"bytes": size} for name, size in sizes_bytes.items()})
+
+
 def with_footprints(measurements: Sequence[Measurement], footprints: Mapping[str, Footprint]) -> list[Measurement]:
-    """Measurements with the memory and load time of their contenders, where those are known."""
-    return [
-        replace(found, **asdict(footprints[found.contender])) if found.contender in footprints else found
-        for found in measurements
-    ]
+    """Measurements with memory and load time of the contenders that were loaded in a process of their own."""
+    return with_fields(measurements, {name: asdict(footprint) for name, footprint in footprints.items()})
+
+
+def with_counts(measurements: Sequence[Measurement], counts: Mapping[str, Counts]) -> list[Measurement]:
+    """Measurements with what each contender does on a GPU."""
+    return with_fields(measurements, {name: of._asdict() for name, of in counts.items()})
 
 
 def _megabytes(size_bytes: int | None) -> str:

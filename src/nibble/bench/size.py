@@ -39,8 +39,6 @@ def _measure(model: str, precision: str, tokenizer: Tokenizer) -> Measurement:
         ratio=4 * float_parameters(loaded.config, tokenizer.size) / size_bytes,
         median_ms=None,
         threads=torch.get_num_threads(),
-        hardware=provenance.hardware(),
-        commit=provenance.commit(),
-        command=provenance.command(),
+        **provenance.here(),
         bytes=size_bytes,
     )

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from nibble.bench.fresh import fresh_model, fresh_tokenizer
-from nibble.bench.records import Measurement, with_footprints
+from nibble.bench.records import Measurement, with_footprints, with_sizes
 from nibble.bench.timing import Times, in_turns, measurements, torch_threads
 from nibble.conventions import BLANK, SAMPLE_RATE_HZ
 from nibble.data.tokenizer import Tokenizer
@@ -88,7 +88,7 @@ def _measure(
     times = in_turns(each, rounds, f"timing chunks of {model}") | _lasting(chunk_s, rounds)
     pairs = [(name, AUDIO) for name in each] + [(name, _name(encodings[0])) for name in written][1:]
     case = f"{model}, a chunk of {1000 * chunk_s:g} ms"
-    found = measurements("streaming", case, times, pairs, threads=1, sizes_bytes=sizes_bytes)
+    found = with_sizes(measurements("streaming", case, times, pairs, threads=1), sizes_bytes)
     loads = {name: partial(sherpa_folder, exported.path, streams=True) for name, exported in written.items()}
     spent = {
         name: footprint(load, "sherpa_onnx") for name, load in track(loads.items(), "measuring memory", len(loads))
@@ -100,7 +100,7 @@ def _measure(
     times = {name: _after(wait_s, of) for name, of in times.items()} | _lasting(wait_s, rounds)
     pairs = [(name, AUDIO) for name in begun]
     case = f"{model}, the first label after a wait of {1000 * wait_s:g} ms"
-    return found + measurements("streaming", case, times, pairs, threads=1, sizes_bytes=sizes_bytes)
+    return found + with_sizes(measurements("streaming", case, times, pairs, threads=1), sizes_bytes)
 
 
 def first_chunk_samples(chunks: Chunks) -> int:

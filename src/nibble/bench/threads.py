@@ -118,9 +118,7 @@ def _measurement(
         ratio=paired_ratio(times_ms, baseline_ms),
         median_ms=statistics.median(times_ms),
         threads=1 if contender == _ONE else os.cpu_count() or 1,
-        hardware=provenance.hardware(),
-        commit=provenance.commit(),
-        command=provenance.command(),
+        **provenance.here(),
         clock="wall",
         rounds=len(times_ms),
     )

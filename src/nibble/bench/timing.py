@@ -15,7 +15,6 @@ from typing import NamedTuple
 import torch
 
 from nibble import provenance
-from nibble.bench.gpu_counts import Counts
 from nibble.bench.records import Measurement
 from nibble.progress import track
 
@@ -86,9 +85,7 @@ def measurements(
     times: Mapping[str, Times],
     pairs: Iterable[tuple[str, str]],
     threads: int,
-    sizes_bytes: Mapping[str, int] | None = None,
     device: torch.device | None = None,
-    counted: Mapping[str, Counts] | None = None,
 ) -> list[Measurement]:
     """A record for each pair of a contender and its baseline.
 
@@ -98,12 +95,9 @@ def measurements(
         times: of each contender and baseline, from one call of `in_turns`.
         pairs: names (contender, baseline).
         threads: of the CPU.
-        sizes_bytes: of the contenders that are files.
-        device: that they ran on, if not the CPU.
-        counted: what each contender does on a GPU.
+        device: the GPU that they ran on; None for the CPU.
     """
     on_cpu = device is None or device.type == "cpu"
-    of_gpu = counted or {}
     clock = "cpu" if threads == 1 and on_cpu else "wall"
 
     def of(name: str) -> list[float]:
@@ -118,15 +112,10 @@ def measurements(
             ratio=paired_ratio(of(contender), of(baseline)),
             median_ms=statistics.median(of(contender)),
             threads=threads,
-            hardware=provenance.hardware(device),
-            commit=provenance.commit(),
-            command=provenance.command(),
-            bytes=of_gpu[contender].peak_bytes if contender in of_gpu else (sizes_bytes or {}).get(contender),
+            **provenance.here(device),
             clock=clock,
             wall_ms=statistics.median(times[contender].wall_ms),
             rounds=len(of(contender)),
-            launches=of_gpu[contender].launches if contender in of_gpu else None,
-            synchronisations=of_gpu[contender].synchronisations if contender in of_gpu else None,
         )
         for contender, baseline in pairs
     ]

@@ -53,9 +53,7 @@ def measure() -> list[Measurement]:
             ratio=together_ms / separate_ms,
             median_ms=together_ms,
             threads=torch.get_num_threads(),
-            hardware=provenance.hardware(torch.device("cpu")),
-            commit=provenance.commit(),
-            command=provenance.command(),
+            **provenance.here(),
         )
     ]
 

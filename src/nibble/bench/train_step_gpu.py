@@ -12,7 +12,7 @@ from torch import Tensor
 from nibble import composition
 from nibble.bench.gpu_counts import counts, finished
 from nibble.bench.random_batch import random_batch
-from nibble.bench.records import Measurement
+from nibble.bench.records import Measurement, with_counts
 from nibble.bench.timing import in_turns, measurements
 from nibble.kernels import implementations
 from nibble.quant.convert import prepare, set_precision
@@ -76,7 +76,7 @@ def measure(model: str = MODEL, speech_s: tuple[int, ...] = SPEECH_S, rounds: in
         times = in_turns({name: finished(step) for name, step in steps.items()}, rounds, case)
         counted = {name: counts(step) for name, step in steps.items()}
         pairs = [(name, _FLOAT) for name in (native, _RAMP, _FAKE)] + [(_FLOAT, _FLOAT)]
-        found += measurements("train_step", case, times, pairs, torch.get_num_threads(), device=gpu, counted=counted)
+        found += with_counts(measurements("train_step", case, times, pairs, torch.get_num_threads(), gpu), counted)
         del steps
         torch.cuda.empty_cache()
     return found
