@@ -6,6 +6,7 @@ there can tell the remains of a killed process from the work of a living one, an
 """
 
 import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -88,6 +89,25 @@ def make_folder_once(target: Path, make: Callable[[Path], None]) -> None:
                 return
             with whole_folder(target) as partial:
                 make(partial)
+
+
+def writable_folder(folder: Path, option: str) -> Path:
+    """The folder, made if it is missing, once it is sure that this process can write there.
+
+    Args:
+        folder: to write into.
+        option: with which a user chooses it, for the message.
+
+    Raises:
+        UserError: it cannot be made, or nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create {folder}: {error.strerror}. Choose another with {option}=DIR") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"nothing can be written to {folder}. Choose another with {option}=DIR")
+    return folder
 
 
 @contextmanager

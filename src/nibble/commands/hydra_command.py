@@ -19,6 +19,7 @@ from nibble.commands.help import help_text
 from nibble.composition import SCHEMAS, check_command_line, check_words, register_schemas
 from nibble.errors import Interrupted, UserError
 from nibble.stopping import catch_signals, farewell
+from nibble.writing import writable_folder
 
 
 def run(config_dir: Path, config_name: str, main: Callable[[], Any]) -> None:
@@ -97,7 +98,7 @@ def new_folder(name: str, option: str, overrides: Sequence[str]) -> Path:
         UserError: no folder can be made there.
     """
     if any(word.startswith(f"{option}=") for word in overrides):
-        return _writable(Path(name), option)
+        return writable_folder(Path(name), option)
     for number in count(1):
         folder = Path(name if number == 1 else f"{name}_{number}")
         try:
@@ -109,17 +110,6 @@ def new_folder(name: str, option: str, overrides: Sequence[str]) -> Path:
         sys.argv.append(f"{option}={folder}")
         return folder
     raise AssertionError("count has no end")
-
-
-def _writable(folder: Path, option: str) -> Path:
-    """The folder, made if need be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot create {folder}: {error.strerror}. Choose another with {option}=DIR") from error
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"nothing can be written to {folder}. Choose another with {option}=DIR")
-    return folder
 
 
 def resume_arguments(overrides: Sequence[str]) -> list[str]:

@@ -29,7 +29,7 @@ from nibble.progress import seconds_bar
 from nibble.ranges import Range, check
 from nibble.runs.checkpoint import load_checkpoint
 from nibble.runs.loaded import Loaded
-from nibble.writing import write_text
+from nibble.writing import writable_folder, write_text
 
 MICROPHONE = Path("-")
 
@@ -174,11 +174,7 @@ def _targets(files: dict[Path, float | None], output: str | None, kind: Format) 
     """
     if output is None:
         return {}
-    folder = Path(output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot create {output}: {error.strerror}; choose another output=DIR") from error
+    folder = writable_folder(Path(output), "output")
     taken: dict[Path, Path] = {}
     for path in files:
         name = "microphone" if path == MICROPHONE else path.stem

@@ -1,7 +1,6 @@
 """One training run, from a configuration to a bundle and a record."""
 
 import logging
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -70,7 +69,7 @@ def train(config: Config) -> dict[str, Any] | None:
     components.classes(pl.Callback, "callbacks", config.callbacks)
     components.classes(Metric, "metrics", config.metrics)  # type: ignore[type-abstract]
     launch.check(config)
-    folder = make_folder(Path(config.run_dir))
+    folder = writing.writable_folder(Path(config.run_dir), "hydra.run.dir")
     rank, started = distributed.started()
     if rank > 0:
         if run_file.record(folder) is None or from_file:
@@ -113,7 +112,7 @@ def fit(config: Config) -> None:
     if config.hardware.threads:
         torch.set_num_threads(config.hardware.threads)
     folder = Path(config.run_dir)
-    make_folder(RunFolder(folder).checkpoints)
+    writing.writable_folder(RunFolder(folder).checkpoints, "hydra.run.dir")
 
     encoder = encoder_outline(config.model, config.features)
     frames = encoder.output_length if config.loss.ctc_weight > 0 else None
@@ -263,14 +262,3 @@ def check_hardware(config: Config) -> None:
     visible = torch.cuda.device_count()
     if config.hardware.devices > visible:
         raise UserError(f"hardware.devices={config.hardware.devices}, but {visible} GPUs are visible")
-
-
-def make_folder(folder: Path) -> Path:
-    """Create a folder that this process can write to."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot create {folder}: {error.strerror}. Choose another with hydra.run.dir=DIR") from error
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"no write permission in {folder}. Choose another with hydra.run.dir=DIR")
-    return folder

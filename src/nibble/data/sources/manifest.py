@@ -32,8 +32,13 @@ NO_AUDIO, NO_TEXT = "no audio file named", "no text"
 Names = dict[str, tuple[str, ...]]
 
 
-class Manifest:
-    """A file with a dictionary of JSON a line."""
+class Rows:
+    """A file with an utterance in each row, whose fields go by several names. Audio lies anywhere.
+
+    Args:
+        path: of the file.
+        columns: `data.columns`: names of fields in place of the usual ones.
+    """
 
     def __init__(self, path: Path, columns: dict[str, str] | None = None) -> None:
         self.path = path
@@ -41,12 +46,16 @@ class Manifest:
         self.names = names_with(columns or {})
 
     def lists_audio(self) -> bool:
-        """Audio lies anywhere."""
+        """As `Source` says."""
         return False
 
     def files(self) -> Iterator[Path]:
-        """The manifest."""
+        """As `Source` says."""
         yield self.path
+
+
+class Manifest(Rows):
+    """A dictionary of JSON in each line."""
 
     def claims(self) -> Iterator[Claim | Problem]:
         """The lines in their order."""

@@ -11,7 +11,6 @@ epochs, devices and resumption are those of any other corpus.
 """
 
 import gzip
-import shutil
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -30,6 +29,7 @@ from nibble.data.sources.part import read_part
 from nibble.data.sources.source import Claim, Problem, Source
 from nibble.errors import UserError
 from nibble.progress import track
+from nibble.writing import explained, whole_folder
 
 SHARD_UTTERANCES = 1000
 
@@ -41,14 +41,8 @@ def write_shar(speech: Source, part: str, target: Path, cache_dir: Path) -> None
         UserError: the part has nothing to read, or `target` cannot be written.
     """
     found = read_part(speech, cache_dir)
-    partial = target / f".{part}.partial"
-    try:
-        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-        partial.mkdir(parents=True)
-        _write(track(found, f"writing {part}", len(found)), partial)
-        partial.rename(target / part)
-    except OSError as error:
-        raise UserError(f"cannot write {target / part}: {error.strerror or error}. Make room, or permit it") from error
+    with explained(target / part), whole_folder(target / part) as folder:
+        _write(track(found, f"writing {part}", len(found)), folder)
 
 
 def _write(cuts: Iterable[MonoCut], folder: Path) -> None:

@@ -10,10 +10,9 @@ the table or in a folder `clips` beside it, where Common Voice has them.
 import csv
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 from nibble.data.sources.lines import lines, opened_text
-from nibble.data.sources.manifest import claim_of, names_with, require
+from nibble.data.sources.manifest import Rows, claim_of, require
 from nibble.data.sources.source import Claim, Problem
 from nibble.errors import UserError
 
@@ -21,21 +20,8 @@ _SEPARATORS = "\t,;|"
 _MAX_FIELD = 2**24
 
 
-class Table:
-    """Rows of text with a header."""
-
-    def __init__(self, path: Path, columns: dict[str, str] | None = None) -> None:
-        self.path = path
-        self.root = path.parent
-        self.names = names_with(columns or {})
-
-    def lists_audio(self) -> bool:
-        """Audio lies anywhere."""
-        return False
-
-    def files(self) -> Iterator[Path]:
-        """The table."""
-        yield self.path
+class Table(Rows):
+    """Cells of text below a header."""
 
     def claims(self) -> Iterator[Claim | Problem]:
         """The rows in their order.
