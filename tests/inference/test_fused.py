@@ -216,7 +216,7 @@ def test_a_bundle_is_used_fused(write_run, tiny_corpus: Path, tmp_path: Path, mo
     seen: list[Transducer] = []
     monkeypatch.setattr(transcribe, "fuse", lambda model: seen.append(model) or fused.fuse(model))
     speech = next((tiny_corpus / "LibriSpeech" / "dev-tiny").rglob("*.flac"))
-    assert transcribe.main([str(tmp_path / "bundle"), str(speech)]) == 0
+    assert transcribe.main([f"model={tmp_path / 'bundle'}", str(speech)]) == 0
     assert [_fused(model.encoder) for model in seen] == [True]
 
 

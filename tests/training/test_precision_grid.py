@@ -20,9 +20,10 @@ CONF = Path(__file__).parents[2] / "conf"
 CHOICES = sorted(path.stem for path in (CONF / "quant").glob("*.yaml"))
 MORE = {
     "mixed3": ["model.layers=3", "model.predictor=stateless"],  # what was found for one model fits that one only
-    "int4_grouped": ["quant.group_size=16"],
+    "int4_grouped": ["quant.group_size=64"],
 }
-NAMES = {"int4_grouped": "int4_g16"}
+WIDE = [f"model.{part}=128" for part in ("width", "predictor_width", "joiner_width", "subsampling_channels")]
+NAMES = {"int4_grouped": "int4_g64"}
 
 
 @pytest.mark.parametrize("quant", CHOICES)
@@ -33,6 +34,7 @@ def test_three_steps(quant, make_config):
         "schedule=from_scratch",
         "schedule.prune={at: 0, fixed_at: 0.5}",
         *MORE.get(quant, []),
+        *WIDE,
         *steps,
     )
     record = train(config)
