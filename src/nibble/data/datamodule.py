@@ -177,6 +177,10 @@ class SpeechDataModule(pl.LightningDataModule):
         """An endless stream of batches from `position` on: the same ones whatever ran before or beside it."""
         return self._loader(self._train_sampler(self.position), training=True)
 
+    def largest_batch(self) -> Batch:
+        """The training batch that takes most memory; it is no part of an epoch."""
+        return self._dataset(training=True).largest(self._train_sampler((0, 0)).largest())
+
     def val_dataloader(self) -> DataLoader[Batch]:
         """The dev parts, or `max_validation_utterances` of them evenly spread."""
         return self.dataloader(self._some_parts("dev"), most=self.feeding.max_validation_utterances)
@@ -308,22 +312,25 @@ class SpeechDataModule(pl.LightningDataModule):
                 self._noise[kind] = Babble(cuts, self._waveforms, config.talkers)
         return self._noise[kind]
 
-    def _loader(self, sampler: TrainSampler | list[Item], training: bool) -> DataLoader[Batch]:
-        noise = self._noise_of("train" if training else "dev")
+    def _dataset(self, training: bool) -> SpeechDataset:
         data = self.data
+        noise = self._noise_of("train" if training else "dev")
         disturbance = Disturbance(
             noise, data.noise, data.recording, data.spec_augment, training, max_duration_s=data.max_duration_s
         )
+        return SpeechDataset(
+            self._waveforms,
+            self.tokenizer,
+            self.feature_config,
+            disturbance,
+            self.seed,
+            rank=self.feeding.processes[0],
+            keep_samples=self.feeding.keep_samples,
+        )
+
+    def _loader(self, sampler: TrainSampler | list[Item], training: bool) -> DataLoader[Batch]:
         return DataLoader(
-            SpeechDataset(
-                self._waveforms,
-                self.tokenizer,
-                self.feature_config,
-                disturbance,
-                self.seed,
-                rank=self.feeding.processes[0],
-                keep_samples=self.feeding.keep_samples,
-            ),
+            self._dataset(training),
             batch_size=None,
             sampler=sampler,
             num_workers=self.hardware.workers,

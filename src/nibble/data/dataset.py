@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from lhotse import MonoCut
+from lhotse import CutSet, MonoCut
 from lhotse.augmentation import AudioTransform
 from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
@@ -65,12 +65,21 @@ class SpeechDataset(Dataset[Batch]):
         self.keep_samples = keep_samples
 
     def __getitem__(self, item: Item) -> Batch:
-        epoch, index, cuts = item
+        epoch, index, _ = item
         others = [self.rank] if self.rank else []  # the first process draws what a single one would
         random = np.random.default_rng([self.seed, epoch, index, *others])
         recording = self.disturbance.recording
         records = self.disturbance.training and recording.probability > 0
-        setting = draw_setting(recording, random) if records else None
+        return self._batch(item, draw_setting(recording, random) if records else None, random)
+
+    def largest(self, cuts: CutSet) -> Batch:
+        """The training batch of `cuts` with the longest silences that `data.recording` may add."""
+        recording = self.disturbance.recording
+        setting = Setting(recording.max_joined, recording.max_silence_s) if recording.probability > 0 else None
+        return self._batch((0, 0, cuts), setting, np.random.default_rng(self.seed))
+
+    def _batch(self, item: Item, setting: Setting | None, random: np.random.Generator) -> Batch:
+        epoch, index, cuts = item
         utterances = self._joined(list(cuts), setting)
         with _one_thread():
             made = [self._features(parts, setting, random) for parts in utterances]

@@ -95,6 +95,19 @@ class TrainSampler(Sampler[Item]):
         batches = self._batches(epoch) if self.world_size == 1 else self.epoch(epoch)
         return sum(1 for _ in track(batches, "counting batches", len(self.cuts), size=len))
 
+    def largest(self) -> CutSet:
+        """As many of the longest utterances as fit into a batch, or this process's share of them.
+
+        No batch takes more memory: attention grows with the square of the longest utterance.
+        """
+        durations_s = self.cuts.durations_s
+        fit = max(1, int(self.batch_duration_s / durations_s.max()))
+        if self.max_batch_utterances is not None:
+            fit = min(fit, self.max_batch_utterances)
+        share = min(len(durations_s), -(-fit // self.world_size))
+        longest = np.argpartition(durations_s, -share)[-share:]
+        return CutSet.from_cuts(self.cuts[number] for number in longest.tolist())
+
     def _batches(self, epoch: int) -> Iterator[CutSet]:
         """The numbers of the cuts of each batch."""
         seed = self.seed * 1_000_003 + epoch

@@ -30,7 +30,7 @@ from nibble.training import components
 from nibble.training.compiled import compile_blocks
 from nibble.training.distillation import Taught
 from nibble.training.learning_rate import learning_rate_factor
-from nibble.training.losses import WithCtc, encode, transducer
+from nibble.training.losses import Found, WithCtc, encode, transducer
 from nibble.training.skipping import Statistics
 from nibble.training.teacher import Teacher
 
@@ -91,7 +91,7 @@ class TransducerModule(pl.LightningModule):
         """
         if isinstance(self.trainer.strategy, ModelParallelStrategy) and not isinstance(self, FSDPModule):
             fully_shard(self, mesh=self.trainer.strategy.device_mesh["data_parallel"])
-            for step in ("training_step", "validation_step"):
+            for step in ("training_step", "validation_step", "rehearse"):
                 register_fsdp_forward_method(self, step)
 
     def on_fit_start(self) -> None:
@@ -133,11 +133,19 @@ class TransducerModule(pl.LightningModule):
 
     def loss(self, batch: Batch) -> Tensor:
         """What is minimised in a training batch, per label: a scalar. Labels are their mean number over processes."""
-        labels = distributed.total(batch.label_lengths.sum()) / distributed.count()
-        found = self.objective(self.model, encode(self.model, batch, labels.clamp(min=1)))
+        found = self._found(batch)
         terms = {f"train_{name}": term for name, term in found.terms.items()}
         self.log_dict(terms, batch_size=len(batch.ids), sync_dist=distributed.count() > 1)
         return found.loss
+
+    def _found(self, batch: Batch) -> Found:
+        labels = distributed.total(batch.label_lengths.sum()) / distributed.count()
+        return self.objective(self.model, encode(self.model, batch, labels.clamp(min=1)))
+
+    def rehearse(self, batch: Batch) -> Tensor:
+        """The loss of a batch on which no step is taken: a scalar. Nothing is logged or counted."""
+        with quantized_step(self.model):
+            return self._found(batch).loss
 
     def _method(self) -> Method:
         """How the weights came to the present precision."""

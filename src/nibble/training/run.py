@@ -34,6 +34,7 @@ from nibble.training.checkpoints import Checkpoints
 from nibble.training.early_stop import FinalPhaseEarlyStopping
 from nibble.training.initialisation import kept_tokenizer, load_weights
 from nibble.training.interruption import Interruption
+from nibble.training.largest_batch import LargestBatch
 from nibble.training.logged_result import log_result
 from nibble.training.loggers import build_loggers, check_loggers, finish_loggers
 from nibble.training.module import TransducerModule
@@ -161,7 +162,7 @@ def fit(config: Config) -> None:
         trainer = build_trainer(config, max_steps, steps_per_epoch, loggers)
         trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=True)
     except RuntimeError as error:
-        raise out_of_memory(error, config, module.global_step) or error from error
+        raise out_of_memory(error, config, f"after {module.global_step} steps") or error from error
     else:
         if rank == 0:
             result = evaluate_run(folder, console=console)
@@ -182,6 +183,7 @@ def build_trainer(config: Config, max_steps: int, steps_per_epoch: int, loggers:
         QuantizationCallback(config.quant, schedule, target="model", log_every_steps=options.log_layers_every_steps),
         PruningCallback(schedule.prune, target="model"),
         Reproducible(config.seed),
+        LargestBatch(config),
         TrainingProgress(),
         *components.build(pl.Callback, "callbacks", config.callbacks).values(),
     ]

@@ -31,7 +31,7 @@ from nibble.plain import build, parse
 from nibble.progress import track
 from nibble.writing import whole_file
 
-_SHOWN = 500  # characters of a detail
+_DETAIL = 2_000  # characters of a detail that are kept
 EXAMPLES = 20  # of each kind that are kept
 _KINDS = (str, str, str, bool, int, dict)
 _MAX_SAMPLES = 2**40
@@ -60,7 +60,7 @@ class Tally:
         """Count one more."""
         self.count += 1
         if len(self.examples) < EXAMPLES:
-            self.examples.append((printable(id_), printable(detail)[:_SHOWN]))
+            self.examples.append((printable(id_), _both_ends(printable(detail), _DETAIL)))
 
 
 @dataclass
@@ -231,3 +231,8 @@ def _cut(utterance: Utterance, audio: str, case: TextCase) -> MonoCut:
 def _short(text: str, most: int = 60) -> str:
     text = printable(text)
     return text if len(text) <= most else f"{text[:most]}…"
+
+
+def _both_ends(text: str, most: int) -> str:
+    """`text` without its middle if it is longer: a message says at its start what is wrong, at its end what to type."""
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[-(most // 2) :]}"

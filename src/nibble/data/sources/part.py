@@ -146,7 +146,7 @@ def _kinds(problems: dict[str, Tally]) -> str:
 def some(found: dict[str, Tally]) -> str:
     """The first few as "id: kind (detail)", and how many more there are."""
     shown = [
-        f"{_short(id_)}: {_why(kind, _short(detail, 300))}"
+        f"{_short(id_)}: {_why(kind, detail)}"
         for kind, tally in found.items()
         for id_, detail in tally.examples
     ][:SHOWN]
