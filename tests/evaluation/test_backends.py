@@ -1,14 +1,20 @@
 """One measurement, whatever computes."""
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
+from loudness import loud
 
+from nibble.data.options import DataOverrides
 from nibble.errors import UserError
+from nibble.evaluation import windowed
 from nibble.evaluation.evaluate import evaluate_checkpoints
 from nibble.evaluation.options import Backend, EvaluateConfig, Search
 from nibble.hardware import HardwareConfig
+from nibble.inference.windows import windows
 from nibble.quant.spec import ActivationSpec, QuantConfig, Rule, WeightSpec
 from nibble.runs.bundle import write_bundle
 from nibble.runs.checkpoint import load_checkpoint, quantize
@@ -111,3 +117,35 @@ def test_exports_run_on_the_cpu(tmp_path: Path) -> None:
 def test_a_checkpoint_is_no_export(fitted_run) -> None:
     with pytest.raises(UserError, match=r"is no exported folder: it has no nibble.json"):
         measure(fitted_run("stateless"), Backend.onnx)
+
+
+@pytest.mark.parametrize("backend", list(Backend))
+def test_a_long_utterance_is_heard_in_windows(
+    exported_run, fitted_run, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Backend
+) -> None:
+    """A minute as one utterance have the errors of their parts; a short utterance beside it is heard as it is."""
+    for package in ("onnxruntime", "sherpa_onnx"):
+        pytest.importorskip(package, reason=f"{package} is not installed: pip install -e '.[export]'")
+    monkeypatch.setattr(windowed, "windows", partial(windows, detect=loud))  # the corpus is of tones
+    texts, samples = [], []
+    for transcript in sorted((tiny_corpus / "LibriSpeech/dev-tiny").rglob("*.trans.txt")):
+        for line in transcript.read_text().splitlines():
+            name, text = line.split(" ", 1)
+            texts.append(text)
+            samples += [soundfile.read(transcript.parent / f"{name}.flac", dtype="float32")[0], np.zeros(16_000)]
+    (folder := tmp_path / "long" / "dev-long" / "1" / "1").mkdir(parents=True)
+    soundfile.write(folder / "1-1-0000.flac", np.concatenate(6 * samples), 16_000)
+    soundfile.write(folder / "1-1-0001.flac", samples[0], 16_000)
+    (folder / "1-1.trans.txt").write_text(f"1-1-0000 {' '.join(6 * texts)}\n1-1-0001 {texts[0]}\n")
+    run = fitted_run("stateless")
+    short = measure(run, Backend.torch, records=None, quant=INT4).record
+    path, quant = (exported_run(), None) if backend.reads_export else (run, INT4)
+    if backend is Backend.bundle:
+        path, quant = tmp_path / "bundle", None
+        write_bundle(quantize(load_checkpoint(run), INT4), path)
+    data = DataOverrides(corpus_dir=str(tmp_path / "long"))
+    record = measure(path, backend, records=None, quant=quant, data=data).record
+    assert (record.windowed, short.windowed) == (1, 0)
+    errors = {id_: errors for id_, errors, _ in record.utterance_errors}
+    expected = [errors for _, errors, _ in short.utterance_errors]
+    assert errors == {"1-1-0000": 6 * sum(expected), "1-1-0001": expected[0]}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from test_windows import loud
+from loudness import loud
 
 from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.features.extractor import make_features

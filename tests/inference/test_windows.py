@@ -8,18 +8,12 @@ import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loudness import loud
 
 from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.samples import Samples
 from nibble.inference.voice_activity import FRAME_SAMPLES, speech_probability
 from nibble.inference.windows import Window, windows
-
-
-def loud(samples: Samples) -> np.ndarray:
-    """A detector that knows what is speech here: whatever is louder than the background."""
-    frames = -(-len(samples) // FRAME_SAMPLES)
-    blocks = np.pad(samples, (0, frames * FRAME_SAMPLES - len(samples))).reshape(frames, FRAME_SAMPLES)
-    return (np.abs(blocks).max(axis=1) > 0.05).astype(np.float32)
 
 
 def recording(spoken_s: list[float], pauses_s: list[float]) -> Samples:

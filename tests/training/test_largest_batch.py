@@ -100,5 +100,7 @@ def test_a_largest_batch_that_does_not_fit(make_config, monkeypatch, options, cu
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")
 
     monkeypatch.setattr(TransducerModule, "rehearse", full)
-    with pytest.raises(UserError, match=rf"with the largest batch, \d+ utterances of up to \d\.\d s: CUDA out .*{cure}"):
+    with pytest.raises(
+        UserError, match=rf"with the largest batch, \d+ utterances of up to \d\.\d s: CUDA out .*{cure}"
+    ):
         train(make_config(*options))

@@ -1,10 +1,13 @@
 """A batch of utterances, as the loader gives it to training and evaluation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from nibble.features.kaldi import SAMPLE_RATE
 
 
 @dataclass
@@ -55,3 +58,24 @@ class Batch:
             labels=change(self.labels),
             label_lengths=change(self.label_lengths),
         )
+
+
+def unlabelled(features: Sequence[Tensor], samples: Sequence[Tensor]) -> Batch:
+    """A batch of speech to recognise, of which no text is known.
+
+    Args:
+        features: (T, F) of each utterance.
+        samples: (samples,) of each, at 16 kHz.
+    """
+    nothing = torch.zeros(len(features), 0, dtype=torch.int64)
+    return Batch(
+        features=pad_sequence(list(features), batch_first=True),
+        feature_lengths=torch.tensor([len(matrix) for matrix in features]),
+        labels=nothing,
+        label_lengths=torch.zeros(len(features), dtype=torch.int64),
+        ids=[str(number) for number in range(len(features))],
+        texts=[""] * len(features),
+        duration_s=sum(map(len, samples)) / SAMPLE_RATE,
+        position=(0, 0),
+        samples=list(samples),
+    )

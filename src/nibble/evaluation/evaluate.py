@@ -21,6 +21,8 @@ from nibble.evaluation.result import Result
 from nibble.evaluation.scoring import all_scores, shown
 from nibble.evaluation.sherpa import Sherpa
 from nibble.evaluation.size import Size, measure_size
+from nibble.evaluation.windowed import Windowed
+from nibble.features.extractor import make_features
 from nibble.features.options import FeatureStorage
 from nibble.inference.fused import fuse
 from nibble.kernels.implementations import used_by
@@ -107,15 +109,17 @@ def _evaluate(subject: Subject, options: EvaluateConfig) -> Result:
         torch.set_num_threads(options.hardware.threads)
     model, device = subject.model, subject.device
     config, root = speech(model.config, RunFolder.of(model.path).path, options.data)
-    exported = options.backend.reads_export
-    features = replace(config.features, storage=FeatureStorage.on_the_fly) if exported else config.features
+    # With samples, for sherpa-onnx and to cut what is long; stored features would come without.
+    features = replace(config.features, storage=FeatureStorage.on_the_fly)
     # On a CPU, loader processes would compete with what is timed.
     hardware = replace(options.hardware, workers=0) if device.type == "cpu" else options.hardware
-    feeding = Feeding(model.tokenizer, keep_samples=options.backend is Backend.sherpa)
+    feeding = Feeding(model.tokenizer, keep_samples=True)
     data = SpeechDataModule(config.data, features, hardware, config.seed, root, feeding)
     parts = _parts(data, options)
     batches = _batches(data, parts, f"{model.path.name} on {'+'.join(parts)}", options.max_utterances)
-    measured = measure(subject.recognise, batches, device)
+    batch_s = 0.0 if hardware.max_batch_utterances == 1 else hardware.batch_duration_s
+    recognise = Windowed(subject.recognise, make_features(features), model.config.data.max_duration_s, batch_s)
+    measured = measure(recognise, batches, device)._replace(windowed=recognise.utterances)
     if not measured.score.reference_words:
         raise UserError(f"{'+'.join(parts)} has no reference words, so there is no error rate; give another part=")
     scores = all_scores(measured.transcripts, data.cuts(parts), options)

@@ -19,6 +19,7 @@ class Measured(NamedTuple):
     score: Score
     transcripts: list[Transcript]
     rtf: float  # time of encoder and search / duration of the audio
+    windowed: int = 0  # utterances that were recognised in windows
 
 
 def measure(recognise: Recogniser, batches: Iterable[Batch], device: torch.device) -> Measured:

@@ -70,6 +70,11 @@ def _print_result(result: Result, console: Console, worst: int) -> None:
     )
     if Units(record.units) is Units.characters:
         console.print("errors are counted in characters, since the script puts no spaces between words", style="dim")
+    if record.windowed:
+        console.print(
+            f"{record.windowed:,} utterances, longer than those of the training, were recognised in windows",
+            style="dim",
+        )
     for name, groups in record.groups.items():
         if len(groups) > 1 or name != "length":
             console.print(group_table(name, groups, record))

@@ -50,6 +50,8 @@ def make_record(
         how["beam_width"] = options.beam_width
     if options.ignored:
         how["ignored"] = options.ignored
+    if measured.windowed:
+        how["windowed"] = measured.windowed
     return Record(
         experiment=model.config.name,
         corpus=corpus,
@@ -82,4 +84,5 @@ def make_record(
         groups=scores.groups,
         steps=model.step,
         heard_h=None if model.heard_s is None else model.heard_s / 3600,
+        windowed=measured.windowed,
     )

@@ -66,12 +66,12 @@ def transcribe(
     return found.transcription(samples / SAMPLE_RATE_HZ)
 
 
-def batches(of: Iterable[Window]) -> Iterator[list[Window]]:
-    """The windows in order, as many together as `BATCH_S` holds, padding included."""
+def batches(of: Iterable[Window], batch_s: float = BATCH_S) -> Iterator[list[Window]]:
+    """The windows in order, as many together as `batch_s` holds, padding included; one of them in any case."""
     batch: list[Window] = []
     for window in of:
         longest = max(len(each.samples) for each in [*batch, window])
-        if batch and (len(batch) + 1) * longest > BATCH_S * SAMPLE_RATE_HZ:
+        if batch and (len(batch) + 1) * longest > batch_s * SAMPLE_RATE_HZ:
             yield batch
             batch = []
         batch.append(window)

@@ -14,7 +14,7 @@ from nibble.runs.method import Method
 
 _AT_LEAST = {  # what a table divides by, and what counts
     **dict.fromkeys(("parameters", "reference_words", "bundle_bytes", "float32_bytes", "threads"), 1),
-    **dict.fromkeys(("wer", "substitutions", "deletions", "insertions", "ratio", "rtf"), 0),
+    **dict.fromkeys(("wer", "substitutions", "deletions", "insertions", "ratio", "rtf", "windowed"), 0),
 }
 _MOST_WORDS = 2**31  # in an utterance: sums stay within 64 bits
 
@@ -73,6 +73,7 @@ class Record:
     # Training up to these weights, with the runs that they began from; null in records of older versions.
     steps: int | None = None
     heard_h: float | None = None  # hours of speech, each pass counted
+    windowed: int = 0  # utterances longer than those of the training, which were recognised in windows
 
     def __post_init__(self) -> None:
         for name, least in _AT_LEAST.items():

@@ -145,11 +145,9 @@ def _kinds(problems: dict[str, Tally]) -> str:
 
 def some(found: dict[str, Tally]) -> str:
     """The first few as "id: kind (detail)", and how many more there are."""
-    shown = [
-        f"{_short(id_)}: {_why(kind, detail)}"
-        for kind, tally in found.items()
-        for id_, detail in tally.examples
-    ][:SHOWN]
+    shown = [f"{_short(id_)}: {_why(kind, detail)}" for kind, tally in found.items() for id_, detail in tally.examples][
+        :SHOWN
+    ]
     more = sum(tally.count for tally in found.values()) - len(shown)
     return "; ".join([*shown, f"and {more} more"] if more else shown)
 
