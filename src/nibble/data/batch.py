@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from nibble.features.kaldi import SAMPLE_RATE
+from nibble.conventions import SAMPLE_RATE_HZ
 
 
 @dataclass
@@ -75,7 +75,7 @@ def unlabelled(features: Sequence[Tensor], samples: Sequence[Tensor]) -> Batch:
         label_lengths=torch.zeros(len(features), dtype=torch.int64),
         ids=[str(number) for number in range(len(features))],
         texts=[""] * len(features),
-        duration_s=sum(map(len, samples)) / SAMPLE_RATE,
+        duration_s=sum(map(len, samples)) / SAMPLE_RATE_HZ,
         position=(0, 0),
         samples=list(samples),
     )

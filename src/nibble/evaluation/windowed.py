@@ -4,10 +4,10 @@ from itertools import chain
 
 import torch
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.batch import Batch, unlabelled
 from nibble.evaluation.recognisers import Recogniser
 from nibble.features.extractor import Features
-from nibble.features.kaldi import SAMPLE_RATE
 from nibble.inference.transcription import batches
 from nibble.inference.windows import windows
 
@@ -36,10 +36,10 @@ class Windowed:
 
     def __call__(self, batch: Batch) -> list[str]:
         """The text of each utterance. A batch with a long one must have its samples."""
-        if max(batch.frame_counts) <= self.features.frame_count(int(self.longest_s * SAMPLE_RATE)):
+        if max(batch.frame_counts) <= self.features.frame_count(int(self.longest_s * SAMPLE_RATE_HZ)):
             return self.recognise(batch)
         assert batch.samples is not None, "the loader keeps samples"
-        long = [len(samples) > self.longest_s * SAMPLE_RATE for samples in batch.samples]
+        long = [len(samples) > self.longest_s * SAMPLE_RATE_HZ for samples in batch.samples]
         self.utterances += sum(long)
         cut = [list(windows(iter([samples.numpy()]), self.longest_s)) for samples in batch.samples]
         texts: list[str] = []
