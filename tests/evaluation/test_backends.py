@@ -123,7 +123,7 @@ def test_a_checkpoint_is_no_export(fitted_run) -> None:
 def test_a_long_utterance_is_heard_in_windows(
     exported_run, fitted_run, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Backend
 ) -> None:
-    """A minute as one utterance have the errors of their parts; a short utterance beside it is heard as it is."""
+    """A minute as one utterance loses and doubles no words at seams; a short utterance beside it is heard as it is."""
     for package in ("onnxruntime", "sherpa_onnx"):
         pytest.importorskip(package, reason=f"{package} is not installed: pip install -e '.[export]'")
     monkeypatch.setattr(windowed, "windows", partial(windows, detect=loud))  # the corpus is of tones
@@ -138,14 +138,19 @@ def test_a_long_utterance_is_heard_in_windows(
     soundfile.write(folder / "1-1-0001.flac", samples[0], 16_000)
     (folder / "1-1.trans.txt").write_text(f"1-1-0000 {' '.join(6 * texts)}\n1-1-0001 {texts[0]}\n")
     run = fitted_run("stateless")
-    short = measure(run, Backend.torch, records=None, quant=INT4).record
     path, quant = (exported_run(), None) if backend.reads_export else (run, INT4)
     if backend is Backend.bundle:
         path, quant = tmp_path / "bundle", None
         write_bundle(quantize(load_checkpoint(run), INT4), path)
+    short = measure(path, backend, records=None, quant=quant).record
     data = DataOverrides(corpus_dir=str(tmp_path / "long"))
     record = measure(path, backend, records=None, quant=quant, data=data).record
     assert (record.windowed, short.windowed) == (1, 0)
     errors = {id_: errors for id_, errors, _ in record.utterance_errors}
     expected = [errors for _, errors, _ in short.utterance_errors]
-    assert errors == {"1-1-0000": 6 * sum(expected), "1-1-0001": expected[0]}
+    assert errors["1-1-0001"] == expected[0]
+    # A window starts elsewhere within a frame than its utterance does, so a code may flip and with it a word. What went
+    # wrong at seams would go wrong at each of them.
+    seams = 6 * len(texts) - 1
+    assert seams > 10
+    assert abs(errors["1-1-0000"] - 6 * sum(expected)) <= 2
