@@ -20,17 +20,17 @@ pytest.importorskip("transformers", reason="needs the extra foundation")
 INT4 = QuantConfig("int4", [Rule("**", WeightSpec(4), ActivationSpec(8))])
 SAMPLES = torch.randn(2, 4000, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8]])
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 
 Made = tuple[nn.Module, dict[str, Any]]  # a model, and what its forward takes
 
 
 def on_samples(model: Any, config: Any, **options: Any) -> Made:
     """A model of transformers that hears samples, with its default SpecAugment, which writes into the features."""
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     front = {"conv_dim": (16, 16), "conv_kernel": (10, 4), "conv_stride": (8, 4), "num_feat_extract_layers": 2}
     positions = {"num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 4}
     still = {"layerdrop": 0.0, "ctc_zero_infinity": True, "vocab_size": 12}
-    return model(config(**sizes, **front, **positions, **still, **options)), {"input_values": SAMPLES}
+    return model(config(**SIZES, **front, **positions, **still, **options)), {"input_values": SAMPLES}
 
 
 def wav2vec2() -> Made:
@@ -56,10 +56,7 @@ def wav2vec2_bert() -> Made:
 
     config = Wav2Vec2BertConfig(
         vocab_size=12,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
+        **SIZES,
         feature_projection_input_dim=20,
         layerdrop=0.0,
         ctc_zero_infinity=True,
@@ -71,10 +68,7 @@ def parakeet() -> Made:
     from transformers.models.parakeet import ParakeetCTCConfig, ParakeetEncoderConfig, ParakeetForCTC
 
     encoder = ParakeetEncoderConfig(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
+        **SIZES,
         subsampling_conv_channels=16,
         num_mel_bins=40,
         layerdrop=0.0,

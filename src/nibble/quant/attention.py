@@ -122,16 +122,8 @@ def _thirds(weight: Factor | Tensor) -> Sequence[Factor | Tensor]:
         return list(weight.chunk(3))
     (codes, scale, zero), source, packed = weight
 
-    def part(tensor: Tensor | None, third: int) -> Tensor | None:
-        return tensor if tensor is None or len(tensor) == 1 else tensor.chunk(3)[third]
+    def of(tensor: Tensor | None) -> Sequence[Any]:  # one scale for all counts for each
+        return [tensor] * 3 if tensor is None or len(tensor) == 1 else tensor.chunk(3)
 
-    return [
-        Factor(
-            QuantizedTensor(
-                codes.chunk(3)[third], scale if len(scale) == 1 else scale.chunk(3)[third], part(zero, third)
-            ),
-            part(source, third),
-            part(packed, third),
-        )
-        for third in range(3)
-    ]
+    quantized = map(QuantizedTensor, codes.chunk(3), of(scale), of(zero))
+    return list(map(Factor, quantized, of(source), of(packed)))

@@ -14,7 +14,7 @@ from nibble.quant.modules import QuantLinear
 from nibble.quant.norm_statistics import select, settle
 from nibble.quant.quantized_type import quantized_type
 from nibble.quant.rules import assign
-from nibble.quant.spec import Precision, QuantConfig
+from nibble.quant.spec import Arithmetic, Precision, QuantConfig, Rule
 
 
 def prepare(model: nn.Module, config: QuantConfig) -> None:
@@ -38,15 +38,16 @@ def prepare(model: nn.Module, config: QuantConfig) -> None:
         only_activation = rule.weight is None and rule.sparsity is None
         if rule.is_float or quantized is None or (only_activation and not quantized.takes_activation):
             continue
-        module.__class__ = quantized
-        assert isinstance(module, QuantizedLayer)
-        module.configure(name, rule, config.arithmetic)
+        _become(module, quantized, name, rule, config.arithmetic)
         if isinstance(module, QuantMultiheadAttention):
-            output: nn.Module = module.out_proj
-            output.__class__ = QuantLinear
-            assert isinstance(output, QuantizedLayer)
-            output.configure(f"{name}.out_proj", rule, config.arithmetic)
+            _become(module.out_proj, QuantLinear, f"{name}.out_proj", rule, config.arithmetic)
     without_fast_paths(model)
+
+
+def _become(module: nn.Module, quantized: type[QuantizedLayer], name: str, rule: Rule, arithmetic: Arithmetic) -> None:
+    module.__class__ = quantized
+    assert isinstance(module, QuantizedLayer)
+    module.configure(name, rule, arithmetic)
 
 
 def set_precision(model: nn.Module, precision: Precision, blend: float = 1.0) -> None:

@@ -45,9 +45,9 @@ def quantized_type(float_type: type) -> type[QuantizedLayer] | None:
     if float_type in QUANTIZED_TYPES:
         return QUANTIZED_TYPES[float_type]
     if float_type not in _derived:
-        extended = next((base for base in float_type.__bases__ if quantized_type(base) is not None), None)
-        quantized = None if extended is None else quantized_type(extended)
-        if extended is None or quantized is None:
+        found = ((base, quantized_type(base)) for base in float_type.__bases__)
+        extended, quantized = next((pair for pair in found if pair[1] is not None), (None, None))
+        if quantized is None:
             return None
         own: Any = getattr(float_type, "forward", None)
         around = own is not getattr(extended, "forward", None) and not getattr(float_type, "same_as_base", False)
