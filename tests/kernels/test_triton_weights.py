@@ -83,6 +83,8 @@ def test_a_bad_slice_has_a_bad_scale_and_harms_no_other(bad):
 def test_tables_are_made_again_only_if_weights_moved(monkeypatch):
     made = []
     monkeypatch.setattr(kernels, "_on_device", lambda table, device: made.append(table) or table.to(device))
+    kernels._places.cache_clear()  # earlier tests' weights may have lain where the clone below will
+    kernels._layout.cache_clear()
     weights = draw(torch.float32, seed=1)
     bits = [7] * len(weights)
     same(weights, slices(weights), bits)
