@@ -4,6 +4,7 @@ python evaluate.py checkpoint=runs/digits/2026-01-31_12-00-00_int4_seed1 part=te
 python evaluate.py experiment=digits decoding=beam beam_width=8
 python evaluate.py checkpoint=[runs/float_run,runs/int4_run]
 python evaluate.py checkpoint=runs/float_run quant=int4
+python evaluate.py checkpoint=[runs/float_run,runs/int4_run] condition=all
 python evaluate.py checkpoint=runs/int4_run/sherpa_w4a8 backend=sherpa
 """
 

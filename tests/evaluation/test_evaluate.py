@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nibble.data.batch import Batch
-from nibble.data.options import DataOverrides
+from nibble.data.options import Condition, DataOverrides
 from nibble.device import choose_device
 from nibble.errors import UserError
 from nibble.evaluation.evaluate import evaluate, evaluate_checkpoints, evaluate_loaded
@@ -76,7 +76,7 @@ def test_a_bundle_scores_as_its_checkpoint(write_run, tmp_path: Path) -> None:
         if not name.endswith("weight") and tensor.is_floating_point():
             tensor.copy_(tensor.half().float())
     size = write_bundle(loaded, tmp_path / "bundle")
-    both = [evaluate_loaded(one, options(run)).record for one in (loaded, load_checkpoint(tmp_path / "bundle"))]
+    both = [evaluate_loaded(one, options(run))[0].record for one in (loaded, load_checkpoint(tmp_path / "bundle"))]
     assert both[0].utterance_errors == both[1].utterance_errors
     assert both[0].bundle_bytes == both[1].bundle_bytes == size
 
@@ -237,3 +237,32 @@ def test_a_gpu_that_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"can use no GPU here.*hardware=cpu"):
         choose_device(HardwareConfig(accelerator="gpu"))
     assert choose_device(HardwareConfig(accelerator="auto")) == torch.device("cpu")
+
+
+def test_a_model_is_evaluated_under_conditions(fitted_run) -> None:
+    run = fitted_run("stateless")
+    results = evaluate_checkpoints(options(run, condition=["unchanged", "quieter_12db", "silence_1s", "silence_alone"]))
+    plain, quieter, padded, alone = (result.record for result in results)
+    assert [record.condition.value for record in read(Path("runs/records.jsonl"))] == [
+        "unchanged",
+        "quieter_12db",
+        "silence_1s",
+        "silence_alone",
+    ]
+    assert plain.wer == 0, "it knows this speech by heart"
+    assert padded.wer > 0, "and only as it was"
+    assert len({record.config_hash for record in (plain, quieter, padded, alone)}) == 4
+    assert (alone.substitutions, alone.deletions) == (0, 0)
+    assert alone.reference_words == plain.reference_words
+    assert alone.wer == alone.insertions / alone.reference_words
+    text = shown(lambda console: print_results(results, console))
+    for label in ("12 dB quieter", "1 s of silence before and after", "silence alone"):
+        assert label in text
+    assert text.count("of memory at the most") == 1, "changed speech is in the table alone"
+
+
+def test_all_conditions_are_meant_by_all_and_a_wrong_one_is_refused() -> None:
+    assert EvaluateConfig(checkpoint="x", hardware=CPU).conditions == [Condition.unchanged]
+    assert EvaluateConfig(checkpoint="x", hardware=CPU, condition="all").conditions == list(Condition)
+    with pytest.raises(UserError, match=r"condition=echo; give all, or some of .*telephone"):
+        EvaluateConfig(checkpoint="x", hardware=CPU, condition="echo")

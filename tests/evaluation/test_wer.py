@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nibble.evaluation.wer import Score, interval, paired_interval, score
+from nibble.evaluation.wer import Score, inserted, interval, paired_interval, score
 
 TEXTS = st.lists(st.sampled_from("ABC"), max_size=6).map(" ".join)
 PAIRS = st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=8)
@@ -100,3 +100,12 @@ def test_paired_difference_needs_the_same_utterances() -> None:
         paired([scored([("a", "a")])], [scored([("a", "a"), ("b", "b")])])
     with pytest.raises(ValueError, match="reference of utterance u0"):
         paired([scored([("a", "a")])], [scored([("a b", "a")])])
+
+
+def test_what_is_recognised_where_nothing_was_said_is_inserted() -> None:
+    found = inserted(["a", "b"], ["the cat sat", "now"], ["the cat", ""])
+    assert (found.substitutions, found.deletions, found.insertions) == (0, 0, 2)
+    assert found.utterance_errors == [("a", 2, 3), ("b", 0, 1)]
+    assert found.wer == 0.5
+    with pytest.raises(ValueError, match="twice"):
+        inserted(["a", "a"], ["x", "x"], ["", ""])

@@ -20,7 +20,7 @@ from nibble.data.corpora.locate import ROOT, locate
 from nibble.data.cuts import Cuts
 from nibble.data.dataset import Disturbance, SpeechDataset
 from nibble.data.noise import Babble, FolderNoise, Noise
-from nibble.data.options import DataConfig, NoiseConfig, NoiseKind, named_columns
+from nibble.data.options import Condition, DataConfig, NoiseConfig, NoiseKind, named_columns
 from nibble.data.sampler import Item, TrainSampler, evaluation_batches
 from nibble.data.screening import report_unknown, trainable
 from nibble.data.sources.part import Reading, read_part
@@ -55,6 +55,7 @@ class Feeding:
         processes: (rank, number) of the process, of those that train together.
         max_validation_utterances: a bound on the dev set of `val_dataloader()`; None for all of it.
         keep_samples: whether batches have the samples that their features were made from; needs features on the fly.
+        condition: how evaluation changes the speech; needs features on the fly.
     """
 
     tokenizer: Tokenizer | None = None
@@ -62,6 +63,7 @@ class Feeding:
     processes: tuple[int, int] = (0, 1)
     max_validation_utterances: int | None = None
     keep_samples: bool = False
+    condition: Condition = Condition.unchanged
 
 
 class SpeechDataModule(pl.LightningDataModule):
@@ -315,8 +317,9 @@ class SpeechDataModule(pl.LightningDataModule):
     def _dataset(self, training: bool) -> SpeechDataset:
         data = self.data
         noise = self._noise_of("train" if training else "dev")
+        condition = Condition.unchanged if training else self.feeding.condition
         disturbance = Disturbance(
-            noise, data.noise, data.recording, data.spec_augment, training, max_duration_s=data.max_duration_s
+            noise, data.noise, data.recording, data.spec_augment, training, data.max_duration_s, condition
         )
         return SpeechDataset(
             self._waveforms,

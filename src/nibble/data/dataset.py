@@ -16,8 +16,9 @@ from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.audio import Waveforms, source
 from nibble.data.augmentation import spec_augment
 from nibble.data.batch import Batch
+from nibble.data.conditions import under
 from nibble.data.noise import Noise, fixed_random, mix
-from nibble.data.options import NoiseConfig, RecordingConfig, SpecAugmentConfig
+from nibble.data.options import Condition, NoiseConfig, RecordingConfig, SpecAugmentConfig
 from nibble.data.recording import Setting, draw_setting, nothing_said, recorded
 from nibble.data.sampler import Item
 from nibble.data.samples import Samples
@@ -37,6 +38,7 @@ class Disturbance:
     spec_augment: SpecAugmentConfig
     training: bool  # else noise at one level, fixed per utterance, and nothing more
     max_duration_s: float  # of utterances that are joined
+    condition: Condition = Condition.unchanged  # of evaluation
 
 
 class SpeechDataset(Dataset[Batch]):
@@ -125,7 +127,8 @@ class SpeechDataset(Dataset[Batch]):
         else:
             parts = [self._speech(one) for one in cuts]
             speech = parts[0] if setting is None else recorded(parts, setting, self.disturbance.recording, random)
-            samples = torch.from_numpy(self._with_noise(cut, speech, random))
+            heard = under(self.disturbance.condition, self._with_noise(cut, speech, random), cut.id)
+            samples = torch.from_numpy(heard)
             features = make_features(self.features)(samples)
         masks = self.disturbance.spec_augment
         if self.disturbance.training and random.random() < masks.probability:

@@ -46,6 +46,34 @@ class TextCase(StrEnum):
     lower = "lower"  # type: ignore[assignment]
 
 
+class Condition(StrEnum):
+    """How evaluation may change speech, to find out what a recogniser bears.
+
+    Attributes:
+        label: what a table says.
+    """
+
+    label: str
+
+    unchanged = "unchanged", "unchanged"
+    silence_250ms = "silence_250ms", "0.25 s of silence before and after"
+    silence_1s = "silence_1s", "1 s of silence before and after"
+    silence_2s = "silence_2s", "2 s of silence before and after"
+    quieter_12db = "quieter_12db", "12 dB quieter"
+    quieter_24db = "quieter_24db", "24 dB quieter"
+    quieter_36db = "quieter_36db", "36 dB quieter"
+    noise_20db = "noise_20db", "white noise 20 dB below the speech"
+    telephone = "telephone", "telephone: 300 to 3400 Hz, 8 kHz, mu-law"
+    silence_alone = "silence_alone", "silence alone"
+
+    def __new__(cls, value: str, label: str = "") -> "Condition":
+        """A member, which is its value."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.label = label
+        return member
+
+
 @dataclass
 class SpecAugmentConfig:
     """Masks on the log-mel features (Park et al., 2019)."""

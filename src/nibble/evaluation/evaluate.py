@@ -10,13 +10,14 @@ import torch
 from nibble import provenance
 from nibble.data.batch import Batch
 from nibble.data.datamodule import Feeding, SpeechDataModule
+from nibble.data.options import Condition
 from nibble.data.tokenizer import Tokenizer
 from nibble.device import choose_device
 from nibble.errors import UserError
 from nibble.evaluation.measuring import Measured, measure
 from nibble.evaluation.options import Backend, EvaluateConfig, Search
 from nibble.evaluation.recognisers import Decoder, Network, Recogniser, onnx_network
-from nibble.evaluation.recording import Subject, make_record
+from nibble.evaluation.recording import Subject, Task, make_record
 from nibble.evaluation.result import Result
 from nibble.evaluation.scoring import all_scores, shown
 from nibble.evaluation.sherpa import Sherpa
@@ -47,7 +48,7 @@ def evaluate(model: Transducer, tokenizer: Tokenizer, batches: Iterable[Batch], 
 
 
 def evaluate_checkpoints(options: EvaluateConfig) -> list[Result]:
-    """Evaluate each checkpoint that the options name, and append a record for each.
+    """Evaluate each checkpoint that the options name under each condition, and append a record for each.
 
     Raises:
         UserError: a checkpoint, the corpus or the machine does not allow it; the text says which.
@@ -56,17 +57,17 @@ def evaluate_checkpoints(options: EvaluateConfig) -> list[Result]:
     results = []
     for path in paths:
         if options.backend.reads_export:
-            results.append(evaluate_exported(path, options))
+            results += evaluate_exported(path, options)
             continue
         loaded = load_checkpoint(bundle_of(path) if options.backend is Backend.bundle else path)
         if options.quant is not None:
             loaded = quantize(loaded, options.quant)
-        results.append(evaluate_loaded(loaded, options))
+        results += evaluate_loaded(loaded, options)
     return results
 
 
-def evaluate_loaded(loaded: Loaded, options: EvaluateConfig) -> Result:
-    """Evaluate one model on the parts that the options name, and append its record.
+def evaluate_loaded(loaded: Loaded, options: EvaluateConfig) -> list[Result]:
+    """Evaluate one model on the parts that the options name, and append its record under each condition.
 
     The encoder of a bundle is fused.
     """
@@ -81,7 +82,7 @@ def evaluate_loaded(loaded: Loaded, options: EvaluateConfig) -> Result:
     return _evaluate(Subject(loaded, recognise, measure_size(loaded), inference, device, machine), options)
 
 
-def evaluate_exported(folder: Path, options: EvaluateConfig) -> Result:
+def evaluate_exported(folder: Path, options: EvaluateConfig) -> list[Result]:
     """Evaluate a folder that `python -m nibble.export` wrote, with ONNX Runtime or sherpa-onnx.
 
     sherpa-onnx computes log-mel features itself; their time is within its real-time factor.
@@ -104,26 +105,33 @@ def evaluate_exported(folder: Path, options: EvaluateConfig) -> Result:
     return _evaluate(Subject(exported, recognise, size, inference, torch.device("cpu"), provenance.hardware()), options)
 
 
-def _evaluate(subject: Subject, options: EvaluateConfig) -> Result:
+def _evaluate(subject: Subject, options: EvaluateConfig) -> list[Result]:
     if options.hardware.threads:
         torch.set_num_threads(options.hardware.threads)
+    return [_evaluate_under(condition, subject, options) for condition in options.conditions]
+
+
+def _evaluate_under(condition: Condition, subject: Subject, options: EvaluateConfig) -> Result:
     model, device = subject.model, subject.device
     config, root = speech(model.config, RunFolder.of(model.path).path, options.data)
     # With samples, for sherpa-onnx and to cut what is long; stored features would come without.
     features = replace(config.features, storage=FeatureStorage.on_the_fly)
     # On a CPU, loader processes would compete with what is timed.
     hardware = replace(options.hardware, workers=0) if device.type == "cpu" else options.hardware
-    feeding = Feeding(model.tokenizer, keep_samples=True)
+    feeding = Feeding(model.tokenizer, keep_samples=True, condition=condition)
     data = SpeechDataModule(config.data, features, hardware, config.seed, root, feeding)
     parts = _parts(data, options)
-    batches = _batches(data, parts, f"{model.path.name} on {'+'.join(parts)}", options.max_utterances)
+    title = f"{model.path.name} on {'+'.join(parts)}" + (
+        f", {condition}" if condition is not Condition.unchanged else ""
+    )
+    batches = _batches(data, parts, title, options.max_utterances)
     batch_s = 0.0 if hardware.max_batch_utterances == 1 else hardware.batch_duration_s
     recognise = Windowed(subject.recognise, make_features(features), model.config.data.max_duration_s, batch_s)
     measured = measure(recognise, batches, device)._replace(windowed=recognise.utterances)
     if not measured.score.reference_words:
         raise UserError(f"{'+'.join(parts)} has no reference words, so there is no error rate; give another part=")
-    scores = all_scores(measured.transcripts, data.cuts(parts), options)
-    record = make_record(subject, options, data.corpus_name, parts, measured, scores)
+    scores = all_scores(measured.transcripts, data.cuts(parts), options, condition)
+    record = make_record(subject, options, Task(data.corpus_name, parts, condition), measured, scores)
     if options.records is not None:
         records.append(Path(options.records), record)
     transcripts = [shown(one, options.ignored, scores.main.units) for one in measured.transcripts]

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.batch import Batch
 from nibble.evaluation.recognisers import Recogniser
 from nibble.evaluation.result import Transcript
@@ -35,7 +36,7 @@ def measure(recognise: Recogniser, batches: Iterable[Batch], device: torch.devic
         started_s = _now_s(device)
         recognised = recognise(inputs)
         processing_s += _now_s(device) - started_s
-        audio_s += batch.duration_s
+        audio_s += batch.duration_s if batch.samples is None else sum(map(len, batch.samples)) / SAMPLE_RATE_HZ
         transcripts += map(Transcript, batch.ids, batch.texts, recognised)
     return Measured(score_transcripts(transcripts), transcripts, processing_s / audio_s if audio_s else 0.0)
 

@@ -6,11 +6,13 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from nibble.data.options import DataOverrides
+from nibble.data.options import Condition, DataOverrides
 from nibble.errors import UserError
 from nibble.hardware import HardwareConfig
 from nibble.quant.spec import QuantConfig
 from nibble.ranges import COUNT, COUNT_OR_NONE, Range, check
+
+_ALL = "all"
 
 
 class Backend(StrEnum):
@@ -50,6 +52,7 @@ class EvaluateConfig:
     experiment: str | None = None  # instead of checkpoint: the run of this experiment that was trained last
     part: Any = None  # dev, test, or names of parts; one or a list; null: dev
     by: Any = None  # error rates of groups: length, speaker, language or any field of the corpus; one or a list
+    condition: Any = None  # how the speech is changed: names, one or a list, or all; null: unchanged
     ignore: Any = None  # what scoring leaves out of account: case, punctuation or [case,punctuation]
     quant: QuantConfig | None = None  # quantize float checkpoints without training; null: as trained
     decoding: Search = Search.greedy
@@ -74,6 +77,9 @@ class EvaluateConfig:
         for one in self.ignored:
             if one not in set(Ignored):
                 raise UserError(f"ignore={one}; give one or both of [{','.join(Ignored)}]")
+        for one in _strings("condition", self.condition):
+            if one not in (*Condition, _ALL):
+                raise UserError(f"condition={one}; give all, or some of [{','.join(Condition)}]")
         check(self, "", beam_width=Range(1, 1_000), max_utterances=COUNT, worst=COUNT_OR_NONE)
 
     @property
@@ -90,6 +96,12 @@ class EvaluateConfig:
     def groups(self) -> list[str]:
         """`by` as a list, with length in any case: quantized recognisers fail on long utterances first."""
         return list(dict.fromkeys(["length", *_strings("by", self.by)]))
+
+    @property
+    def conditions(self) -> list[Condition]:
+        """`condition` as a list."""
+        names = _strings("condition", self.condition) or [Condition.unchanged]
+        return list(Condition) if _ALL in names else [Condition(name) for name in names]
 
     @property
     def ignored(self) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
+from nibble.data.options import Condition
 from nibble.errors import printable
 from nibble.evaluation.alignment import aligned
 from nibble.evaluation.result import Result
@@ -17,11 +18,30 @@ _GROUPS = 20  # shown of each kind
 
 
 def print_results(results: Sequence[Result], console: Console, worst: int = 5) -> None:
-    """Each result in full; for several, one table as well, with the paired difference to the first."""
-    for result in results:
+    """Each result on unchanged speech in full; for several, one table as well; another one for changed speech."""
+    plain = [result for result in results if result.record.condition is Condition.unchanged]
+    for result in plain:
         _print_result(result, console, worst)
-    if len(results) > 1:
-        console.print(comparison(results))
+    if len(plain) > 1:
+        console.print(comparison(plain))
+    if len(plain) < len(results):
+        console.print(condition_table([result.record for result in results]))
+
+
+def condition_table(records: Sequence[Record]) -> Table:
+    """One row a condition of the speech, and one column a model."""
+    models: dict[tuple[str, str, str, int], dict[Condition, Record]] = {}
+    for record in records:
+        key = (record.model, record.quant, record.method.value, record.seed)
+        models.setdefault(key, {})[record.condition] = record
+    names = [f"{quant} ({method}) seed {seed}" for _, quant, method, seed in models]
+    conditions = [condition for condition in Condition if any(condition in found for found in models.values())]
+    rows = [
+        [one.label, *(percent(found[one].wer) if one in found else "" for found in models.values())]
+        for one in conditions
+    ]
+    note = "Of silence alone: words recognised in it, per word of the speech that it stands for."
+    return Table(("speech", *names), rows, title=f"{records[0].corpus} {records[0].part}: WER", note=note)
 
 
 def comparison(results: Sequence[Result]) -> Table:

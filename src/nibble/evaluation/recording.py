@@ -7,6 +7,7 @@ import torch
 
 from nibble import provenance
 from nibble.config import plain
+from nibble.data.options import Condition
 from nibble.evaluation.measuring import Measured
 from nibble.evaluation.options import EvaluateConfig, Search
 from nibble.evaluation.recognisers import Recogniser
@@ -31,31 +32,43 @@ class Subject:
     hardware: str  # in words, with the kernels in use
 
 
-def make_record(
-    subject: Subject, options: EvaluateConfig, corpus: str, parts: list[str], measured: Measured, scores: Scores
-) -> Record:
+@dataclass(frozen=True)
+class Task:
+    """The speech of one evaluation."""
+
+    corpus: str
+    parts: list[str]
+    condition: Condition
+
+
+def make_record(subject: Subject, options: EvaluateConfig, task: Task, measured: Measured, scores: Scores) -> Record:
     """The record of one evaluation.
 
     Args:
         subject: what was evaluated.
         options: of the command.
-        corpus: its name.
-        parts: of the corpus.
+        task: which speech, and how it was changed.
         measured: texts and time.
         scores: errors.
     """
     model, size, score = subject.model, subject.size, scores.main
-    how: dict[str, Any] = {"parts": parts, "decoding": options.decoding.value, "max_utterances": options.max_utterances}
+    how: dict[str, Any] = {
+        "parts": task.parts,
+        "decoding": options.decoding.value,
+        "max_utterances": options.max_utterances,
+    }
     if options.decoding is Search.beam:
         how["beam_width"] = options.beam_width
     if options.ignored:
         how["ignored"] = options.ignored
+    if task.condition is not Condition.unchanged:
+        how["condition"] = task.condition.value
     if measured.windowed:
         how["windowed"] = measured.windowed
     return Record(
         experiment=model.config.name,
-        corpus=corpus,
-        part="+".join(parts),
+        corpus=task.corpus,
+        part="+".join(task.parts),
         model=model.config.model.name,
         parameters=size.parameters,
         quant=model.quant,
@@ -85,4 +98,5 @@ def make_record(
         steps=model.step,
         heard_h=None if model.heard_s is None else model.heard_s / 3600,
         windowed=measured.windowed,
+        condition=task.condition,
     )

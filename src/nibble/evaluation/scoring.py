@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 from lhotse import MonoCut
 
+from nibble.data.options import Condition
 from nibble.evaluation.groups import grouped
 from nibble.evaluation.options import EvaluateConfig, Ignored
 from nibble.evaluation.result import Transcript
 from nibble.evaluation.units import Units, scored, units_of
-from nibble.evaluation.wer import Score, score
+from nibble.evaluation.wer import Score, inserted, score
 from nibble.runs.records import Group
 
 
@@ -29,17 +30,22 @@ def score_transcripts(transcripts: Sequence[Transcript], ignored: Iterable[str] 
     return score(ids, references, hypotheses, units_of(references))
 
 
-def all_scores(transcripts: Sequence[Transcript], cuts: Iterable[MonoCut], options: EvaluateConfig) -> Scores:
+def all_scores(
+    transcripts: Sequence[Transcript], cuts: Iterable[MonoCut], options: EvaluateConfig, condition: Condition
+) -> Scores:
     """Everything that a record says of the errors.
+
+    Of silence in place of speech, all that was recognised is inserted; the rate is per word of the speech.
 
     Raises:
         UserError: `by=` names what the corpus doesn't say.
     """
-    main = score_transcripts(transcripts, options.ignored)
-    cer = None
+    counted = inserted if condition is Condition.silence_alone else score
+    ids = [one.id for one in transcripts]
+    references, hypotheses = _texts(transcripts, options.ignored)
+    main, cer = counted(ids, references, hypotheses, units_of(references)), None
     if main.units is Units.words:
-        references, hypotheses = _texts(transcripts, options.ignored)
-        errors = score([one.id for one in transcripts], references, hypotheses, Units.characters)
+        errors = counted(ids, references, hypotheses, Units.characters)
         cer = errors.wer if errors.reference_words else None
     return Scores(main, cer, grouped(main.edits, cuts, options.groups))
 

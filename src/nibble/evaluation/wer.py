@@ -62,16 +62,41 @@ def score(
     Raises:
         ValueError: the three sequences differ in length, or an id appears twice.
     """
-    if not len(ids) == len(references) == len(hypotheses):
-        raise ValueError(f"{len(ids)} ids, {len(references)} references, {len(hypotheses)} hypotheses")
-    if len(set(ids)) != len(ids):
-        raise ValueError("an utterance id appears twice")
+    _check(ids, references, hypotheses)
     found = (
         kaldialign.edit_distance(units.units_in(reference), units.units_in(hypothesis))
         for reference, hypothesis in zip(references, hypotheses, strict=True)
     )
     names = ("sub", "del", "ins", "ref_len")
-    edits = [Edits(id_, *(int(one[name]) for name in names)) for id_, one in zip(ids, found, strict=True)]
+    return _summed(
+        [Edits(id_, *(int(one[name]) for name in names)) for id_, one in zip(ids, found, strict=True)], units
+    )
+
+
+def inserted(
+    ids: Sequence[str], references: Sequence[str], hypotheses: Sequence[str], units: Units = Units.words
+) -> Score:
+    """Score what was recognised where nothing was said: all of it is inserted; the rate is per reference word.
+
+    Raises:
+        ValueError: as of `score`.
+    """
+    _check(ids, references, hypotheses)
+    counts = (
+        (len(units.units_in(hypothesis)), len(units.units_in(reference)))
+        for reference, hypothesis in zip(references, hypotheses, strict=True)
+    )
+    return _summed([Edits(id_, 0, 0, wrong, words) for id_, (wrong, words) in zip(ids, counts, strict=True)], units)
+
+
+def _check(ids: Sequence[str], references: Sequence[str], hypotheses: Sequence[str]) -> None:
+    if not len(ids) == len(references) == len(hypotheses):
+        raise ValueError(f"{len(ids)} ids, {len(references)} references, {len(hypotheses)} hypotheses")
+    if len(set(ids)) != len(ids):
+        raise ValueError("an utterance id appears twice")
+
+
+def _summed(edits: list[Edits], units: Units) -> Score:
     utterances = [(one.id, one.errors, one.units) for one in edits]
     return Score(
         wer=_rate(sum(errors for _, errors, _ in utterances), sum(words for _, _, words in utterances)),

@@ -8,6 +8,7 @@ from nibble.errors import UserError
 from nibble.report import benchmarks, published
 from nibble.report.precisions import summary
 from nibble.report.results import render
+from nibble.report.tables import unchanged
 from nibble.runs.method import Method
 from nibble.runs.records import Record, read
 from nibble.writing import write_text
@@ -41,7 +42,7 @@ def write_documents(
     ]
     documents = {output: "\n".join(filter(None, sections))}
     if readme.is_file():
-        documents[readme] = with_tables(readme.read_text(encoding="utf-8"), summary(_headlines(records)))
+        documents[readme] = with_tables(readme.read_text(encoding="utf-8"), summary(_headlines(unchanged(records))))
     for path, text in documents.items():
         if not check:
             write_text(path, text)

@@ -7,6 +7,7 @@ from nibble.errors import UserError
 from nibble.report.comparison import Comparison, compare
 from nibble.report.matching import match
 from nibble.report.runs import find_runs
+from nibble.report.tables import unchanged
 from nibble.runs.records import read
 
 
@@ -17,7 +18,7 @@ def gather(paths: Sequence[Path], records_file: Path, part: str | None) -> tuple
         UserError: no finished run, no record of any, or measurements on several kinds of speech.
     """
     runs, unfinished = find_runs(paths)
-    measured = match(runs, read(records_file))
+    measured = match(runs, unchanged(read(records_file)))
     if not measured:
         raise UserError(
             f"{records_file} has no evaluation of {', '.join(run.name for run in runs[:3])}"

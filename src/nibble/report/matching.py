@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from nibble.config import plain
+from nibble.data.options import Condition
 from nibble.evaluation.options import Search
 from nibble.provenance import config_hash
 from nibble.report.runs import Run
@@ -26,9 +27,9 @@ def match(runs: Sequence[Run], records: Sequence[Record]) -> list[Measurement]:
     run with its experiment, model and seed, else of the only run with these.
     """
     by_hash: dict[str, Run] = {}
-    searches = {(record.part, record.inference.beam_width) for record in records}
+    tasks = {(one.part, one.inference.beam_width, one.condition, one.windowed) for one in records}
     for run in sorted(runs, key=lambda run: run.finished_s):
-        by_hash.update(dict.fromkeys(_hashes(run, searches), run))
+        by_hash.update(dict.fromkeys(_hashes(run, tasks), run))
     latest = list({run.name: run for run in by_hash.values()}.values())
     found = []
     for record in records:
@@ -38,13 +39,17 @@ def match(runs: Sequence[Run], records: Sequence[Record]) -> list[Measurement]:
     return found
 
 
-def _hashes(run: Run, searches: set[tuple[str, int | None]]) -> Iterator[str]:
+def _hashes(run: Run, tasks: set[tuple[str, int | None, Condition, int]]) -> Iterator[str]:
     """What `config_hash` the records of a run have: of its options as it wrote them, and with later options."""
     for settings in (run.settings, plain(run.config)):
-        for part, beam_width in searches:
+        for part, beam_width, condition, windowed in tasks:
             how: dict[str, Any] = {"parts": part.split("+"), "decoding": Search.greedy.value}
             if beam_width is not None:
                 how |= {"decoding": Search.beam.value, "beam_width": beam_width}
+            if condition is not Condition.unchanged:
+                how["condition"] = condition.value
+            if windowed:
+                how["windowed"] = windowed
             for most in {None, run.config.trainer.max_validation_utterances}:
                 yield config_hash({**settings, "evaluation": {**how, "max_utterances": most}})
 

@@ -3,8 +3,19 @@
 from collections.abc import Iterable, Sequence
 
 from nibble.percent import percent_interval, points_interval
+from nibble.report import robustness
 from nibble.report.gains import gains
-from nibble.report.tables import System, baseline, escaped, markdown, steps_differ, systems, verdict
+from nibble.report.tables import (
+    PLAIN_BACKENDS,
+    System,
+    baseline,
+    escaped,
+    markdown,
+    steps_differ,
+    systems,
+    unchanged,
+    verdict,
+)
 from nibble.runs.records import Record
 
 _HEADER = ("quant", "seeds", "WER %, 95 %", "minus float, points, 95 %", "verdict", "bytes", "ratio", "RTF")
@@ -30,11 +41,12 @@ in float, with greedy search.
 def render(records: Sequence[Record]) -> str:
     """RESULTS.md as text."""
     tables: dict[tuple[str, str, str, int], list[Record]] = {}
-    for record in records:
+    for record in unchanged(records):
         # Evaluations of a share of the utterances stand apart from those of all.
         key = (record.experiment, record.corpus, record.part, record.reference_words)
         tables.setdefault(key, []).append(record)
-    return "\n".join([_INTRODUCTION, *(_section(*key, tables[key]) for key in sorted(tables))])
+    sections = [_INTRODUCTION, *(_section(*key, tables[key]) for key in sorted(tables))]
+    return "\n".join(filter(None, [*sections, robustness.render(records)]))
 
 
 def _section(experiment: str, corpus: str, part: str, words: int, records: Sequence[Record]) -> str:
@@ -90,7 +102,7 @@ def _backends(alike: Sequence[System]) -> str:
     """What computed, such as " (onnx, sherpa 2.0.1 w4a8 greedy)"; empty for what computes unless something is said."""
     names = [f"{one.last.inference.backend.value} {one.last.inference.version}".strip() for one in alike[:-1]]
     said = ", ".join([*names, alike[-1].last.backend])
-    return "" if said in ("native greedy", "float greedy") else f" ({said})"
+    return "" if said in PLAIN_BACKENDS else f" ({said})"
 
 
 def _precision(record: Record) -> str:

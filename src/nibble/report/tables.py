@@ -4,10 +4,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from nibble.data.options import Condition
 from nibble.evaluation.options import Backend
 from nibble.evaluation.wer import interval, paired_interval
 from nibble.runs.method import Method
 from nibble.runs.records import Record
+
+PLAIN_BACKENDS = ("native greedy", "float greedy")  # torch, which tables name only where something else computes
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,11 @@ def systems(records: Iterable[Record]) -> list[System]:
     return sorted(found, key=order)
 
 
+def unchanged(records: Iterable[Record]) -> list[Record]:
+    """The records of speech as it is; those of changed speech have a table of their own."""
+    return [record for record in records if record.condition is Condition.unchanged]
+
+
 def steps_differ(among: Iterable[System]) -> bool:
     """Whether systems had different amounts of training, so that a table of them must say how much."""
     return len({system.steps for system in among}) > 1
@@ -108,9 +116,9 @@ def verdict(rates: tuple[float, float, float] | None) -> str:
     return "worse" if low > 0 else "better" if high < 0 else "same"
 
 
-def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table, first two columns to the left, the others to the right."""
-    lines = [header, ["---", "---", *["---:"] * (len(header) - 2)], *rows]
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 2) -> str:
+    """A Markdown table, the first `left` columns to the left, the others to the right."""
+    lines = [header, [*["---"] * left, *["---:"] * (len(header) - left)], *rows]
     return "".join("| " + " | ".join(escaped(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nibble.data.options import Condition
 from nibble.errors import UserError
 from nibble.plain import build, build_lines
 from nibble.runs.backend import Inference
@@ -74,6 +75,7 @@ class Record:
     steps: int | None = None
     heard_h: float | None = None  # hours of speech, each pass counted
     windowed: int = 0  # utterances longer than those of the training, which were recognised in windows
+    condition: Condition = Condition.unchanged  # how the speech was changed
 
     def __post_init__(self) -> None:
         for name, least in _AT_LEAST.items():
