@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from nibble.percent import percent_interval, points_interval
 from nibble.report import robustness
 from nibble.report.gains import gains
+from nibble.report.groups import groups
 from nibble.report.tables import (
     PLAIN_BACKENDS,
     System,
@@ -58,6 +59,7 @@ def _section(experiment: str, corpus: str, part: str, words: int, records: Seque
             f"{words:,} words in {utterances:,} utterances.\n",
             _table(rows),
             *([f"WER of one minus WER of the other, points:\n\n{found}"] if (found := gains(rows)) else []),
+            *([found] if (found := groups(rows)) else []),
         ]
     )
 
