@@ -9,7 +9,7 @@ from nibble.data.options import DataConfig, DataOverrides, NoiseOverrides
 from nibble.errors import UserError
 from nibble.features.options import FeatureConfig, Normalization
 from nibble.hardware import HardwareConfig
-from nibble.model.options import ModelConfig
+from nibble.model.options import ModelConfig, Predictor
 from nibble.plain import build
 from nibble.quant.spec import QuantConfig, ScheduleConfig
 from nibble.ranges import SEED, check
@@ -53,8 +53,18 @@ class Config:
                 f"features.normalization=utterance needs the whole utterance, and model.chunk_frames="
                 f"{self.model.chunk_frames} streams; give features.normalization=corpus or none"
             )
+        if self.model.predictor is Predictor.none and self.loss.ctc_weight:
+            raise UserError(
+                f"loss.ctc_weight={self.loss.ctc_weight:g} is of CTC beside a transducer, and model={self.model.name} "
+                "is trained with CTC alone; give loss=rnnt, or another model.predictor"
+            )
         if self.resume in ("False", "false"):  # the text that resume=false becomes
             self.resume = None
+
+    @property
+    def has_ctc(self) -> bool:
+        """Whether CTC is a term of the loss, or all of it."""
+        return self.loss.ctc_weight > 0 or self.model.predictor is Predictor.none
 
     @property
     def resumes_itself(self) -> bool:

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from nibble.data.batch import Batch
+from nibble.model.ctc import CtcHead, LabelCount
+from nibble.model.options import Predictor
 from nibble.model.transducer import Transducer
 from nibble.training import distillation
 from nibble.training.distillation import Taught
-from nibble.training.losses import Loss, WithCtc, encode, fused, plain, transducer
+from nibble.training.losses import Loss, WithCtc, ctc, encode, fused, of_labels, plain
 from nibble.training.options import DistillConfig, LossConfig
 from nibble.training.teacher import FloatBranch
 
@@ -42,13 +44,17 @@ def network(make_config) -> Transducer:
     return Transducer(config.model, config.features, LABELS)
 
 
-@pytest.fixture(params=["fused", "plain", "fused with CTC", "plain with CTC", "taught", "taught with CTC"])
+WAYS = {"fused": fused, "plain": plain, "taught": Taught(fused, Mirror(), DistillConfig("self")), "CTC alone": ctc}
+
+
+@pytest.fixture(params=["fused", "plain", "fused with CTC", "plain with CTC", "taught", "taught with CTC", "CTC alone"])
 def loss(request: pytest.FixtureRequest, network: Transducer) -> Loss:
     torch.manual_seed(1)
-    way, _, ctc = request.param.partition(" with ")
-    made: Loss = {"fused": fused, "plain": plain, "taught": Taught(fused, Mirror(), DistillConfig("self"))}[way]
+    way, _, beside = request.param.partition(" with ")
+    if way == "CTC alone":
+        network.predictor, network.joiner = LabelCount(), CtcHead(network.encoder.width, LABELS)
     head = nn.Linear(network.encoder.width, LABELS)
-    return WithCtc(made, head, 0.3) if ctc else made
+    return WithCtc(WAYS[way], head, 0.3) if beside else WAYS[way]
 
 
 def speech() -> Batch:
@@ -72,7 +78,7 @@ def value(loss: Loss, network: Transducer, batch: Batch, labels: Tensor | int = 
 def test_it_is_a_scalar_in_nats_per_label_with_named_scalar_terms(loss: Loss, network: Transducer) -> None:
     found = loss(network, encode(network.eval(), speech(), torch.tensor(5)))
     assert found.loss.shape == ()
-    assert "transducer" in found.terms
+    assert found.terms.keys() & {"transducer", "ctc"}
     assert all(term.shape == () and torch.isfinite(term) for term in found.terms.values())
     assert float(found.loss) == pytest.approx(value(loss, network, speech()) / 5)
 
@@ -91,7 +97,7 @@ def test_padding_changes_nothing(loss: Loss, network: Transducer) -> None:
 def test_its_gradient_reaches_the_network(loss: Loss, network: Transducer) -> None:
     loss(network, encode(network.train(), speech())).loss.backward()
     for part in (network.encoder, network.predictor, network.joiner):
-        assert any(p.grad is not None and bool(p.grad.any()) for p in part.parameters())
+        assert not list(part.parameters()) or any(p.grad is not None and bool(p.grad.any()) for p in part.parameters())
 
 
 def test_both_ways_to_compute_the_transducer_loss_agree(network: Transducer) -> None:
@@ -101,8 +107,13 @@ def test_both_ways_to_compute_the_transducer_loss_agree(network: Transducer) -> 
     assert one.logits is None
     assert other.logits is not None
     assert other.logits.shape[-1] == LABELS
-    assert transducer(LossConfig()) is fused
-    assert transducer(LossConfig(fused=False)) is plain
+
+
+def test_the_network_and_the_options_choose_the_loss(make_config) -> None:
+    model = make_config().model
+    assert of_labels(model, LossConfig()) is fused
+    assert of_labels(model, LossConfig(fused=False)) is plain
+    assert of_labels(replace(model, predictor=Predictor.none), LossConfig()) is ctc
 
 
 def test_a_teacher_that_is_the_student_adds_nothing(network: Transducer, monkeypatch: pytest.MonkeyPatch) -> None:

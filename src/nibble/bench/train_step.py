@@ -16,7 +16,7 @@ from nibble.kernels import implementations
 from nibble.quant.convert import prepare, set_precision
 from nibble.quant.spec import Precision
 from nibble.runs.loaded import float_model
-from nibble.training.losses import encode, transducer
+from nibble.training.losses import encode, of_labels
 
 MODELS = ("conformer_s", "conformer_m")
 UTTERANCES, FRAMES, LABELS, VOCABULARY = 4, 1000, 40, 1024
@@ -62,7 +62,7 @@ def training_step(config: Config) -> Callable[[], None]:
     set_precision(model, Precision.rules)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     batch = random_batch(UTTERANCES, FRAMES, config.features.mel_bins, LABELS, VOCABULARY)
-    objective = transducer(config.loss)
+    objective = of_labels(config.model, config.loss)
 
     def step() -> None:
         loss = objective(model, encode(model, batch)).loss

@@ -1,5 +1,7 @@
 """SpecAugment: masks over time and frequency (Park et al., 2019), and speed perturbation (Ko et al., 2015)."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from lhotse import MonoCut
@@ -10,6 +12,7 @@ from torchaudio.functional import mask_along_axis
 from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.cuts import Cuts
 from nibble.data.options import SpecAugmentConfig
+from nibble.features.kaldi import SHIFT_SAMPLES
 
 SPEEDS = (0.9, 1.1)
 
@@ -28,6 +31,11 @@ def spec_augment(features: Tensor, config: SpecAugmentConfig, seed: int) -> Tens
         for _ in range(config.frequency_masks):
             features = mask_along_axis(features, config.max_frequency_bins, mean, axis=1)
     return features
+
+
+def of_samples(config: SpecAugmentConfig) -> SpecAugmentConfig:
+    """The same masks over time for raw samples (T, 1), which have no frequencies to mask."""
+    return replace(config, max_time_frames=config.max_time_frames * SHIFT_SAMPLES, frequency_masks=0)
 
 
 def with_speeds(cuts: Cuts) -> Cuts:

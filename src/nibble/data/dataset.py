@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.audio import Waveforms, source
-from nibble.data.augmentation import spec_augment
+from nibble.data.augmentation import of_samples, spec_augment
 from nibble.data.batch import Batch
 from nibble.data.conditions import under
 from nibble.data.noise import Noise, fixed_random, mix
@@ -25,7 +25,7 @@ from nibble.data.samples import Samples
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
 from nibble.features.extractor import make_features
-from nibble.features.options import FeatureConfig
+from nibble.features.options import FeatureConfig, FeatureKind
 
 
 @dataclass
@@ -131,6 +131,8 @@ class SpeechDataset(Dataset[Batch]):
             samples = torch.from_numpy(heard)
             features = make_features(self.features)(samples)
         masks = self.disturbance.spec_augment
+        if self.features.kind is FeatureKind.samples:
+            masks = of_samples(masks)
         if self.disturbance.training and random.random() < masks.probability:
             features = spec_augment(features, masks, seed=int(random.integers(2**62)))
         return features, samples

@@ -76,11 +76,11 @@ class Condition(StrEnum):
 
 @dataclass
 class SpecAugmentConfig:
-    """Masks on the log-mel features (Park et al., 2019)."""
+    """Masks on the log-mel features (Park et al., 2019); on raw samples those over time alone."""
 
     time_masks: int = 0  # 0 for none
     max_time_share: float = 0.15  # longest single time mask, as a share of the utterance
-    max_time_frames: int = 40  # longest single time mask
+    max_time_frames: int = 40  # longest single time mask, in frames of 10 ms
     frequency_masks: int = 0  # 0 for none
     max_frequency_bins: int = 27  # widest single frequency mask
     probability: float = 1.0  # share of utterances masked

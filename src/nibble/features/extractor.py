@@ -9,6 +9,7 @@ from torch import Tensor
 from nibble.features.kaldi import KaldiFbank
 from nibble.features.nemo import NemoLogMel
 from nibble.features.options import FeatureConfig, FeatureKind, Normalization
+from nibble.features.raw import RawSamples
 
 _LEAST_DEVIATION = 1e-5  # added to a standard deviation before it divides, as NeMo does
 
@@ -74,5 +75,12 @@ def make_features(config: FeatureConfig) -> Features:
 
 @lru_cache(maxsize=8)
 def _made(kind: FeatureKind, mel_bins: int, by_utterance: bool) -> Features:
-    features: Features = KaldiFbank(mel_bins) if kind is FeatureKind.kaldi else NemoLogMel(mel_bins)
+    features: Features
+    match kind:
+        case FeatureKind.kaldi:
+            features = KaldiFbank(mel_bins)
+        case FeatureKind.nemo:
+            features = NemoLogMel(mel_bins)
+        case FeatureKind.samples:
+            features = RawSamples()
     return NormalizedByUtterance(features) if by_utterance else features

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from nibble.errors import UserError
 from nibble.ranges import Range, check
 
 
@@ -14,10 +15,11 @@ class FeatureStorage(StrEnum):
 
 
 class FeatureKind(StrEnum):
-    """Whose log-mel filterbanks."""
+    """What an encoder hears: whose log-mel filterbanks, or samples."""
 
     kaldi = "kaldi"  # as sherpa-onnx computes them, and icefall
     nemo = "nemo"  # as NeMo, and transformers for Parakeet
+    samples = "samples"  # raw, for an encoder with convolutions of its own in front: model.foundation
 
 
 class Normalization(StrEnum):
@@ -30,12 +32,20 @@ class Normalization(StrEnum):
 
 @dataclass
 class FeatureConfig:
-    """`features=`: log-mel filterbanks."""
+    """`features=`: log-mel filterbanks, or raw samples."""
 
     kind: FeatureKind = FeatureKind.kaldi
-    mel_bins: int = 80  # F, bands between 20 Hz and 7.6 kHz, or for nemo between 0 and 8 kHz
+    mel_bins: int = 80  # F, bands between 20 Hz and 7.6 kHz, for nemo between 0 and 8 kHz; samples: 1
     normalization: Normalization = Normalization.corpus
     storage: FeatureStorage = FeatureStorage.on_the_fly
 
     def __post_init__(self) -> None:
-        check(self, "features.", mel_bins=Range(7))  # what two strided convolutions need
+        if self.kind is not FeatureKind.samples:
+            check(self, "features.", mel_bins=Range(7))  # what two strided convolutions need
+            return
+        if self.mel_bins != 1:
+            raise UserError(f"features.mel_bins={self.mel_bins}, but features.kind=samples has no mel bins; give 1")
+        if self.normalization is Normalization.corpus:
+            raise UserError(
+                "features.normalization=corpus is for mel bins; with features.kind=samples give utterance or none"
+            )

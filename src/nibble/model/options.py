@@ -1,6 +1,6 @@
 """The options of the network: `model=`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from omegaconf import MISSING
@@ -32,6 +32,7 @@ class Predictor(StrEnum):
     lstm = "lstm"  # Graves (2012)
     stateless = "stateless"  # Ghodsi et al. (2020): the last `context` labels
     stateless_linear = "stateless_linear"  # the same without ReLU, as icefall's transducer_stateless
+    none = "none"  # a CTC network (Graves et al., 2006): one Linear on the encoder, trained with CTC alone
 
 
 class Activation(StrEnum):
@@ -41,15 +42,56 @@ class Activation(StrEnum):
     relu = "relu"  # NeMo
 
 
+class FoundationKind(StrEnum):
+    """Whose encoder of raw samples."""
+
+    wav2vec2 = "wav2vec2"  # Baevski et al. (2020)
+    hubert = "hubert"  # Hsu et al. (2021)
+
+
+@dataclass
+class FoundationConfig:
+    """`model.foundation`: an encoder of transformers, as its checkpoints describe it.
+
+    Its sizes are width, layers, heads and feed_forward_multiplier of `model`, and each dropout in it is model.dropout.
+    """
+
+    kind: FoundationKind = MISSING
+    channels: list[int] = field(default_factory=lambda: [512] * 7)  # of each convolution over samples
+    kernels: list[int] = field(default_factory=lambda: [10, 3, 3, 3, 3, 2, 2])  # of each, in frames of the one before
+    strides: list[int] = field(default_factory=lambda: [5, 2, 2, 2, 2, 2, 2])  # of each; 320 samples in all are 20 ms
+    bias: bool = False  # of the convolutions
+    layer_norm: bool = False  # after each convolution (Large); false: after the first, over time (Base)
+    norm_first: bool = False  # before attention and feed-forward (Large); false: after them (Base)
+    position_kernel: int = 128  # of the convolution that says where a frame is
+    position_groups: int = 16  # of the same; they divide the width
+
+    def __post_init__(self) -> None:
+        lists = (self.channels, self.kernels, self.strides)
+        if len({len(one) for one in lists}) != 1 or not self.channels:
+            raise UserError(
+                f"model.foundation has {len(self.channels)} channels, {len(self.kernels)} kernels and "
+                f"{len(self.strides)} strides; give each convolution one of each"
+            )
+        some = ("channels", "kernels", "strides", "position_kernel", "position_groups")
+        check(self, "model.foundation.", **dict.fromkeys(some, Range(1, 2**16)))
+        if any(kernel < stride for kernel, stride in zip(self.kernels, self.strides, strict=True)):
+            raise UserError(
+                f"model.foundation.kernels={self.kernels} with strides={self.strides} leave samples unheard; give each "
+                "kernel at least its stride"
+            )
+
+
 @dataclass
 class ModelConfig:
-    """`model=`: a Conformer-Transducer (Gulati et al., 2020)."""
+    """`model=`: a Conformer-Transducer (Gulati et al., 2020), or another encoder or head in its place."""
 
     name: str = MISSING  # in records
     width: int = MISSING  # D, of the encoder
-    layers: int = MISSING  # Conformer blocks
+    layers: int = MISSING  # Conformer blocks, or of a foundation encoder its transformer's layers
     heads: int = MISSING  # of attention; they divide the width
     feed_forward_multiplier: int = 4  # inner width of the feed-forward modules, in widths
+    foundation: FoundationConfig | None = None  # an encoder of raw samples (features=samples); null: a Conformer
     subsampling: SubsamplingKind = SubsamplingKind.conv
     subsampling_factor: int = 4  # feature frames in an encoded frame: 4, or with depthwise 8
     subsampling_channels: int | None = None  # of the strided convolutions; null: model.width, as the paper
@@ -60,11 +102,11 @@ class ModelConfig:
     left_chunks: int = 4  # streaming: chunks before its own that a frame attends to
     dropout: float = 0.1  # share of the outputs of each residual module
     predictor: Predictor = Predictor.lstm
-    predictor_width: int = MISSING  # of its output
+    predictor_width: int = 0  # of its output; predictor=none has none
     predictor_layers: int = 1  # lstm: layers
     embedding_width: int | None = None  # of a label; null: model.width
     context: int = 2  # stateless: labels seen
-    joiner_width: int = MISSING  # where encoder and predictor are added
+    joiner_width: int = 0  # where encoder and predictor are added; predictor=none has none
     joiner_activation: Activation = Activation.tanh
 
     def __post_init__(self) -> None:
@@ -78,12 +120,14 @@ class ModelConfig:
             subsampling_channels=COUNT,
             kernel=COUNT,
             dropout=Range(0, 0.99),
-            predictor_width=COUNT,
             predictor_layers=Range(1, 8),
             embedding_width=COUNT,
             context=COUNT,
-            joiner_width=COUNT,
         )
+        if self.predictor is not Predictor.none:
+            check(self, "model.", predictor_width=COUNT, joiner_width=COUNT)
+        if self.foundation is not None:
+            self._check_foundation(self.foundation)
         if self.width % self.heads:
             raise UserError(f"model.heads={self.heads} does not divide model.width={self.width}")
         if self.kernel % 2 == 0:
@@ -103,7 +147,18 @@ class ModelConfig:
         if self.chunk_frames is not None:
             self._check_streaming(self.chunk_frames)
 
+    def _check_foundation(self, foundation: FoundationConfig) -> None:
+        if self.width % foundation.position_groups:
+            raise UserError(
+                f"model.foundation.position_groups={foundation.position_groups} does not divide "
+                f"model.width={self.width}"
+            )
+        if self.chunk_frames is not None:
+            raise UserError("model.foundation hears whole utterances; leave model.chunk_frames out")
+
     def _check_streaming(self, chunk_frames: int) -> None:
+        if self.predictor is Predictor.none:
+            raise UserError("model.predictor=none searches whole utterances; with model.chunk_frames give another")
         if chunk_frames < 1:
             raise UserError(
                 f"model.chunk_frames={chunk_frames}; give at least 1 (16 are 640 ms), or null for whole utterances"

@@ -5,17 +5,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nibble.conventions import BLANK
-from nibble.features.options import FeatureConfig
+from nibble.errors import UserError
+from nibble.features.options import FeatureConfig, FeatureKind
 from nibble.model.conformer import ConformerEncoder
+from nibble.model.ctc import CtcHead, LabelCount
+from nibble.model.foundation import FoundationEncoder
 from nibble.model.joiner import Joiner
-from nibble.model.options import ModelConfig
-from nibble.model.predictor import make_predictor
+from nibble.model.options import ModelConfig, Predictor
+from nibble.model.predictor import LstmPredictor, StatelessPredictor, make_predictor
 from nibble.model.searchable import LabelState
 from nibble.model.streaming_encoder import StreamingEncoder
 
 
 class Transducer(nn.Module):
     """A Conformer-Transducer (Graves, 2012; Gulati et al., 2020); a `Searchable`.
+
+    With predictor=none it is a CTC network, whose label side only counts: `nibble.model.ctc`.
 
     Args:
         config: the sizes and kinds of its layers.
@@ -26,6 +31,11 @@ class Transducer(nn.Module):
     def __init__(self, config: ModelConfig, features: FeatureConfig, vocabulary_size: int) -> None:
         super().__init__()
         self.encoder = make_encoder(config, features)
+        self.predictor: LstmPredictor | StatelessPredictor | LabelCount
+        self.joiner: Joiner | CtcHead
+        if config.predictor is Predictor.none:
+            self.predictor, self.joiner = LabelCount(), CtcHead(config.width, vocabulary_size)
+            return
         self.predictor = make_predictor(config, vocabulary_size)
         widths = config.width, config.predictor_width, config.joiner_width
         self.joiner = Joiner(*widths, vocabulary_size, config.joiner_activation)
@@ -72,14 +82,24 @@ class Transducer(nn.Module):
         return self.join(encoded, self.predict(labels)), encoded, lengths
 
 
-def make_encoder(config: ModelConfig, features: FeatureConfig) -> ConformerEncoder:
-    """The encoder that the options ask for, of whole utterances or streaming."""
+def make_encoder(config: ModelConfig, features: FeatureConfig) -> ConformerEncoder | FoundationEncoder:
+    """The encoder that the options ask for: of raw samples, of whole utterances, or streaming.
+
+    Raises:
+        UserError: it cannot hear these features.
+    """
+    if config.foundation is not None:
+        return FoundationEncoder(config, features)
+    if features.kind is FeatureKind.samples:
+        raise UserError(
+            f"model={config.name} cannot hear features=samples; give features=fbank, or model=wav2vec2_base"
+        )
     if config.chunk_frames is None:
         return ConformerEncoder(config, features)
     return StreamingEncoder(config, features, config.chunk_frames)
 
 
-def encoder_outline(config: ModelConfig, features: FeatureConfig) -> ConformerEncoder:
+def encoder_outline(config: ModelConfig, features: FeatureConfig) -> ConformerEncoder | FoundationEncoder:
     """As `make_encoder`, without weights: for its lengths and sizes."""
     with torch.device("meta"):
         return make_encoder(config, features)

@@ -45,7 +45,12 @@ def assign(model: nn.Module, rules: list[Rule]) -> dict[str, Rule]:
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Whether a glob matches a dotted name: `*` stays within a part, `**` crosses dots, `**.x` matches `x` too."""
+    """Whether a glob matches a dotted name: `*` stays within a part, `**` crosses dots, `**.x` matches `x` too.
+
+    Of several globs with `|` between them, whether one does.
+    """
+    if "|" in pattern:
+        return any(matches(one, name) for one in pattern.split("|"))
     if "*" not in pattern:
         return pattern == name
     # All places of the name that the pattern so far can end at: a regular expression would try them one by one, which

@@ -126,11 +126,11 @@ class Sparsity:
 class Rule:
     """Modules whose name matches `match` get these specs. The first matching rule wins.
 
-    `match` is a glob over dotted names: `*` stays within a name part, `**` crosses dots.
+    `match` is a glob over dotted names: `*` stays within a name part, `**` crosses dots. Several have `|` in between.
     No spec at all means: leave these modules in float.
     """
 
-    match: str = "**"  # `*` stays within a part of a dotted name, `**` crosses dots
+    match: str = "**"  # `*` stays within a part of a dotted name, `**` crosses dots, `|` is or
     weight: WeightSpec | None = None  # null: float weights
     activation: ActivationSpec | None = None  # null: float activations
     sparsity: Sparsity | None = None  # null: dense

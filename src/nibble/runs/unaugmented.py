@@ -29,7 +29,7 @@ def undisturbed(
     unchanged = {"speed_perturbation": False, "spec_augment": SpecAugmentConfig(), "recording": RecordingConfig()}
     speech = replace(config.data, **unchanged)  # type: ignore[arg-type]  # each value of its own type
     encoder = encoder_outline(config.model, config.features)
-    frames = encoder.output_length if config.loss.ctc_weight > 0 else None
+    frames = encoder.output_length if config.has_ctc else None
     feeding = Feeding(tokenizer, frames, max_validation_utterances=max_utterances)
     return SpeechDataModule(speech, config.features, hardware, config.seed, root, feeding)
 

@@ -13,7 +13,7 @@ from nibble.quant.spec import ActivationSpec, Precision, QuantConfig, Rule, Weig
 from nibble.runs.checkpoint import quantize
 from nibble.runs.loaded import Loaded
 from nibble.sensitivity.losses import loss_per_label
-from nibble.training.losses import transducer
+from nibble.training.losses import of_labels
 
 Damage = dict[str, dict[int, float]]  # layer -> bits -> nats per label
 
@@ -29,7 +29,7 @@ def measured_damage(loaded: Loaded, bits: Sequence[int], batches: Sequence[Batch
         batches: the same ones for each layer and width, on the device of the model.
     """
     layers = len(assign(loaded.model, [Rule()]))
-    loss = transducer(loaded.config.loss)
+    loss = of_labels(loaded.config.model, loaded.config.loss)
     base = loss_per_label(loss, loaded.model, batches)
     damage: Damage = {}
     title = "one layer at fewer bits at a time"

@@ -19,7 +19,7 @@ from nibble.quant.convert import quantized_modules
 from nibble.runs.loaded import Loaded
 from nibble.sensitivity.damage import Damage, lowered
 from nibble.sensitivity.losses import batch_loss, label_count, one_by_one
-from nibble.training.losses import transducer
+from nibble.training.losses import of_labels
 
 
 def estimated_damage(loaded: Loaded, bits: Sequence[int], batches: Sequence[Batch]) -> Damage:
@@ -31,7 +31,7 @@ def estimated_damage(loaded: Loaded, bits: Sequence[int], batches: Sequence[Batc
         batches: on the device of the model.
     """
     utterances = track(one_by_one(batches), "gradients", sum(map(len, batches)))
-    loss = transducer(loaded.config.loss)
+    loss = of_labels(loaded.config.model, loaded.config.loss)
     squares = squared_gradients(loaded.model, (batch_loss(loss, loaded.model, one) for one in utterances))
     damage: Damage = {}
     for width in bits:

@@ -1,4 +1,4 @@
-"""What training minimises: the seam `Loss`, the transducer loss computed in two ways, and CTC beside either."""
+"""What training minimises: the seam `Loss`, the transducer loss computed in two ways, CTC beside either or alone."""
 
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -8,8 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nibble.data.batch import Batch
+from nibble.model.ctc import CtcHead
 from nibble.model.fused_loss import fused_transducer_loss
+from nibble.model.joiner import Joiner
 from nibble.model.loss import transducer_loss
+from nibble.model.options import ModelConfig, Predictor
 from nibble.model.targets import Targets
 from nibble.model.transducer import Transducer
 from nibble.training.options import LossConfig
@@ -63,6 +66,7 @@ def encode(network: Transducer, batch: Batch, labels: Tensor | int = 1) -> Encod
 
 def fused(network: Transducer, encoded: Encoded) -> Found:
     """The transducer loss with the joiner in it: the logits of a few utterances at a time."""
+    assert isinstance(network.joiner, Joiner), "a CTC network has another loss"
     predicted = network.predict(encoded.batch.labels)
     loss = fused_transducer_loss(network.joiner, encoded.output, predicted, encoded.targets) / encoded.labels
     return Found(loss, {"transducer": loss})
@@ -76,9 +80,34 @@ def plain(network: Transducer, encoded: Encoded) -> Found:
     return Found(loss, {"transducer": loss}, logits)
 
 
-def transducer(options: LossConfig) -> Loss:
-    """The transducer loss as `loss=` asks for it to be computed."""
+def ctc(network: Transducer, encoded: Encoded) -> Found:
+    """CTC alone, of a network without predictor."""
+    assert isinstance(network.joiner, CtcHead), "a transducer has another loss"
+    loss = _ctc(network.joiner.output, encoded)
+    return Found(loss, {"ctc": loss})
+
+
+def of_labels(model: ModelConfig, options: LossConfig) -> Loss:
+    """The loss of a network's labels: CTC, or the transducer loss as `loss=` asks for it to be computed."""
+    if model.predictor is Predictor.none:
+        return ctc
     return fused if options.fused else plain
+
+
+def _ctc(head: nn.Module, encoded: Encoded) -> Tensor:
+    """The CTC loss of a head (..., D) -> (..., V), in nats a label; of more labels than frames there is none."""
+    batch = encoded.batch
+    with torch.autocast(encoded.output.device.type, enabled=False):
+        log_probs = head(encoded.output.float()).log_softmax(-1).transpose(0, 1)  # (T', B, V)
+        loss = F.ctc_loss(
+            log_probs,
+            batch.labels,
+            encoded.counts,  # type: ignore[arg-type]
+            batch.label_counts,  # type: ignore[arg-type]
+            reduction="sum",
+            zero_infinity=True,
+        )
+    return loss / encoded.labels
 
 
 @dataclass(frozen=True)
@@ -97,16 +126,5 @@ class WithCtc:
 
     def __call__(self, network: Transducer, encoded: Encoded) -> Found:
         """The sum of both losses; an utterance with more labels than frames has no CTC loss."""
-        found, batch = self.other(network, encoded), encoded.batch
-        with torch.autocast(encoded.output.device.type, enabled=False):
-            log_probs = self.head(encoded.output.float()).log_softmax(-1).transpose(0, 1)  # (T', B, V)
-            ctc = F.ctc_loss(
-                log_probs,
-                batch.labels,
-                encoded.counts,  # type: ignore[arg-type]
-                batch.label_counts,  # type: ignore[arg-type]
-                reduction="sum",
-                zero_infinity=True,
-            )
-        term = ctc / encoded.labels
+        found, term = self.other(network, encoded), _ctc(self.head, encoded)
         return Found(found.loss + self.weight * term, {**found.terms, "ctc": term}, found.logits)

@@ -1,4 +1,4 @@
-"""The training and validation steps of a Conformer-Transducer, and its optimizer. Nothing else."""
+"""The training and validation steps of a network, and its optimizer. Nothing else."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ from nibble.training import components
 from nibble.training.compiled import compile_blocks
 from nibble.training.distillation import Taught
 from nibble.training.learning_rate import learning_rate_factor
-from nibble.training.losses import Found, WithCtc, encode, transducer
+from nibble.training.losses import Found, WithCtc, encode, of_labels
 from nibble.training.skipping import Statistics
 from nibble.training.teacher import Teacher
 
@@ -48,6 +48,8 @@ class _Validated(NamedTuple):
 
 class TransducerModule(pl.LightningModule):
     """A `Transducer` in training: its `objective` is the transducer loss, with a teacher and CTC if asked for.
+
+    Of a network without predictor, such as a foundation encoder with a head, the objective is CTC alone.
 
     Args:
         config: of the run.
@@ -67,7 +69,7 @@ class TransducerModule(pl.LightningModule):
         self.teacher = teacher
         self.model = Transducer(config.model, config.features, tokenizer.size)
         self.ctc = nn.Linear(config.model.width, tokenizer.size) if config.loss.ctc_weight > 0 else None
-        self.objective = transducer(config.loss)
+        self.objective = of_labels(config.model, config.loss)
         if teacher is not None:
             self.objective = Taught(self.objective, teacher, config.distill)
         if self.ctc is not None:

@@ -116,7 +116,7 @@ def fit(config: Config) -> None:
     writing.writable_folder(RunFolder(folder).checkpoints, "hydra.run.dir")
 
     encoder = encoder_outline(config.model, config.features)
-    frames = encoder.output_length if config.loss.ctc_weight > 0 else None
+    frames = encoder.output_length if config.has_ctc else None
     rank, number = distributed.started()
     kept = config.data.tokens is Tokens.kept and config.init_from is not None
     feeding = Feeding(

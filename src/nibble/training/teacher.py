@@ -10,6 +10,7 @@ from nibble.config import Config
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
 from nibble.features.options import Normalization
+from nibble.model.options import Predictor
 from nibble.model.transducer import Transducer
 from nibble.quant.convert import evaluated_at, set_precision
 from nibble.quant.spec import Precision
@@ -154,6 +155,11 @@ def find_teacher(config: Config) -> Teacher | None:
         choice = "self" if float_first and low and not together else "none"
     if choice == "none":
         return None
+    if config.model.predictor is Predictor.none and config.distill.posterior_weight:
+        raise UserError(
+            f"distill.posterior_weight={config.distill.posterior_weight:g} compares lattices of transducers, and "
+            f"model={config.model.name} has a CTC head; give distill.posterior_weight=0, or distill.teacher=none"
+        )
     if choice == "self" and Precision.float in together:
         return FloatBranch()
     if not config.quant.rules:

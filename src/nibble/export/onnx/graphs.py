@@ -22,6 +22,7 @@ from nibble.export.sherpa.graphs import (
 )
 from nibble.export.sherpa.pairs import MOST_LABELS, PairDecoder, PairJoiner, pair_symbols
 from nibble.features.options import FeatureKind, Normalization
+from nibble.model.joiner import Joiner
 from nibble.model.predictor import StatelessPredictor
 from nibble.model.streaming_encoder import StreamingEncoder
 from nibble.model.transducer import Transducer
@@ -53,11 +54,13 @@ def export_graphs(
     Raises:
         UserError: the model hears features that sherpa-onnx would not compute, or its labels can't be paired.
     """
+    model = frozen_copy(loaded.model)
+    if not isinstance(model.joiner, Joiner):
+        raise UserError(f"{loaded.path} has a CTC head, and this export is of transducers; give target=bundle")
     _check_features(loaded)
     if labels_per_frame > 1 and (reason := why_no_pairs(loaded)) is not None:
         raise UserError(f"labels_per_frame={labels_per_frame}: {reason}; give labels_per_frame=1")
     opset = opset or default_opset(encoding)
-    model = frozen_copy(loaded.model)
     width = loaded.config.model.joiner_width
     joiner: nn.Module = JoinerGraph(model.joiner)
     decoder: StatelessDecoder | ReplayDecoder | PairDecoder = decoder_graph(model)
@@ -143,7 +146,7 @@ def _trace_encoder(model: Transducer, mel_bins: int) -> ModelProto:
         )
     attention, convolution = (torch.zeros(shape) for shape in _cache_shapes(encoder, batch=2))
     return trace(
-        StreamingEncoderGraph(encoder, model.joiner).eval(),
+        StreamingEncoderGraph(model).eval(),
         {
             "x": torch.randn(2, encoder.chunks.feature_frames(), mel_bins, generator=random),
             "cached_attn": attention,

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nibble.model.conformer import ConformerEncoder
 from nibble.model.encoder import Encoder
 from nibble.model.joiner import Joiner
 from nibble.model.predictor import LstmPredictor, StatelessPredictor
@@ -36,6 +37,7 @@ class EncoderGraph(nn.Module):
 
     def __init__(self, model: Transducer) -> None:
         super().__init__()
+        assert isinstance(model.encoder, ConformerEncoder), "a foundation encoder is not exported"
         self.times = times_given(model.encoder)
         self.encoder = model.encoder
         self.joiner = model.joiner
@@ -58,11 +60,12 @@ class StreamingEncoderGraph(nn.Module):
     computed twice, and so do two frames of the convolution.
     """
 
-    def __init__(self, encoder: StreamingEncoder, joiner: Joiner) -> None:
+    def __init__(self, model: Transducer) -> None:
         super().__init__()
-        self.times = times_given(encoder)
-        self.encoder = encoder
-        self.joiner = joiner
+        assert isinstance(model.encoder, StreamingEncoder), "an encoder of whole utterances has a graph of its own"
+        self.times = times_given(model.encoder)
+        self.encoder = model.encoder
+        self.joiner = model.joiner
 
     def forward(
         self, x: Tensor, cached_attn: Tensor, cached_conv: Tensor, processed_lens: Tensor
@@ -148,6 +151,8 @@ class JoinerGraph(nn.Module):
 
 def decoder_graph(model: Transducer) -> StatelessDecoder | ReplayDecoder:
     """The label side of a model."""
+    assert isinstance(model.joiner, Joiner), "a CTC network has no label side"
     if isinstance(model.predictor, LstmPredictor):
         return ReplayDecoder(model.predictor, model.joiner)
+    assert isinstance(model.predictor, StatelessPredictor)
     return StatelessDecoder(model.predictor, model.joiner)
