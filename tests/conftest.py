@@ -24,6 +24,7 @@ if not torch.cuda.is_available():
 
 from exports import exported, fitted  # noqa: F401 - fixtures
 from gpu_marker import pytest_runtest_makereport, pytest_runtest_setup  # noqa: F401 - hooks of pytest
+from tiny_options import SMALL
 
 from nibble import composition
 from nibble.config import Config, plain
@@ -37,15 +38,10 @@ WORDS = ["UP", "DOWN", "LEFT", "RIGHT", "GO", "STOP", "YES", "NO", "ON", "OFF"]
 LETTERS = sorted(set("".join(WORDS)))
 REPOSITORY = Path(__file__).resolve().parents[1]
 TINY_RUN = [
+    *SMALL,
     "name=tiny",
-    "model.name=tiny",
     "model.width=32",
-    "model.layers=1",
     "model.heads=2",
-    "model.predictor_width=32",
-    "model.joiner_width=32",
-    "hardware.threads=1",
-    "hardware.workers=0",
     "data.recording.probability=0",  # what a test compares must not be drawn
 ]
 

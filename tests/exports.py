@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from nibble.conventions import BLANK, WORD_START
+from nibble.data.batch import Batch
+from nibble.data.datamodule import Feeding, SpeechDataModule
 from nibble.export.options import Encoding
+from nibble.hardware import HardwareConfig
 from nibble.model.predictor import StatelessPredictor
 from nibble.quant.spec import ActivationSpec, QuantConfig, Rule, WeightSpec
 from nibble.runs.checkpoint import load_checkpoint, quantize
@@ -45,6 +48,18 @@ def heard(loaded: Loaded, encoded: Tensor, lengths: Tensor) -> list[tuple[list[s
                 times_s.append(0.04 * frame)
         found.append((tokens, times_s))
     return found
+
+
+def heard_in_dev_tiny(loaded: Loaded, folder: Path) -> tuple[Batch, list[tuple[list[str], list[float]]]]:
+    """The utterances of dev-tiny with their samples, and what should be found in each; `folder` takes caches."""
+    config, hardware = loaded.config, HardwareConfig(workers=0)
+    feeding = Feeding(loaded.tokenizer, keep_samples=True)
+    data = SpeechDataModule(config.data, config.features, hardware, 1, folder, feeding)
+    (batch,) = data.dataloader(["dev-tiny"])
+    with torch.no_grad():
+        expected = heard(loaded, *loaded.model.encode(batch.features, batch.feature_lengths))
+    assert sum(len(tokens) for tokens, _ in expected) > 40
+    return batch, expected
 
 
 @pytest.fixture(scope="session")

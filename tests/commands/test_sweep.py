@@ -14,6 +14,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from tiny_options import WITH_CTC
 
 from nibble import composition
 from nibble.commands import hydra_command, sweep
@@ -23,11 +24,7 @@ from nibble.runs import records
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
-TINY = [
-    *("name=tiny", "model.name=tiny", "model.width=48", "model.layers=1", "model.predictor_width=32"),
-    *("model.joiner_width=32", "model.subsampling_channels=8", "loss=rnnt_ctc", "logger=csv"),
-    *("hardware.threads=1", "hardware.workers=0", "trainer.validate_every_steps=99"),
-]
+TINY = [*WITH_CTC, "name=tiny", "trainer.validate_every_steps=99"]
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from example_batch import random_batch
 
-from nibble.data.batch import Batch
 from nibble.data.options import Condition, DataOverrides
 from nibble.device import choose_device
 from nibble.errors import UserError
@@ -188,17 +188,7 @@ def test_every_utterance_is_recognised_once_and_time_counts(write_run) -> None:
     def silent(_model: object, _encoded: torch.Tensor, lengths: torch.Tensor) -> list[Hypothesis]:
         return [Hypothesis([], [], 0.0) for _ in lengths]
 
-    batch = Batch(
-        features=torch.zeros(2, 50, 80),
-        feature_lengths=torch.tensor([50, 30]),
-        labels=torch.zeros(2, 1, dtype=torch.long),
-        label_lengths=torch.tensor([1, 1]),
-        ids=["a", "b"],
-        texts=["UP", "DOWN GO"],
-        duration_s=0.8,
-        position=(0, 0),
-    )
-    measured = evaluate(loaded.model, loaded.tokenizer, [batch], silent)
+    measured = evaluate(loaded.model, loaded.tokenizer, [random_batch()], silent)
     assert [row.id for row in measured.transcripts] == ["a", "b"]
     assert (measured.score.deletions, measured.score.wer) == (3, 1.0)
     assert measured.rtf > 0

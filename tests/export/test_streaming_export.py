@@ -4,15 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from exports import heard
+from exports import heard_in_dev_tiny
 
 from nibble.config import portable
 from nibble.conventions import SAMPLE_RATE_HZ
-from nibble.data.datamodule import Feeding, SpeechDataModule
 from nibble.evaluation.sherpa import with_silence
 from nibble.export.options import Encoding
 from nibble.export.parity import compare_bundle
-from nibble.hardware import HardwareConfig
 from nibble.model.chunks import Chunks
 from nibble.model.streaming_search import Stream
 from nibble.quant.convert import prepare, set_precision
@@ -157,14 +155,7 @@ def test_sherpa_onnx_streams_what_torch_recognises(exported, sherpa_onnx, predic
     """Several streams at once, fed in pieces of 0.1 s."""
     loaded, _, folder = exported(predictor, encoding, CHUNK)
     recogniser = online(sherpa_onnx, folder)
-    config, hardware = loaded.config, HardwareConfig(workers=0)
-    feeding = Feeding(loaded.tokenizer, keep_samples=True)
-    data = SpeechDataModule(config.data, config.features, hardware, 1, tmp_path, feeding)
-    (batch,) = data.dataloader(["dev-tiny"])
-    with torch.no_grad():
-        encoded = loaded.model.encode(batch.features, batch.feature_lengths)
-        expected = heard(loaded, *encoded)
-    assert sum(len(tokens) for tokens, _ in expected) > 40
+    batch, expected = heard_in_dev_tiny(loaded, tmp_path)
     streams = [recogniser.create_stream() for _ in batch.ids]
     pieces = [with_silence(samples, CHUNKS).split(SAMPLE_RATE_HZ // 10) for samples in batch.samples]
     for number in range(max(map(len, pieces)) + 1):

@@ -3,8 +3,7 @@
 import os
 from importlib.util import find_spec
 
-import pytest
-import torch
+from one_thread import one_thread  # noqa: F401 - a fixture
 
 from nibble.kernels import implementations
 
@@ -22,12 +21,3 @@ if os.environ.get("TRITON_INTERPRET") == "1" and find_spec("triton"):
 
 
 implementations.load_once()  # before a test changes NIBBLE_KERNELS
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tensors are small: a second thread only waits. For a module, so that its fixtures count in the same order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

@@ -1,12 +1,3 @@
-"""Tensors here are small: a second thread only waits. For a module, so that its fixtures count in the same order."""
+"""Fixtures of the quantizer's tests."""
 
-import pytest
-import torch
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+from one_thread import one_thread  # noqa: F401 - a fixture

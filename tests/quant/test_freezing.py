@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from stopped import StopAt
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -46,19 +47,6 @@ class Module(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.parameters(), 0.02, weight_decay=0.1)  # momentum and decay move what has no slope
-
-
-class StopAt(pl.Callback):
-    """Saves and stops after a number of steps, as a killed run would have left it."""
-
-    def __init__(self, step: int, file: Path) -> None:
-        self.step = step
-        self.file = file
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if trainer.global_step == self.step:
-            trainer.save_checkpoint(self.file)
-            trainer.should_stop = True
 
 
 def loader() -> DataLoader:

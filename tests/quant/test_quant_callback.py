@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from stopped import StopAt
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -54,19 +55,6 @@ def loader(batches: int = 5) -> DataLoader:
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(40, 6, generator=draw)
     return DataLoader(TensorDataset(x, x.sum(1, keepdim=True)), batch_size=40 // batches)
-
-
-class StopAt(pl.Callback):
-    """Saves and stops after a number of steps, as a killed run would have left it."""
-
-    def __init__(self, step: int, file: Path) -> None:
-        self.step = step
-        self.file = file
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if trainer.global_step == self.step:
-            trainer.save_checkpoint(self.file)
-            trainer.should_stop = True
 
 
 def trainer(folder: Path, *callbacks: pl.Callback, **options: Any) -> pl.Trainer:

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from rounded import by_rule, first, gradients
 from torch import Tensor, nn
 
 from nibble.errors import UserError
@@ -71,21 +72,7 @@ def quantized(
     rule = Rule("**", weight or WeightSpec(8), activation or ActivationSpec(8))
     if isinstance(layer, nn.Embedding):
         rule.activation = None
-    layer = copy.deepcopy(layer)
-    prepare(layer, QuantConfig("test", [rule], arithmetic))
-    set_precision(layer, Precision.rules, blend)
-    return layer
-
-
-def first(out: Tensor | tuple) -> Tensor:
-    return out if isinstance(out, Tensor) else out[0]
-
-
-def gradients(layer: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    x = x.clone().requires_grad_()
-    out = first(layer(x))
-    out.backward(torch.linspace(-1, 1, out.numel()).view_as(out))
-    return {"input": x.grad, **{name: parameter.grad for name, parameter in layer.named_parameters()}}
+    return by_rule(layer, rule, arithmetic, blend)
 
 
 @pytest.fixture(params=LAYERS)

@@ -1,18 +1,18 @@
 """Products on a GPU, without one: which types are multiplied, and that products of codes are exact without integers."""
 
-import copy
 from types import SimpleNamespace
 
 import pytest
 import torch
+from rounded import by_rule, first, gradients
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nibble.quant import finite, linear_product
-from nibble.quant.convert import freeze, prepare, set_precision
+from nibble.quant.convert import freeze
 from nibble.quant.layer import QuantizedLayer
-from nibble.quant.spec import ActivationSpec, Arithmetic, Precision, QuantConfig, Rule, WeightSpec
+from nibble.quant.spec import ActivationSpec, Arithmetic, Rule, WeightSpec
 from nibble.quant.tensor import QuantizedTensor
 
 PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "convolution", "convolution_backward", "_int_mm"}
@@ -35,24 +35,6 @@ class Multiplied(TorchDispatchMode):
         if func._schema.name.split("::")[1] in PRODUCTS:
             self.types |= {arg.dtype for arg in args if isinstance(arg, Tensor) and arg.dim() > 1}
         return func(*args, **kwargs or {})
-
-
-def quantized(layer: nn.Module, rule: Rule, arithmetic: Arithmetic, blend: float = 1.0) -> nn.Module:
-    layer = copy.deepcopy(layer)
-    prepare(layer, QuantConfig("test", [rule], arithmetic))
-    set_precision(layer, Precision.rules, blend)
-    return layer
-
-
-def first(out: Tensor | tuple) -> Tensor:
-    return out if isinstance(out, Tensor) else out[0]
-
-
-def gradients(layer: nn.Module, x: Tensor) -> list[Tensor]:
-    x = x.clone().requires_grad_()
-    out = first(layer(x))
-    out.backward(torch.linspace(-1, 1, out.numel()).view_as(out))
-    return [x.grad, *(parameter.grad for parameter in layer.parameters())]
 
 
 @pytest.fixture
@@ -87,7 +69,7 @@ PHASES = [
 def test_nothing_is_multiplied_in_float32_on_a_gpu_under_autocast(without_values, kind, rule, arithmetic, blend):
     make, shape = LAYERS[kind]
     with torch.device("cuda"):
-        layer = quantized(make(), RULES[rule], arithmetic, blend)
+        layer = by_rule(make(), RULES[rule], arithmetic, blend)
     x = torch.empty(shape, device="cuda", requires_grad=True)
     with Multiplied() as seen, torch.autocast("cuda", torch.bfloat16):
         assert layer(x).dtype == torch.bfloat16
@@ -113,7 +95,7 @@ def test_gradients_are_products_in_the_type_of_the_results(without_values, group
 
 def test_without_autocast_values_are_multiplied_in_float32_on_a_gpu(without_values):
     with torch.device("cuda"):
-        layer = quantized(nn.Linear(16, 8), RULES["int4"], Arithmetic.native, 0.5)
+        layer = by_rule(nn.Linear(16, 8), RULES["int4"], Arithmetic.native, 0.5)
     with Multiplied() as seen:
         assert layer(torch.empty(3, 16, device="cuda")).dtype == torch.float32
     assert seen.types == {torch.float32}
@@ -136,9 +118,9 @@ def gpu_products(monkeypatch):
 def test_products_of_codes_in_float_are_those_of_integers(gpu_products, rule, shape):
     torch.manual_seed(0)
     layer, x = nn.Linear(16, 7), torch.randn(shape)
-    fake, native = (quantized(layer, RULES[rule], how) for how in (Arithmetic.fake, Arithmetic.native))
+    fake, native = (by_rule(layer, RULES[rule], how) for how in (Arithmetic.fake, Arithmetic.native))
     torch.testing.assert_close(fake(x), native(x), rtol=1e-6, atol=1e-6)
-    for one, other in zip(gradients(fake, x), gradients(native, x), strict=True):
+    for one, other in zip(gradients(fake, x).values(), gradients(native, x).values(), strict=True):
         assert torch.equal(one, other)
     for model in (fake, native):
         freeze(model)
@@ -161,7 +143,7 @@ def test_values_are_rounded_once_to_the_type_asked_for():
 
 @pytest.mark.parametrize("make", [lambda: nn.Linear(6, 5), lambda: nn.LSTM(6, 5, batch_first=True)])
 def test_a_result_may_be_changed_in_place(make):
-    layer = quantized(make(), RULES["int4"], Arithmetic.native)
+    layer = by_rule(make(), RULES["int4"], Arithmetic.native)
     for shape in ((3, 4, 6), (1, 4, 6)):
         x = torch.randn(shape, requires_grad=True)
         first(layer(x)).mul_(2).sum().backward()

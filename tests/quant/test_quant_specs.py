@@ -6,7 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from rounded import by_rule, first, gradients
+from torch import nn
 
 from nibble.errors import UserError
 from nibble.kernels import ops
@@ -75,9 +76,7 @@ cases = pytest.mark.parametrize(("layer_name", "rule_name"), CASES)
 
 def quantized(layer: nn.Module, rule: Rule, arithmetic: Arithmetic = Arithmetic.native) -> nn.Module:
     """A quantized copy at the precision of the rules, pruned, its static scales far from the edge of the input."""
-    layer = copy.deepcopy(layer)
-    prepare(layer, QuantConfig("test", [rule], arithmetic))
-    set_precision(layer, Precision.rules)
+    layer = by_rule(layer, rule, arithmetic)
     prune(layer)
     with torch.no_grad():
         for name, tensor in (*layer.named_parameters(), *layer.named_buffers()):
@@ -86,17 +85,6 @@ def quantized(layer: nn.Module, rule: Rule, arithmetic: Arithmetic = Arithmetic.
             if name.endswith("_log_scale"):
                 tensor.copy_(torch.linspace(-0.4, 0.1, tensor.numel()))
     return layer.eval()
-
-
-def first(out: Tensor | tuple) -> Tensor:
-    return out if isinstance(out, Tensor) else out[0]
-
-
-def gradients(layer: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    x = x.clone().requires_grad_()
-    out = first(layer(x))
-    out.backward(torch.linspace(-1, 1, out.numel()).view_as(out).to(out.dtype))
-    return {"input": x.grad, **{name: parameter.grad for name, parameter in layer.named_parameters()}}
 
 
 @pytest.fixture

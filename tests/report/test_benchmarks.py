@@ -2,18 +2,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from example_record import RECORD
 
 from nibble.bench.records import Measurement, append
 from nibble.commands.report import main
 from nibble.report.benchmarks import render
 from nibble.runs import records
-from nibble.runs.records import Record
 
 INT4 = Measurement("size", "conformer_l", "int4", "float32", 7.875, None, 2, "a CPU", "0" * 40, "python -m b", 60)
-RECORD = Record(
-    "e", "c", "dev", "m", 1000, "float", "float", 1, 0.25, 1, 0, 0, 4, (0.0, 0.5), [("a", 1, 4)],
-    4500, 4000, 0.9, 0.01, 2**30, 2, "float greedy", "a CPU", "0" * 40, "python evaluate.py", "abc",
-)  # fmt: skip
 
 
 def test_a_table_for_each_benchmark_and_the_last_of_equal_measurements() -> None:
@@ -48,7 +44,7 @@ def test_the_page_follows_the_benchmarks(
     assert main(["check=true"]) == 0
     page = Path("RESULTS.md").read_text()
     assert page.endswith("\n")
-    assert page.index("## e: dev of c") < page.index("## Benchmark: size")
+    assert page.index("## digits: dev-digits of digits") < page.index("## Benchmark: size")
 
 
 def test_where_there_are_means_they_stand_alone_with_a_column_for_each_baseline() -> None:

@@ -3,6 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from example_record import RECORD
 
 from nibble.commands.report import main
 from nibble.report.documents import BEGIN, END
@@ -11,35 +12,16 @@ from nibble.report.precisions import COLUMNS, sections, summary
 from nibble.report.results import render
 from nibble.report.tables import baseline, code, escaped, markdown, systems
 from nibble.runs.method import Method
-from nibble.runs.records import Record, append
+from nibble.runs.records import append
 
-FLOAT = Record(
-    experiment="digits",
-    corpus="digits",
-    part="dev-digits",
-    model="conformer_xs",
-    parameters=1000,
+FLOAT = replace(
+    RECORD,
     quant="float",
     method=Method.float,
-    seed=1,
-    wer=0.25,
-    substitutions=1,
-    deletions=0,
-    insertions=0,
-    reference_words=4,
-    wer_ci95=(0.0, 0.5),
-    utterance_errors=[("a", 1, 2), ("b", 0, 2)],
-    bundle_bytes=4500,
-    float32_bytes=4000,
-    ratio=4000 / 4500,
-    rtf=0.01,
-    peak_bytes=2**30,
-    threads=2,
     backend="float greedy",
-    hardware="a CPU, 2 cores",
+    bundle_bytes=4500,
+    ratio=4000 / 4500,
     commit="0" * 40 + "+dirty",
-    command="python evaluate.py",
-    config_hash="abc",
 )
 INT4 = replace(
     FLOAT,

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from commands import Commands
+from tiny_options import WITH_CTC
 
 from nibble import composition
 from nibble.config import Config
@@ -12,19 +13,9 @@ from nibble.training.interruption import Interruption
 from nibble.training.run import train
 
 TINY = [
-    "model=conformer_xs",
-    "model.name=tiny",
-    "model.width=48",
-    "model.layers=1",
+    *WITH_CTC,
     "model.heads=2",
-    "model.predictor_width=32",
-    "model.joiner_width=32",
-    "model.subsampling_channels=8",
-    "loss=rnnt_ctc",
     "data.recording.probability=0",  # drawn by batch and process, so that no two ways of training hear the same
-    "logger=csv",
-    "hardware.threads=1",
-    "hardware.workers=0",
     "optimizer.warmup_steps=10",
     "trainer.log_every_steps=1",
 ]

@@ -1,6 +1,8 @@
 """Kills runs at all kinds of moments, lets them go on, and compares what they end with.
 
-python tests/training/kills.py FOLDER CORPUS KILLS      half of them float, half int4; about ten seconds each
+PYTHONPATH=tests python tests/training/kills.py FOLDER CORPUS KILLS
+
+Half of the KILLS are of a float run, half of int4; each takes about ten seconds.
 
 The dev WER is set, such that the best step is an earlier one: a validation that is left out would change the bundle.
 """
@@ -19,25 +21,11 @@ from functools import partial
 from pathlib import Path
 
 from commands import Commands
+from tiny_options import WITH_CTC
 
 from nibble.runs.card import CARD
 
-TINY = [
-    "model=conformer_xs",
-    "model.name=tiny",
-    "model.width=48",
-    "model.layers=1",
-    "model.heads=2",
-    "model.predictor_width=32",
-    "model.joiner_width=32",
-    "model.subsampling_channels=8",
-    "loss=rnnt_ctc",
-    "logger=csv",
-    "hardware.threads=1",
-    "hardware.workers=0",
-    "hardware.max_batch_utterances=3",
-    "optimizer.warmup_steps=10",
-]
+TINY = [*WITH_CTC, "model.heads=2", "hardware.max_batch_utterances=3", "optimizer.warmup_steps=10"]
 RUN = [
     "trainer.max_steps=12",
     "trainer.validate_every_steps=3",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from example_batch import random_batch
 from torch import Tensor
 
 from nibble.config import Config
@@ -121,16 +122,7 @@ def test_padding_changes_nothing():
 
 @pytest.fixture
 def batch() -> Batch:
-    return Batch(
-        features=torch.randn(2, 60, 80),
-        feature_lengths=torch.tensor([60, 40]),
-        labels=torch.tensor([[2, 3, 4], [5, 2, 0]]),
-        label_lengths=torch.tensor([3, 2]),
-        ids=["a", "b"],
-        texts=["", ""],
-        duration_s=1.0,
-        position=(0, 0),
-    )
+    return random_batch()
 
 
 def student_of(run: Path, distill: DistillConfig) -> TransducerModule:

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from example_batch import random_batch
 from torch import Tensor, nn
 
 from nibble.data.batch import Batch
@@ -59,16 +60,7 @@ def loss(request: pytest.FixtureRequest, network: Transducer) -> Loss:
 
 def speech() -> Batch:
     torch.manual_seed(2)
-    return Batch(
-        features=torch.randn(2, 60, 80),
-        feature_lengths=torch.tensor([60, 40]),
-        labels=torch.tensor([[2, 3, 4], [5, 2, 0]]),
-        label_lengths=torch.tensor([3, 2]),
-        ids=["a", "b"],
-        texts=["", ""],
-        duration_s=1.0,
-        position=(0, 0),
-    )
+    return random_batch()
 
 
 def value(loss: Loss, network: Transducer, batch: Batch, labels: Tensor | int = 1) -> float:

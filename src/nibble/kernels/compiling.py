@@ -33,6 +33,20 @@ def unfit(library: Path, digest: str) -> str | None:
     return f"{library.name} was built from other sources; {CURE}"
 
 
+def register(library: Path, kind: str, reason: str | None) -> None:
+    """Register the operators of a library of kernels for `kind`, "CPU" or "CUDA"; `reason`: why it cannot run here.
+
+    Raises:
+        UserError: there is a reason, or torch cannot load the library.
+    """
+    if reason is not None:
+        raise UserError(f"{kind} kernels: {reason}")
+    try:
+        torch.ops.load_library(library)
+    except OSError as error:
+        raise UserError(f"{kind} kernels: {library.name} cannot be loaded: {error}; {CURE}") from error
+
+
 def cxx() -> str:
     """The C++ compiler: $CXX, or g++.
 

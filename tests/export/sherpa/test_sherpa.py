@@ -6,19 +6,16 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
-from exports import heard
+from exports import heard_in_dev_tiny
 
 pytest.importorskip("onnx", reason="onnx is not installed: pip install -e '.[export]'")
 
 from nibble.config import portable
 from nibble.conventions import SAMPLE_RATE_HZ
-from nibble.data.datamodule import Feeding, SpeechDataModule
 from nibble.errors import UserError
 from nibble.evaluation.sherpa import Sherpa
 from nibble.export.onnx.graphs import export_graphs
 from nibble.export.options import Encoding
-from nibble.hardware import HardwareConfig
 from nibble.runs.checkpoint import load_checkpoint
 from nibble.runs.exported import GRAPHS, check_folder, read_exported
 
@@ -37,14 +34,7 @@ def test_sherpa_onnx_recognises_what_torch_recognises(exported, predictor, encod
     recogniser = sherpa_onnx.OfflineRecognizer.from_transducer(
         *(str(folder / f"{name}.onnx") for name in ("encoder", "decoder", "joiner")), tokens=str(folder / "tokens.txt")
     )
-    config, hardware = loaded.config, HardwareConfig(workers=0)
-    feeding = Feeding(loaded.tokenizer, keep_samples=True)
-    data = SpeechDataModule(config.data, config.features, hardware, 1, tmp_path, feeding)
-    (batch,) = data.dataloader(["dev-tiny"])
-    with torch.no_grad():
-        encoded = loaded.model.encode(batch.features, batch.feature_lengths)
-        expected = heard(loaded, *encoded)
-    assert sum(len(tokens) for tokens, _ in expected) > 40
+    batch, expected = heard_in_dev_tiny(loaded, tmp_path)
     streams = [recogniser.create_stream() for _ in batch.ids]
     for stream, samples in zip(streams, batch.samples, strict=True):
         stream.accept_waveform(SAMPLE_RATE_HZ, samples.numpy())

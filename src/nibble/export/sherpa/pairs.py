@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from nibble.conventions import WORD_START
 from nibble.data.tokenizer import UNKNOWN, Tokenizer
+from nibble.export.sherpa.graphs import StatelessDecoder
 from nibble.model.joiner import Joiner
 from nibble.model.predictor import StatelessPredictor
 
@@ -31,17 +32,11 @@ def pair_symbols(tokenizer: Tokenizer) -> list[str]:
     return [first + second for first in pieces for second in pieces]
 
 
-class PairDecoder(nn.Module):
-    """A stateless predictor that is given labels and pairs, and the joiner's projection of it.
+class PairDecoder(StatelessDecoder):
+    """As `StatelessDecoder`, for labels and pairs of labels.
 
-    Beside the projection it gives the last labels but the oldest, which `PairJoiner` needs to look one label ahead.
+    Beside the projection it returns all of the last labels but the oldest: `PairJoiner` looks one label ahead.
     """
-
-    def __init__(self, predictor: StatelessPredictor, joiner: Joiner) -> None:
-        super().__init__()
-        self.predictor = predictor
-        self.joiner = joiner
-        self.context = predictor.context
 
     def forward(self, y: Tensor) -> Tensor:
         """y (N, context), -1 for none -> (N, J + context - 1)."""
@@ -57,9 +52,7 @@ class PairDecoder(nn.Module):
             one = torch.cat((labels[:, 1:], first[:, position]), dim=1)
             two = torch.cat((one[:, 1:], second[:, position]), dim=1)
             labels = torch.where(pair[:, position], two, one)
-        before = F.pad(labels[:, :-1], (1, 0))  # `step` drops the first and appends the label
-        predicted = self.predictor.step(labels[:, -1], (before,))[0]
-        return torch.cat((self.joiner.project_predictor(predicted), labels[:, 1:].float()), dim=1)
+        return torch.cat((super().forward(labels), labels[:, 1:].float()), dim=1)
 
 
 class PairJoiner(nn.Module):

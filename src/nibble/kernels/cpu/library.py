@@ -4,10 +4,8 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 from nibble.errors import UserError
-from nibble.kernels.compiling import CURE, cxx, unfit
+from nibble.kernels.compiling import CURE, cxx, register, unfit
 from nibble.kernels.cpu.build import LIBRARY, sources, units
 
 OPERATORS = (
@@ -50,12 +48,7 @@ def load() -> None:
     """
     if _loaded:
         return
-    if (reason := missing()) is not None:
-        raise UserError(f"CPU kernels: {reason}")
-    try:
-        torch.ops.load_library(LIBRARY)
-    except OSError as error:
-        raise UserError(f"CPU kernels: {LIBRARY.name} cannot be loaded: {error}; {CURE}") from error
+    register(LIBRARY, "CPU", missing())
     _loaded.append(ctypes.CDLL(str(LIBRARY)))
 
 

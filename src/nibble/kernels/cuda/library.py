@@ -6,7 +6,7 @@ import re
 import torch
 
 from nibble.errors import UserError
-from nibble.kernels.compiling import CURE, cxx, unfit
+from nibble.kernels.compiling import CURE, cxx, register, unfit
 from nibble.kernels.cuda.build import LIBRARY, nvcc, sources, targets
 from nibble.kernels.gpu import missing_gpu
 
@@ -67,12 +67,7 @@ def load() -> None:
     """
     if _loaded:
         return
-    if (reason := missing()) is not None:
-        raise UserError(f"CUDA kernels: {reason}")
-    try:
-        torch.ops.load_library(LIBRARY)
-    except OSError as error:
-        raise UserError(f"CUDA kernels: {LIBRARY.name} cannot be loaded: {error}; {CURE}") from error
+    register(LIBRARY, "CUDA", missing())
     _loaded.append(LIBRARY.name)
 
 
