@@ -9,7 +9,8 @@ from torch import Tensor
 
 from nibble.conventions import BLANK, WORD_START
 from nibble.data.batch import Batch
-from nibble.data.datamodule import Feeding, SpeechDataModule
+from nibble.data.datamodule import SpeechDataModule
+from nibble.data.feeding import Feeding
 from nibble.export.options import Encoding
 from nibble.hardware import HardwareConfig
 from nibble.model.predictor import StatelessPredictor

@@ -12,7 +12,8 @@ import torch
 
 from nibble.data.audio import decode, source
 from nibble.data.batch import Batch
-from nibble.data.datamodule import Feeding, SpeechDataModule
+from nibble.data.datamodule import SpeechDataModule
+from nibble.data.feeding import Feeding
 from nibble.data.noise import power
 from nibble.data.options import Corpus, DataConfig, NoiseConfig, NoiseKind, SpecAugmentConfig, Tokens
 from nibble.errors import UserError

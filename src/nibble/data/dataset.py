@@ -17,6 +17,7 @@ from nibble.data.audio import Waveforms, source
 from nibble.data.augmentation import of_samples, spec_augment
 from nibble.data.batch import Batch
 from nibble.data.conditions import under
+from nibble.data.feeding import Feeding
 from nibble.data.noise import Noise, fixed_random, mix
 from nibble.data.options import Condition, NoiseConfig, RecordingConfig, SpecAugmentConfig
 from nibble.data.recording import Setting, draw_setting, nothing_said, recorded
@@ -55,16 +56,15 @@ class SpeechDataset(Dataset[Batch]):
         features: FeatureConfig,
         disturbance: Disturbance,
         seed: int,
-        rank: int = 0,
-        keep_samples: bool = False,
+        feeding: Feeding,
     ) -> None:
         self.waveforms = waveforms
         self.tokenizer = tokenizer
         self.features = features
         self.disturbance = disturbance
         self.seed = seed
-        self.rank = rank
-        self.keep_samples = keep_samples
+        self.rank = feeding.processes[0]
+        self.keep_samples = feeding.keep_samples
 
     def __getitem__(self, item: Item) -> Batch:
         epoch, index, _ = item

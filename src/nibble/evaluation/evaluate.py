@@ -9,7 +9,8 @@ import torch
 
 from nibble import provenance
 from nibble.data.batch import Batch
-from nibble.data.datamodule import Feeding, SpeechDataModule
+from nibble.data.datamodule import SpeechDataModule
+from nibble.data.feeding import Feeding
 from nibble.data.options import Condition
 from nibble.data.tokenizer import Tokenizer
 from nibble.device import choose_device

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from nibble.data.batch import Batch
 from nibble.data.corpora.locate import find_made
-from nibble.data.datamodule import Feeding, SpeechDataModule
+from nibble.data.datamodule import SpeechDataModule
+from nibble.data.feeding import Feeding
 from nibble.errors import UserError
 from nibble.features.options import FeatureStorage
 from nibble.hardware import HardwareConfig

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from nibble.config import Config
 from nibble.data.batch import Batch
-from nibble.data.datamodule import Feeding, SpeechDataModule
+from nibble.data.datamodule import SpeechDataModule
+from nibble.data.feeding import Feeding
 from nibble.data.options import RecordingConfig, SpecAugmentConfig
 from nibble.data.tokenizer import Tokenizer
 from nibble.hardware import HardwareConfig

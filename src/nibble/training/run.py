@@ -13,7 +13,8 @@ from torchmetrics import Metric
 
 from nibble import distributed, stopping, writing
 from nibble.config import Config
-from nibble.data.datamodule import Feeding, SpeechDataModule
+from nibble.data.datamodule import SpeechDataModule
+from nibble.data.feeding import Feeding
 from nibble.data.options import Tokens
 from nibble.device import choose_device
 from nibble.errors import UserError
