@@ -23,7 +23,7 @@ setup: kernels
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else f"Python {v[0]}.{v[1]} found; Nibble needs 3.11 or 3.12: make PYTHON=python3.11 $(MAKECMDGOALS)")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --upgrade pip
-	$(BIN)/python -m pip install -e ".[embedded,export,bench,media,sweep,tensorboard,dashboard,foundation,docs,test,dev]"
+	$(BIN)/python -m pip install -e ".[embedded,export,bench,media,hugging_face,sweep,tensorboard,dashboard,foundation,docs,test,dev]"
 	touch $@
 
 demo: kernels

@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from nibble.conventions import SAMPLE_RATE_HZ
@@ -86,10 +87,39 @@ def write_supervisions(folder: Path, rows: Rows) -> Path:
     return write_lines(folder / "x_supervisions_part.jsonl.gz", [supervision(row) for row in rows])
 
 
+def write_hugging_face(folder: Path, rows: Rows) -> Path:
+    """As `Dataset.save_to_disk` of datasets 4 does it, in two files."""
+    import pyarrow as pa
+
+    (part := folder / "saved").mkdir()
+    audio = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    schema = pa.schema({"id": pa.string(), "audio": audio, "text": pa.string(), "speaker": pa.string()})
+    names = []
+    for number, some in enumerate((rows[:2], rows[2:])):
+        names.append({"filename": f"data-{number:05}-of-00002.arrow"})
+        table = [
+            {
+                **{key: row[key] for key in ("id", "text", "speaker")},
+                # A file that is not there was named, and not put into the data set.
+                "audio": {
+                    "bytes": Path(row["audio"]).read_bytes() if Path(row["audio"]).is_file() else None,
+                    "path": row["audio"],
+                },
+            }
+            for row in some
+        ]
+        with pa.OSFile(str(part / names[-1]["filename"]), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
+            stream.write_batch(pa.RecordBatch.from_pylist(table, schema))
+    (part / "state.json").write_text(json.dumps({"_data_files": names, "_indices_data_files": None}))
+    (part / "dataset_info.json").write_text("{}")
+    return part
+
+
 WRITERS: dict[str, Callable[[Path, Rows], Path]] = {  # (folder, utterances) -> the path of the part
     "cuts": write_cuts,
     "supervisions": write_supervisions,
     "manifest": write_manifest,
     "Kaldi": write_kaldi,
     "table": write_table,
+    **({"Hugging Face": write_hugging_face} if find_spec("pyarrow") else {}),
 }

@@ -26,7 +26,7 @@ AUDIO_SUFFIXES = (
 )
 MEDIA_SUFFIXES = (".m4a", ".mp4", ".mov", ".aac", ".webm", ".mkv", ".mka", ".wma", ".amr", ".3gp")  # needs PyAV
 MAX_STORED_HOURS = 10.0
-_MEMBER = re.compile(r"(.*\.tar):(\d+):(\d+)", re.DOTALL)
+_MEMBER = re.compile(r"(.*\.(?:tar|arrow)):(\d+):(\d+)", re.DOTALL)
 _STRETCH = re.compile(r"(.*)\[(\d+):(\d+)\]", re.DOTALL)
 
 
@@ -36,12 +36,12 @@ def is_audio(path: Path) -> bool:
 
 
 def member(archive: Path, start: int, size_bytes: int) -> str:
-    """How the source of a cut names a file within a tar file: by the place of its bytes."""
+    """How the source of a cut names a file within a tar or Arrow file: by the place of its bytes."""
     return f"{archive}:{start}:{size_bytes}"
 
 
 def is_member(place: str) -> bool:
-    """Whether a place is within a tar file."""
+    """Whether a place is within a tar or Arrow file."""
     return _MEMBER.fullmatch(place) is not None
 
 
@@ -63,7 +63,7 @@ def stretch_of(place: str) -> tuple[int, int]:
 
 
 def file_of(place: str) -> str:
-    """The file that a place is in: of a `member` the tar file, of a `stretch` the longer file."""
+    """The file that a place is in: of a `member` the file around it, of a `stretch` the longer file."""
     found = _MEMBER.fullmatch(place) or _STRETCH.fullmatch(place)
     return found[1] if found else place
 

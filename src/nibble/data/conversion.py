@@ -67,7 +67,7 @@ def whole(path: Path, channel: str = MIX) -> tuple[Samples, str]:
     """All samples (samples,) of an audio file at 16 kHz in [-1, 1], and how it differed from that.
 
     Args:
-        path: the file, of any rate, channels and depth.
+        path: the file or `member`, of any rate, channels and depth.
         channel: a number counted from 0, or "mix" for the mean of all. If they cancel each other, the loudest is taken.
 
     Raises:
@@ -77,7 +77,7 @@ def whole(path: Path, channel: str = MIX) -> tuple[Samples, str]:
         channels, rate_hz = media.decode(path)
         samples, change = media.one_channel(channels, channel, str(path))
         return at_16_khz(samples, rate_hz), f"{path.suffix.lower()}{change}"
-    with opened(path) as file:
+    with opened(content(path), str(path)) as file:
         if channel != MIX and int(channel) >= file.channels:
             raise UserError(
                 f"{path} has {file.channels} channels, counted from 0, and no channel {channel}; change data.channel"

@@ -136,7 +136,7 @@ class Checker:
         """The file at a place, or why it can't be used."""
         path = self.source.root / place
         try:
-            if is_member(place):
+            if is_member(place) and file_of(place).endswith(".tar"):
                 shape = check(path)
                 if shape.difference():
                     raise UserError(
@@ -145,13 +145,13 @@ class Checker:
                 return Audio(place, False, shape.samples, "")
             if is_stretch(place):
                 raise UserError(f"{path}: the name of a file that ends like a slice; rename it")
-            if not os.path.exists(path):  # which is false for names that can't be
+            if not os.path.exists(file_of(str(path))):  # which is false for names that can't be
                 raise UserError(f"{path} is not there{_nearest(self.source.root, place)}")
             if not must_be_decoded(path):
                 whole = check(path)
                 if not whole.samples or not whole.change(channel):
                     return Audio(place, False, whole.samples, "")
-            status = path.stat()
+            status = os.stat(file_of(str(path)))
             what = f"{place} {channel} {status.st_size} {status.st_mtime_ns}"
             name = f"{hashlib.sha256(os.fsencode(what)).hexdigest()[:32]}.flac"
             change = convert(path, self.converted / name[:2] / name[2:], channel)

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from nibble.data.sources.hugging_face import SPLITS, HuggingFace, is_saved_data_set
 from nibble.data.sources.kaldi import Kaldi
 from nibble.data.sources.lhotse import LhotseCuts, LhotseSupervisions, recordings_beside
 from nibble.data.sources.librispeech import LAYOUT, LibriSpeech
@@ -33,7 +34,7 @@ def source_of(path: Path, columns: dict[str, str] | None = None) -> Source:
         UserError: nothing lies there, or it is of no format that is known.
     """
     if path.is_dir():
-        return _folder(path)
+        return _folder(path, columns)
     if not path.is_file():
         raise UserError(f"there is no folder or file {path}")
     if path.name.endswith(TABLE_ENDINGS):
@@ -50,9 +51,11 @@ def source_of(path: Path, columns: dict[str, str] | None = None) -> Source:
     return Manifest(path, columns)
 
 
-def _folder(path: Path) -> Source:
+def _folder(path: Path, columns: dict[str, str] | None) -> Source:
     if is_shar(path):
         return Shar(path)
+    if is_saved_data_set(path):
+        return HuggingFace(path, columns)
     if (path / "wav.scp").is_file():
         return Kaldi(path)
     for ending in (".jsonl.gz", ".jsonl"):
@@ -106,7 +109,7 @@ def parts_in(folder: Path) -> dict[str, Path]:
     found = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()}
     for path in sorted(folder.iterdir()):
         ending = next((one for one in ENDINGS if path.name.endswith(one)), None)
-        if ending and path.is_file() and not any(word in path.name for word in _ABOUT):
+        if ending and path.is_file() and path.name != SPLITS and not any(word in path.name for word in _ABOUT):
             found[path.name.removesuffix(ending)] = path
     return found
 
