@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import subprocess
+from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,6 +32,7 @@ from nibble.config import Config, plain
 from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.datamodule import SpeechDataModule
 from nibble.data.tokenizer import Tokenizer, train_tokenizer
+from nibble.memory import Footprint
 from nibble.model.loss import transducer_loss
 from nibble.model.transducer import Transducer
 
@@ -50,6 +52,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Of tests/fuzz."""
     parser.addoption("--fuzz-cases", type=int, help="broken files of each kind; 50 to 200 if left out")
     parser.addoption("--fuzz-seed", type=int, default=0, help="which ones")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_footprint() -> Iterator[Footprint]:
+    """What evaluations say of memory: a process of its own for each takes three seconds, and few tests are about it."""
+    found = Footprint(load_s=0.1, loaded_bytes=2_000_000, ran_bytes=3_000_000, peak_bytes=4_000_000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nibble.evaluation.footprints.footprint", lambda *_: found)
+        yield found
 
 
 @pytest.fixture(scope="session")

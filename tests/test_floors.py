@@ -10,7 +10,8 @@ ROOT = Path(__file__).parents[1] / "src"
 # From the ground up. A name stands for a module or a room; the longest one that fits a module is its floor.
 FLOORS = (
     *("conventions", "percent", "errors", "plain", "ranges", "provenance", "writing", "terminal", "progress"),
-    *("threads", "memory", "gpu_memory", "stopping", "distributed", "parameter_cache", "packages", "wandb_key"),
+    *("threads", "memory", "gpu_memory", "stopping", "distributed", "parameter_cache", "packages", "shapes"),
+    "wandb_key",
     "kernels",
     *("features.options", "features", "hardware", "device"),
     *("data.options", "data"),

@@ -4,9 +4,23 @@ import contextlib
 import ctypes
 import resource
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a model takes in a process of its own: `nibble.inference.footprint`.
+
+    Memory is resident memory above that of the process before it loads: Python and its packages are not in it.
+    """
+
+    load_s: float
+    loaded_bytes: int
+    ran_bytes: int  # after three runs
+    peak_bytes: int  # while loading and running
 
 
 def peak_bytes() -> int:

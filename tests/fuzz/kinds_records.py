@@ -56,6 +56,7 @@ def record(**changes: Any) -> Plain:
         "commit": "0" * 40,
         "command": "python evaluate.py checkpoint=runs/a",
         "config_hash": "abc",
+        "memory": {"load_s": 0.5, "loaded_bytes": 2**24, "ran_bytes": 2**25, "peak_bytes": 2**26},
     }
     return {**values, **changes}
 

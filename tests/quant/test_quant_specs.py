@@ -360,3 +360,17 @@ def test_precisions_of_other_bits(precision, bits, activation_bits):
     set_precision(layer, Precision(precision))
     assert (layer.weight_spec.bits, layer.activation_spec.bits) == (bits, activation_bits)
     assert layer(torch.randn(2, 12)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "spec", [W(4), W(8, WeightGranularity.per_tensor), W(4, group_size=4), W(4, symmetric=False), W(1)], ids=str
+)
+def test_a_weight_without_storage_has_the_shapes_of_one_with_it(spec: WeightSpec) -> None:
+    weight = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
+    found, outline = quantize_weight(weight, spec, "w"), quantize_weight(weight.to("meta"), spec, "w")
+    for real, described in zip(found, outline, strict=True):
+        if real is None:
+            assert described is None
+        else:
+            assert described.is_meta
+            assert (described.shape, described.dtype) == (real.shape, real.dtype)

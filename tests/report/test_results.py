@@ -6,6 +6,7 @@ import pytest
 from example_record import RECORD
 
 from nibble.commands.report import main
+from nibble.memory import Footprint
 from nibble.report.documents import BEGIN, END
 from nibble.report.gains import gains
 from nibble.report.precisions import COLUMNS, sections, summary
@@ -50,6 +51,18 @@ def test_seeds_are_taken_together_and_the_last_record_counts() -> None:
     assert found.wer[0] == 0.25
     assert found.rtf == pytest.approx(0.02)
     assert found.bits == 4.0
+
+
+def test_memory_has_a_column_where_it_was_measured() -> None:
+    assert "| MB in use |" not in render([FLOAT, INT4])
+    measured = [
+        replace(INT4, seed=seed, memory=Footprint(0.5, 9_000_000, ran_bytes, 30_000_000))
+        for seed, ran_bytes in ((1, 20_000_000), (2, 24_400_000))
+    ]
+    found = render([FLOAT, *measured, replace(INT4, seed=3)])
+    assert "| ratio | MB in use | RTF |" in found
+    assert "| 0.89 |  | 0.0100 |" in found
+    assert "| 8.00 | 22 | 0.0100 |" in found
 
 
 def test_the_difference_is_to_the_float_run_of_the_same_model_search_and_seeds() -> None:

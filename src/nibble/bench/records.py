@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nibble.bench.gpu_counts import Counts
-from nibble.inference.footprint import Footprint
+from nibble.memory import Footprint
 from nibble.plain import build_lines
 from nibble.runs.records import append_line
 

@@ -15,6 +15,7 @@ from nibble.data.options import Condition
 from nibble.data.tokenizer import Tokenizer
 from nibble.device import choose_device
 from nibble.errors import UserError
+from nibble.evaluation.footprints import checkpoint_footprint, export_footprint
 from nibble.evaluation.measuring import Measured, measure
 from nibble.evaluation.options import Backend, EvaluateConfig, Search
 from nibble.evaluation.recognisers import Decoder, Network, Recogniser, onnx_network
@@ -28,6 +29,7 @@ from nibble.features.extractor import make_features
 from nibble.features.options import FeatureStorage
 from nibble.inference.fused import fuse
 from nibble.kernels.implementations import used_by
+from nibble.memory import Footprint
 from nibble.model.decoding import beam, greedy
 from nibble.model.transducer import Transducer
 from nibble.progress import track
@@ -60,17 +62,21 @@ def evaluate_checkpoints(options: EvaluateConfig) -> list[Result]:
         if options.backend.reads_export:
             results += evaluate_exported(path, options)
             continue
-        loaded = load_checkpoint(bundle_of(path) if options.backend is Backend.bundle else path)
+        path = bundle_of(path) if options.backend is Backend.bundle else path
+        loaded = load_checkpoint(path)
         if options.quant is not None:
             loaded = quantize(loaded, options.quant)
-        results += evaluate_loaded(loaded, options)
+        results += evaluate_loaded(loaded, options, checkpoint_footprint(path, options.quant))
     return results
 
 
-def evaluate_loaded(loaded: Loaded, options: EvaluateConfig) -> list[Result]:
+def evaluate_loaded(loaded: Loaded, options: EvaluateConfig, memory: Footprint | None = None) -> list[Result]:
     """Evaluate one model on the parts that the options name, and append its record under each condition.
 
-    The encoder of a bundle is fused.
+    Args:
+        loaded: the model; the encoder of a bundle is fused.
+        options: of the command.
+        memory: what loading and running it takes, if that was measured.
     """
     device = choose_device(options.hardware)
     recognise = Network(loaded.model.to(device), loaded.tokenizer, _decoder(options))
@@ -80,7 +86,7 @@ def evaluate_loaded(loaded: Loaded, options: EvaluateConfig) -> list[Result]:
     if arithmetic is Arithmetic.native:
         machine += f", kernels: {used_by('linear_w4a8', device.type)}"
     inference = Inference(options.backend, arithmetic.value if arithmetic else "float", _beam_width(options))
-    return _evaluate(Subject(loaded, recognise, measure_size(loaded), inference, device, machine), options)
+    return _evaluate(Subject(loaded, recognise, measure_size(loaded), inference, device, machine, memory), options)
 
 
 def evaluate_exported(folder: Path, options: EvaluateConfig) -> list[Result]:
@@ -103,7 +109,9 @@ def evaluate_exported(folder: Path, options: EvaluateConfig) -> list[Result]:
     inference = Inference(options.backend, exported.encoding.value, _beam_width(options), version)
     # One by one, as sherpa-onnx does: the scales of quantized activations are those of an utterance.
     options = replace(options, hardware=replace(options.hardware, max_batch_utterances=1))
-    return _evaluate(Subject(exported, recognise, size, inference, torch.device("cpu"), provenance.hardware()), options)
+    memory = export_footprint(exported, options.backend)
+    cpu, machine = torch.device("cpu"), provenance.hardware()
+    return _evaluate(Subject(exported, recognise, size, inference, cpu, machine, memory), options)
 
 
 def _evaluate(subject: Subject, options: EvaluateConfig) -> list[Result]:

@@ -48,7 +48,7 @@ def comparison(results: Sequence[Result]) -> Table:
     """One row a model."""
     first = results[0].record
     return Table(
-        ("model", "quant", "WER", "95 %", "difference to the first", "bytes", "ratio", "RTF"),
+        ("model", "quant", "WER", "95 %", "difference to the first", "bytes", "ratio", "MB in use", "RTF"),
         [_row(result.record, first) for result in results],
         left=2,
         title=f"{first.corpus} {first.part}",
@@ -64,6 +64,7 @@ def _row(record: Record, first: Record) -> list[str]:
         "" if record is first else difference(record, first),
         f"{record.bundle_bytes:,}",
         f"{record.ratio:.2f}×",
+        "" if record.memory is None else f"{record.memory.ran_bytes / 1e6:.0f}",
         f"{record.rtf:.3f}",
     ]
 
@@ -106,9 +107,7 @@ def _print_result(result: Result, console: Console, worst: int) -> None:
         console,
         _budget(record.rtf, result.hardware.max_rtf),
     )
-    assert record.peak_bytes is not None  # it was measured just now
-    peak_mib = record.peak_bytes / 2**20
-    _print_figure(f"{peak_mib:.0f} MiB", f" of memory at the most, in the whole process; {record.backend}", console)
+    _print_memory(record, console)
 
 
 def group_table(name: str, groups: Sequence[Group], record: Record) -> Table:
@@ -156,6 +155,19 @@ def _print_size(result: Result, console: Console) -> None:
     console.print(f"in 16 bits: {values:,} values in {tensors} tensors")
     for group in groups:
         console.print(f"  {group.values:>9,}  {group.name} ({group.tensors})")
+
+
+def _print_memory(record: Record, console: Console) -> None:
+    if (memory := record.memory) is not None:
+        loaded, ran, most = (f"{size / 1e6:.0f}" for size in (memory.loaded_bytes, memory.ran_bytes, memory.peak_bytes))
+        _print_figure(
+            f"{ran} MB",
+            f" of memory in use, {loaded} after loading in {memory.load_s:.2f} s, {most} at the most "
+            "(one thread, 10 s of audio, Python and its packages not counted)",
+            console,
+        )
+    assert record.peak_bytes is not None  # it was measured just now
+    console.print(f"this whole process: {record.peak_bytes / 1e6:.0f} MB at the most; {record.backend}")
 
 
 def _print_figure(figure: str, rest: str, console: Console, budget: Text | None = None) -> None:

@@ -13,7 +13,7 @@ from nibble.evaluation.options import EvaluateConfig, Search
 from nibble.evaluation.recognisers import Recogniser
 from nibble.evaluation.scoring import Scores
 from nibble.evaluation.size import Size
-from nibble.memory import peak_bytes
+from nibble.memory import Footprint, peak_bytes
 from nibble.runs.backend import Inference
 from nibble.runs.exported import Exported
 from nibble.runs.loaded import Loaded
@@ -30,6 +30,7 @@ class Subject:
     inference: Inference
     device: torch.device
     hardware: str  # in words, with the kernels in use
+    memory: Footprint | None  # None: not measured
 
 
 @dataclass(frozen=True)
@@ -99,4 +100,5 @@ def make_record(subject: Subject, options: EvaluateConfig, task: Task, measured:
         heard_h=None if model.heard_s is None else model.heard_s / 3600,
         windowed=measured.windowed,
         condition=task.condition,
+        memory=subject.memory,
     )

@@ -12,6 +12,7 @@ from nibble.model.options import ModelConfig
 from nibble.model.transducer import Transducer
 from nibble.runs.finite import not_finite
 from nibble.runs.loaded import check_state
+from nibble.shapes import shapes_only
 
 SHOWN = 5
 
@@ -86,7 +87,7 @@ class Conversion:
                 f"{self._path} has weights that this project has no place for: {', '.join(forgotten[:SHOWN])}{more}"
             )
         self.state = {name: tensor.contiguous() for name, tensor in self.state.items()}
-        with torch.device("meta"):
+        with shapes_only():
             check_state(self._path, Transducer(model, features, labels), self.state)
         if (name := not_finite(self.state)) is not None:
             raise UserError(f"{self._path} holds NaN or infinity: {name} after the import")

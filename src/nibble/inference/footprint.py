@@ -1,10 +1,12 @@
-"""Memory and time of loading something, in a process of its own, so that the figures of several don't mix."""
+"""Memory and time of loading a model, in a process of its own, so that the figures of several don't mix."""
 
 import importlib
 import multiprocessing
+import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,31 +15,38 @@ import numpy as np
 import torch
 
 from nibble.conventions import SAMPLE_RATE_HZ
-from nibble.memory import high_water_bytes, resident_bytes, start_high_water
+from nibble.errors import UserError
+from nibble.features.extractor import make_features
+from nibble.features.options import FeatureConfig
+from nibble.memory import Footprint, high_water_bytes, resident_bytes, start_high_water
+from nibble.quant.spec import QuantConfig
 
 _RUNS = 3
+_NOISE_S = 10  # what each run hears
 Load = Callable[[], Callable[[], object]]  # loads, and gives what then runs
 
 
-@dataclass(frozen=True)
-class Footprint:
-    """Memory is resident memory above that of the process before it loads: Python and its packages are not in it."""
-
-    load_s: float
-    loaded_bytes: int
-    ran_bytes: int  # after three runs
-    peak_bytes: int  # while loading and running
-
-
 def footprint(load: Load, *modules: str) -> Footprint:
-    """What loading costs on one thread.
+    """What loading and running a model takes on one thread.
 
     Args:
         load: is pickled, so a function of a module, or a `functools.partial` of one.
         modules: what it imports; done before, so that neither their memory nor their time counts.
+
+    Raises:
+        UserError: the process ended early, as it does when memory runs out.
     """
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measure, (load, modules))
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn, initializer=_leave_ctrl_c_to_parent) as pool:
+        try:
+            return pool.submit(_measure, load, modules).result()
+        except BrokenProcessPool as error:
+            raise UserError("the process that measures memory was killed; free some memory, and try again") from error
+
+
+def _leave_ctrl_c_to_parent() -> None:
+    """Ctrl-C goes to both processes; the parent alone says so."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _measure(load: Load, modules: tuple[str, ...]) -> Footprint:
@@ -55,8 +64,42 @@ def _measure(load: Load, modules: tuple[str, ...]) -> Footprint:
     return Footprint(load_s, loaded - before, resident_bytes() - before, high_water_bytes() - before)
 
 
+def checkpoint(path: Path, quant: QuantConfig | None) -> Callable[[], object]:
+    """Loads a checkpoint or a bundle, quantized without training if `quant` is given; it recognises noise."""
+    from nibble.inference.fused import fuse
+    from nibble.inference.transcription import recognise
+    from nibble.runs.checkpoint import load_checkpoint, quantize
+
+    loaded = load_checkpoint(path)
+    if quant is not None:
+        loaded = quantize(loaded, quant)
+    if loaded.frozen:
+        fuse(loaded.model)
+    return partial(recognise, loaded, [_noise()])
+
+
+def onnx_folder(folder: Path, labels: int, options: FeatureConfig) -> Callable[[], object]:
+    """Loads an exported folder into ONNX Runtime; it recognises noise.
+
+    Args:
+        folder: written by `python -m nibble.export`.
+        labels: how many its tokenizer has.
+        options: of its features.
+    """
+    from nibble.inference.onnx_transducer import OnnxTransducer
+    from nibble.model.decoding import greedy
+
+    network = OnnxTransducer(folder, threads=1, labels=labels)
+
+    def hear() -> None:
+        features = make_features(options)(torch.from_numpy(_noise()))
+        greedy(network, *network.encode(features.unsqueeze(0), torch.tensor([len(features)])))
+
+    return hear
+
+
 def encoder_file(file: Path, frames: int, mel_bins: int) -> Callable[[], object]:
-    """Loads an encoder of whole utterances into ONNX Runtime; what it gives encodes noise."""
+    """Loads an encoder of whole utterances into ONNX Runtime; it encodes noise."""
     from nibble.inference.onnx_transducer import session
 
     features = np.random.default_rng(0).standard_normal((1, frames, mel_bins), dtype=np.float32)
@@ -64,7 +107,7 @@ def encoder_file(file: Path, frames: int, mel_bins: int) -> Callable[[], object]
 
 
 def bundle_encoder(folder: Path, frames: int) -> Callable[[], object]:
-    """Loads a bundle and fuses it, as `python -m nibble.transcribe` does; what it gives encodes noise."""
+    """Loads a bundle and fuses it, as `python -m nibble.transcribe` does; it encodes noise."""
     from nibble.inference.fused import fuse
     from nibble.runs.bundle import read_bundle
 
@@ -80,13 +123,13 @@ def bundle_encoder(folder: Path, frames: int) -> Callable[[], object]:
 
 
 def sherpa_folder(folder: Path, streams: bool) -> Callable[[], object]:
-    """Loads an exported folder into sherpa-onnx; what it gives hears ten seconds of noise."""
+    """Loads an exported folder into sherpa-onnx; it recognises noise."""
     import sherpa_onnx
 
     kind: Any = sherpa_onnx.OnlineRecognizer if streams else sherpa_onnx.OfflineRecognizer
     files = {name: str(folder / f"{name}.onnx") for name in ("encoder", "decoder", "joiner")}
     recogniser = kind.from_transducer(**files, tokens=str(folder / "tokens.txt"), num_threads=1)
-    samples = 0.1 * np.random.default_rng(0).standard_normal(10 * SAMPLE_RATE_HZ, dtype=np.float32)
+    samples = _noise()
 
     def hear() -> None:
         stream = recogniser.create_stream()
@@ -98,3 +141,8 @@ def sherpa_folder(folder: Path, streams: bool) -> Callable[[], object]:
             recogniser.decode_stream(stream)
 
     return hear
+
+
+def _noise() -> np.ndarray:
+    """(samples,)"""
+    return 0.1 * np.random.default_rng(0).standard_normal(_NOISE_S * SAMPLE_RATE_HZ, dtype=np.float32)

@@ -15,6 +15,7 @@ from nibble.model.options import ModelConfig, Predictor
 from nibble.model.predictor import LstmPredictor, StatelessPredictor, make_predictor
 from nibble.model.searchable import LabelState
 from nibble.model.streaming_encoder import StreamingEncoder
+from nibble.shapes import shapes_only
 
 
 class Transducer(nn.Module):
@@ -101,5 +102,5 @@ def make_encoder(config: ModelConfig, features: FeatureConfig) -> ConformerEncod
 
 def encoder_outline(config: ModelConfig, features: FeatureConfig) -> ConformerEncoder | FoundationEncoder:
     """As `make_encoder`, without weights: for its lengths and sizes."""
-    with torch.device("meta"):
+    with shapes_only():
         return make_encoder(config, features)

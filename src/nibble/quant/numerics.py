@@ -85,6 +85,8 @@ def quantize_weight(weight: Tensor, spec: WeightSpec, name: str, log_scale: Tens
     slices = weight.reshape(weight.shape[0], -1, spec.group_size) if spec.group_size else weight
     first = 1 if spec.granularity is WeightGranularity.per_channel else 0
     dims = (2,) if spec.group_size else tuple(range(first, weight.dim()))
+    if weight.is_meta:
+        return _outline(weight, slices, dims, spec)
     exact = weight_scale(slices, dims, spec)
     if log_scale is not None:
         exact = exact * log_scale.detach().exp().view(exact.shape)
@@ -95,6 +97,16 @@ def quantize_weight(weight: Tensor, spec: WeightSpec, name: str, log_scale: Tens
         zero, range_ = _zero_point(slices, dims, scale, spec.bits), Range.full
     codes = quantize(slices, scale, spec.bits, range_, zero).to(torch.int8).view(weight.shape)
     return QuantizedTensor(codes, scale, None if zero is None else zero.to(torch.int8))
+
+
+def _outline(weight: Tensor, slices: Tensor, dims: tuple[int, ...], spec: WeightSpec) -> QuantizedTensor:
+    """Shapes and types alone, of a weight without storage.
+
+    Torch computes on such tensors through the compiler, whose import takes a second and 85 MB.
+    """
+    scale = slices.new_empty([1 if dim in dims else size for dim, size in enumerate(slices.shape)])
+    zero = None if spec.symmetric else torch.empty_like(scale, dtype=torch.int8)
+    return QuantizedTensor(torch.empty_like(weight, dtype=torch.int8), scale, zero)
 
 
 def _zero_point(slices: Tensor, dims: tuple[int, ...], scale: Tensor, bits: int) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 
 from nibble.percent import percent_interval, points_interval
 from nibble.report.comparison import Comparison, Row
-from nibble.report.tables import escaped, markdown
+from nibble.report.tables import escaped, markdown, megabytes
 from nibble.terminal import Table
 
 
@@ -22,7 +22,7 @@ class Format(StrEnum):
     latex = "latex"  # needs booktabs
 
 
-HEADER = ("weights", "how", "seeds", "WER %, 95 %", "minus float, points, 95 %", "bytes", "smaller", "RTF")
+HEADER = ("weights", "how", "seeds", "WER %, 95 %", "minus float, points, 95 %", "bytes", "smaller", "MB in use", "RTF")
 _SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -71,6 +71,7 @@ def cells(comparison: Comparison, row: Row) -> list[str]:
         points_interval(row.difference),
         f"{row.last.bundle_bytes:,}",
         f"{row.last.ratio:.2f}×",
+        megabytes(row.system.memory_bytes),
         f"{row.system.rtf:.4f}",
     ]
 
@@ -100,6 +101,7 @@ def values(row: Row) -> dict[str, Any]:
         "bundle_bytes": last.bundle_bytes,
         "bits_per_parameter": row.system.bits,
         "times_smaller": last.ratio,
+        "memory_bytes": row.system.memory_bytes,
         "rtf": row.system.rtf,
         "threads": last.threads,
         "hardware": last.hardware,

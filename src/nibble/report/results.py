@@ -12,6 +12,7 @@ from nibble.report.tables import (
     baseline,
     escaped,
     markdown,
+    megabytes,
     steps_differ,
     systems,
     unchanged,
@@ -19,7 +20,8 @@ from nibble.report.tables import (
 )
 from nibble.runs.records import Record
 
-_HEADER = ("quant", "seeds", "WER %, 95 %", "minus float, points, 95 %", "verdict", "bytes", "ratio", "RTF")
+_MEMORY = "MB in use"
+_HEADER = ("quant", "seeds", "WER %, 95 %", "minus float, points, 95 %", "verdict", "bytes", "ratio", _MEMORY, "RTF")
 _INTRODUCTION = """\
 # Results
 
@@ -35,6 +37,8 @@ utterances, errors pooled over seeds. It tells how sure the figure is for such s
 that the float weights were quantized afterwards. What computed stands in brackets, unless it is torch, on integers or \
 in float, with greedy search.
 - **bytes**: all files of the bundle or export. **ratio**: four bytes for each parameter of the float model, over them.
+- **MB in use**: memory of a process that holds the model and recognises ten seconds at a time on one CPU thread, over \
+that of Python and its packages; load time and peak are in the records. Empty where it was not measured.
 - **RTF**: time of encoder and search over the duration of the audio, batched; features count with sherpa-onnx alone.
 """
 
@@ -69,7 +73,11 @@ def _table(rows: Sequence[System]) -> str:
     models = {system.last.model for system in rows}
     named = [[alike[0].last.model] if len(models) > 1 else [] for alike in _alike(rows)]
     header = [*(["model"] if len(models) > 1 else []), *_HEADER]
-    return markdown(header, ([*name, *_row(alike, rows)] for name, alike in zip(named, _alike(rows), strict=True)))
+    lines = [[*name, *_row(alike, rows)] for name, alike in zip(named, _alike(rows), strict=True)]
+    if all(system.memory_bytes is None for system in rows):
+        column = header.index(_MEMORY)
+        header, *lines = ([*line[:column], *line[column + 1 :]] for line in (header, *lines))
+    return markdown(header, lines)
 
 
 def _alike(rows: Iterable[System]) -> list[list[System]]:
@@ -96,8 +104,15 @@ def _row(alike: Sequence[System], among: Sequence[System]) -> list[str]:
         verdict(difference),
         f"{first.last.bundle_bytes:,}",
         f"{first.last.ratio:.2f}",
+        _memory(alike),
         ", ".join(f"{system.rtf:.4f}" for system in alike),
     ]
+
+
+def _memory(alike: Sequence[System]) -> str:
+    """Of each engine; empty if none was measured."""
+    found = [megabytes(system.memory_bytes) for system in alike]
+    return ", ".join(one or "?" for one in found) if any(found) else ""
 
 
 def _backends(alike: Sequence[System]) -> str:

@@ -35,6 +35,12 @@ class System:
         return sum(record.rtf for record in self.records) / len(self.records)
 
     @property
+    def memory_bytes(self) -> float | None:
+        """In use while recognising, the mean over the seeds that say so; None if none does, as older records."""
+        found = [record.memory.ran_bytes for record in self.records if record.memory is not None]
+        return sum(found) / len(found) if found else None
+
+    @property
     def bits(self) -> float:
         """Bits a parameter, over all files of the bundle."""
         return 8 * self.last.bundle_bytes / self.last.parameters
@@ -106,6 +112,11 @@ def baseline(system: System, among: Sequence[System]) -> System | None:
     return next(
         (other for other in among if other.last.method is Method.float and _compared_by(other.last) == wanted), None
     )
+
+
+def megabytes(size_bytes: float | None) -> str:
+    """146,800,000 -> 147; empty for None."""
+    return "" if size_bytes is None else f"{size_bytes / 1e6:.0f}"
 
 
 def verdict(rates: tuple[float, float, float] | None) -> str:

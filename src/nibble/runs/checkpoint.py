@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from nibble.config import Config, from_plain
@@ -19,6 +18,7 @@ from nibble.runs.exported import is_exported
 from nibble.runs.loaded import Loaded, check_sizes, check_state, float_model
 from nibble.runs.locate import locate
 from nibble.runs.method import Method
+from nibble.shapes import shapes_only
 
 _PREFIX = "model."  # of the transducer in `TransducerModule`; what else is there exists in training only
 
@@ -134,7 +134,7 @@ def build(
         return model
 
     try:
-        with torch.device("meta"):  # shapes only: what a file describes may be larger than what it holds
+        with shapes_only():  # what a file describes may be larger than what it holds
             check_state(path, prepared(), state)
     except (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
         text = str(error).partition("\n")[0]

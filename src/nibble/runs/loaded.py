@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from nibble.config import Config
@@ -15,6 +14,7 @@ from nibble.model.transducer import Transducer
 from nibble.quant.low_rank import factorize
 from nibble.quant.spec import Precision
 from nibble.runs.method import Method
+from nibble.shapes import shapes_only
 
 
 @dataclass
@@ -66,7 +66,7 @@ def float_model(config: Config, vocabulary_size: int) -> Transducer:
 
 def float_parameters(config: Config, vocabulary_size: int) -> int:
     """How many parameters the transducer of a run has in float, without parts that exist in training only."""
-    with torch.device("meta"):  # shapes only
+    with shapes_only():
         model = Transducer(config.model, config.features, vocabulary_size)
     return sum(parameter.numel() for parameter in model.parameters())
 

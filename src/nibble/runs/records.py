@@ -9,6 +9,7 @@ from typing import Any
 
 from nibble.data.options import Condition
 from nibble.errors import UserError
+from nibble.memory import Footprint
 from nibble.plain import build, build_lines
 from nibble.runs.backend import Inference
 from nibble.runs.method import Method
@@ -76,6 +77,8 @@ class Record:
     heard_h: float | None = None  # hours of speech, each pass counted
     windowed: int = 0  # utterances longer than those of the training, which were recognised in windows
     condition: Condition = Condition.unchanged  # how the speech was changed
+    # Recognising ten seconds of noise, in a process of its own on one CPU thread; null in records of older versions.
+    memory: Footprint | None = None
 
     def __post_init__(self) -> None:
         for name, least in _AT_LEAST.items():
@@ -87,6 +90,8 @@ class Record:
         if self.units not in ("words", "characters"):
             raise UserError(f"units is {self.units!r:.60}; errors are counted in words or characters")
         Inference.parse(self.backend)
+        if self.memory is not None and min(self.memory.ran_bytes, self.memory.load_s) <= 0:
+            raise UserError(f"memory says {self.memory.ran_bytes} bytes and {self.memory.load_s} s; both are above 0")
 
     @property
     def inference(self) -> Inference:

@@ -30,6 +30,7 @@ from nibble.quant.tensor import QuantizedTensor
 from nibble.runs.finite import not_finite
 from nibble.runs.frozen import frozen_copy
 from nibble.runs.loaded import Loaded, check_sizes, compare, float_model
+from nibble.shapes import shapes_only
 
 WEIGHTS = "model.safetensors"
 # In the order of the tensors in the file, for each type from the first name on: the widest first.
@@ -95,7 +96,7 @@ def tensors_of(loaded: Loaded) -> dict[str, Tensor]:
             "checkpoint of the run, or train again with a lower optimizer.learning_rate"
         )
     if loaded.precision is Precision.float:
-        with torch.device("meta"):  # names only
+        with shapes_only():
             names = float_model(loaded.config, loaded.tokenizer.size).state_dict()
         state = model.state_dict()
         return {name: state[name].detach().cpu().contiguous() for name in names}
@@ -139,7 +140,7 @@ def read_model(path: Path, config: Config, vocabulary_size: int, precision: Prec
 def _without_storage(folder: Path, config: Config, vocabulary_size: int, precision: Precision) -> Transducer:
     """The model that a configuration describes, its weights frozen at `precision`: names, types and shapes alone."""
     try:
-        with torch.device("meta"):
+        with shapes_only():
             model = float_model(config, vocabulary_size)
             if precision is not Precision.float:
                 prepare(model, config.quant)

@@ -27,6 +27,7 @@ def log_result(loggers: Sequence[Logger], bundle: Path, result: Result, step: in
 def scalars(record: Record) -> dict[str, float]:
     """The numbers of a record that runs are compared by."""
     low, high = record.wer_ci95
+    memory = {} if record.memory is None else {"result/memory_bytes": float(record.memory.ran_bytes)}
     return {
         "result/wer": record.wer,
         "result/wer_low": low,
@@ -34,4 +35,5 @@ def scalars(record: Record) -> dict[str, float]:
         "result/bundle_bytes": float(record.bundle_bytes),
         "result/ratio": record.ratio,
         "result/rtf": record.rtf,
+        **memory,
     }

@@ -29,6 +29,7 @@ from nibble.quant.spec import ActivationGranularity, Rule, ScheduleConfig
 from nibble.runs import records, run_file, speech
 from nibble.runs.checkpoint_writer import CheckpointFiles
 from nibble.runs.run_folder import RunFolder
+from nibble.shapes import shapes_only
 from nibble.terminal import Console
 from nibble.training import components, launch
 from nibble.training.checkpoints import Checkpoints
@@ -228,7 +229,7 @@ def check_rules(config: Config) -> None:
             f"loss.norm_decay={config.loss.norm_decay:g} is for quantized weights, and quant={config.quant.name} "
             "has none; leave loss.norm_decay out, or give quant=int4"
         )
-    with torch.device("meta"):
+    with shapes_only():
         model = Transducer(config.model, config.features, vocabulary_size=64)
         if config.quant.low_rank:
             factorize(model, config.quant.low_rank)

@@ -36,6 +36,7 @@ def specifications(decades: bool) -> dict[str, dict[str, Any]]:
     times = alt.Axis(format="~g", tickCount=5, labelOverlap=True)
     charts: dict[str, Chart] = {
         "size": _error_against("bytes", "size of the bundle, bytes", y, bytes_),
+        "memory": _error_against("memory", "memory in use, bytes", y, bytes_),
         "speed": _error_against("rtf", "real-time factor", y, times),
         "loss": _curve("training loss, nats per label", alt.Scale(type="log", nice=False)),
         "wer": _curve("WER of the dev part, %", alt.Scale(zero=True)),
@@ -48,9 +49,12 @@ def specifications(decades: bool) -> dict[str, dict[str, Any]]:
 
 
 def _error_against(field: str, title: str, y: alt.Y, axis: alt.Axis) -> Chart:
-    """WER with its interval against bytes or time; the Pareto front is a line, and some of its points have names."""
+    """WER with its interval against a cost, of systems whose cost is known.
+
+    The Pareto front is a line, and some of its points have names.
+    """
     x = alt.X(f"{field}:Q", title=title, scale=alt.Scale(type="log", nice=False, padding=24), axis=axis)
-    base = alt.Chart(alt.NamedData(name="rows"))
+    base = alt.Chart(alt.NamedData(name="rows")).transform_filter(f"datum.{field} !== null")
     kind = alt.Color("kind:N", title=None, scale=alt.Scale(domain=_KINDS), legend=alt.Legend(orient="top"))
     front = base.transform_filter(f"datum.front_{field}")
     points = base.mark_point(filled=True, opacity=0.9).encode(

@@ -24,6 +24,7 @@ from nibble.runs.method import Method
 from nibble.sensitivity.table import DamageTable, read_tables
 
 Plain = dict[str, Any]
+COSTS = ("bytes", "memory", "rtf")  # what a chart of the page has errors against; memory is None in older records
 
 
 @dataclass
@@ -86,16 +87,18 @@ class _Heard:
 
 def _rows(comparison: Comparison) -> list[Plain]:
     rows = [_row(comparison, row) | {"row": number} for number, row in enumerate(comparison.rows)]
-    for cost in ("bytes", "rtf"):
-        front = pareto_front([(row[cost], row["wer"]) for row in rows])
-        named = apart([(row[cost], row["wer"]) for row in rows], front)
-        for number, row in enumerate(rows):
+    for cost in COSTS:
+        known = [row for row in rows if row[cost] is not None]
+        points = [(row[cost], row["wer"]) for row in known]
+        front = pareto_front(points)
+        named = apart(points, front)
+        for number, row in enumerate(known):
             row |= {f"front_{cost}": number in front, f"named_{cost}": number in named}
     return rows
 
 
 def _row(comparison: Comparison, row: Row) -> Plain:
-    weights, how, _, wer, difference, size, smaller, rtf = cells(comparison, row)
+    weights, how, _, wer, difference, size, smaller, memory, rtf = cells(comparison, row)
     names = [run.name for run in comparison.runs]
     value, low, high = (100 * rate for rate in row.wer)
     kind = "float" if row.last.method is Method.float else "trained" if row.last.method.is_trained else "not trained"
@@ -109,11 +112,14 @@ def _row(comparison: Comparison, row: Row) -> Plain:
         "high": high,
         "bytes": row.last.bundle_bytes,
         "ratio": row.last.ratio,
+        "memory": row.system.memory_bytes,
         "rtf": row.system.rtf,
         "difference": 100 * row.difference[0] if row.difference else None,
         "verdict": verdict(row.difference),
-        "cells": {"wer": wer, "difference": difference, "bytes": size, "ratio": smaller, "rtf": rtf},
-        "description": f"{', '.join(filter(None, [weights, how]))}: WER {wer} %, {size} bytes, RTF {rtf}",
+        "cells": {"wer": wer, "difference": difference, "bytes": size, "ratio": smaller, "memory": memory, "rtf": rtf},
+        "description": f"{', '.join(filter(None, [weights, how]))}: WER {wer} %, {size} bytes, "
+        + (f"{memory} MB in use, " if memory else "")
+        + f"RTF {rtf}",
     }
 
 

@@ -24,6 +24,7 @@ _COLUMNS = (  # name, whether its cells are numbers
     ("minus float, points", True),
     ("bytes", True),
     ("smaller", True),
+    ("MB in use", True),
     ("RTF", True),
     ("seeds", False),
 )
@@ -52,6 +53,7 @@ def render(comparison: Comparison, contents: Contents, notes: Sequence[str] = ()
         contents=contents,
         notes=notes,
         speed=_speed(rows),
+        has_memory=any(row["memory"] is not None for row in contents.rows),
         data={
             "rows": contents.rows,
             "first": _first(comparison),

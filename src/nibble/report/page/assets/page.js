@@ -48,11 +48,12 @@
   }
 
   const chart = (name) => document.querySelector(`[data-chart="${name}"]`);
+  const costs = ["size", "memory", "speed"].filter(chart); // older records know no memory
   const points = (pairs) => pairs.map(([step, value]) => ({ step, value }));
 
   function drawComparison() {
     return [
-      ...["size", "speed"].map((name) => draw(chart(name), { rows: page.rows })),
+      ...costs.map((name) => draw(chart(name), { rows: page.rows })),
       ...all('[data-chart="damage"]').map(drawDamage),
     ];
   }
@@ -170,7 +171,7 @@
   }
 
   function pick(row) {
-    for (const name of ["size", "speed"]) views.get(chart(name)).then(({ view }) => view.signal("picked", row).runAsync());
+    for (const name of costs) views.get(chart(name)).then(({ view }) => view.signal("picked", row).runAsync());
   }
 
   // ---- what the user does -----------------------------------------------------------------------------------------
