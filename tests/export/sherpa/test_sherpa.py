@@ -18,6 +18,7 @@ from nibble.export.onnx.graphs import export_graphs
 from nibble.export.options import Encoding
 from nibble.runs.checkpoint import load_checkpoint
 from nibble.runs.exported import GRAPHS, check_folder, read_exported
+from nibble.runs.loaded import float_parameters
 
 
 @pytest.fixture
@@ -68,8 +69,16 @@ def test_the_folder_says_what_it_is(exported) -> None:
     assert [piece for piece, _ in vocabulary] == loaded.tokenizer.pieces(range(loaded.tokenizer.size))
     assert all(float(score) <= 0 for _, score in vocabulary)
     said = (folder / "README.md").read_text(encoding="utf-8")
-    for part in ("OfflineRecognizer.from_transducer", "sherpa-onnx-node", "1.12.20 or later", "**Times** are right"):
+    for part in (
+        "OfflineRecognizer.from_transducer",
+        "sherpa-onnx-node",
+        "1.12.20 or later",
+        "**Times** are right",
+        f"up to {loaded.config.data.max_duration_s:g} s at a time",
+    ):
         assert part in said
+    weights = float_parameters(loaded.config, loaded.tokenizer.size)
+    assert f"one byte, unpacked when it loads: {weights / 1e6:.3g} MB for the {weights:,} of this model" in said
 
 
 def test_a_sherpa_onnx_that_is_too_old_is_told_before_it_ends_the_process(exported, monkeypatch) -> None:

@@ -6,7 +6,7 @@ from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.export.options import Encoding
 from nibble.model.streaming_encoder import StreamingEncoder
 from nibble.runs.exported import LEAST_SHERPA_ONNX
-from nibble.runs.loaded import Loaded
+from nibble.runs.loaded import Loaded, float_parameters
 
 _NODE = """\
 const sherpa = require('sherpa-onnx-node');  // npm install sherpa-onnx-node
@@ -91,8 +91,9 @@ def readme(loaded: Loaded, encoding: Encoding, opset: int, labels_per_frame: int
             f"sherpa-onnx resamples audio of another rate than {SAMPLE_RATE_HZ:,} Hz. In this folder:\n",
             usage,
             *_times(labels_per_frame, streams),
+            *([] if streams else [_length(config.data.max_duration_s)]),
             _version(opset),
-            _memory(encoding),
+            _memory(encoding, float_parameters(config, loaded.tokenizer.size)),
         ]
     )
 
@@ -121,14 +122,23 @@ def _version(opset: int) -> str:
     )
 
 
-def _memory(encoding: Encoding) -> str:
-    said = {
-        Encoding.float: "ONNX Runtime holds each weight in four bytes",
-        Encoding.w8a8: "ONNX Runtime holds each weight in one byte",
-        Encoding.w4a8: "ONNX Runtime holds each weight in one byte, unpacked when it loads",
-        Encoding.w4: "ONNX Runtime holds each weight in half a byte",
+def _length(longest_s: float) -> str:
+    return (
+        f"**Length**: the model was trained on up to {longest_s:g} s at a time. Give longer recordings in parts, cut at "
+        "pauses: sherpa-onnx's voice activity detection does so. Of a longer one the text gets worse, and memory grows "
+        "with the square of its length.\n"
+    )
+
+
+def _memory(encoding: Encoding, weights: int) -> str:
+    size, each = {
+        Encoding.float: (4, "four bytes"),
+        Encoding.w8a8: (1, "one byte"),
+        Encoding.w4a8: (1, "one byte, unpacked when it loads"),
+        Encoding.w4: (0.5, "half a byte"),
     }[encoding]
     return (
-        f"**Memory**: {said}. Linux keeps some of what loading needed, up to half as much again; "
+        f"**Memory**: ONNX Runtime holds each weight in {each}: {size * weights / 1e6:.3g} MB for the {weights:,} of "
+        "this model, beside its buffers. Linux keeps some of what loading needed, up to half as much again; "
         "`MALLOC_MMAP_THRESHOLD_=131072` in the environment gives it back.\n"
     )
