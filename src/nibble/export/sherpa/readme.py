@@ -124,9 +124,9 @@ def _version(opset: int) -> str:
 
 def _length(longest_s: float) -> str:
     return (
-        f"**Length**: the model was trained on up to {longest_s:g} s at a time. Give longer recordings in parts, cut at "
-        "pauses: sherpa-onnx's voice activity detection does so. Of a longer one the text gets worse, and memory grows "
-        "with the square of its length.\n"
+        f"**Length**: the model was trained on up to {longest_s:g} s at a time. Give longer recordings in parts, cut "
+        "at pauses: sherpa-onnx's voice activity detection does so. Of a longer one the text gets worse, and memory "
+        "grows with the square of its length.\n"
     )
 
 
