@@ -120,12 +120,10 @@ def test_nothing_to_freeze(tmp_path):
     frozen = ScheduleConfig([Phase(), Phase(0.5, freeze_scales=True)])
     plain = QuantConfig("int4", [Rule("**", WeightSpec(4), ActivationSpec(8))])
     with pytest.raises(UserError, match=r"phases\[1\], at 0.5: freeze_scales=true.*weight.learned=true"):
-        check_freezing(Module(), plain, frozen)
-    check_freezing(Module(), MOVING, frozen)
+        check_freezing(plain, frozen)
+    check_freezing(MOVING, frozen)
     norms = ScheduleConfig([Phase(freeze_norms=True)])
-    with pytest.raises(UserError, match=r"phases\[0\], at 0: freeze_norms=true, but the model has no batch norm"):
-        check_freezing(nn.Linear(2, 2), plain, norms)
+    check_freezing(plain, norms)  # a model may well have no batch norm
     run = trainer(tmp_path, schedule=norms)
     run.callbacks[0].target = "net.0"  # type: ignore[attr-defined]
-    with pytest.raises(UserError, match="no batch norm"):
-        run.fit(Module(), loader())
+    run.fit(Module(), loader())

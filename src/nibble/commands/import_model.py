@@ -34,7 +34,8 @@ def import_model(path: Path, folder: Path, words: list[str]) -> Path:
     if wrong := next((word for word in words if word.lstrip("+").startswith(("model", "features"))), None):
         raise UserError(f"{wrong}: the checkpoint says model and features; leave them out")
     foreign = read_foreign(path)
-    print(f"{path} is a {foreign.kind}, {foreign.tokenizer.size} labels, features {foreign.features.kind.value}")
+    labels = "no labels" if foreign.tokenizer is None else f"{foreign.tokenizer.size} labels"
+    print(f"{path} is a {foreign.kind}, {labels}, features {foreign.features.kind.value}")
     file = write_run(foreign, training_config([*words, f"run_dir={folder}"]), folder)
     print(f"{file}: {file.stat().st_size:,} bytes in float32; {foreign.origin}")
     print(f"python evaluate.py checkpoint={folder}")

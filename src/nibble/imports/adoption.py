@@ -21,6 +21,7 @@ class _Source(NamedTuple):
     model: ModelConfig
     features: FeatureConfig
     origin: str
+    labels: bool = True  # whether it has any
 
 
 def adopted(config: Config, words: Sequence[str]) -> tuple[Config, str | None]:
@@ -44,10 +45,11 @@ def adopted(config: Config, words: Sequence[str]) -> tuple[Config, str | None]:
     model = _agreed(config, "model", source.model, typed)
     features = _agreed(config, "features", source.features, typed)
     data = config.data
-    if not typed & {"data.tokens", "data.vocabulary_size"}:
+    if source.labels and not typed & {"data.tokens", "data.vocabulary_size"}:
         data = replace(data, tokens=Tokens.kept)
     labels = "its labels" if data.tokens is Tokens.kept else "labels of the training transcripts"
-    line = f"{config.init_from} is a {source.kind}: its model, its features ({features.kind.value}), {labels}"
+    part = "model" if source.labels else "encoder"
+    line = f"{config.init_from} is a {source.kind}: its {part}, its features ({features.kind.value}), {labels}"
     return replace(config, model=model, features=features, data=data, origin=config.origin or source.origin), line
 
 
@@ -55,7 +57,7 @@ def _source(path: Path) -> _Source | None:
     """What an imported checkpoint says: another toolkit's, or a run that `python -m nibble.import` wrote."""
     if is_foreign(path):
         foreign = read_foreign(path)
-        return _Source(foreign.kind, foreign.model, foreign.features, foreign.origin)
+        return _Source(foreign.kind, foreign.model, foreign.features, foreign.origin, foreign.tokenizer is not None)
     if not path.exists():
         return None  # said when weights are loaded
     config = load_checkpoint(path).config

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nibble.errors import UserError
 from nibble.features.options import FeatureConfig
@@ -67,13 +67,15 @@ class Conversion:
             tracked = f"{source}.num_batches_tracked"
             self.state[f"{target}.num_batches_tracked"] = self.take(tracked) if tracked in self else torch.tensor(0)
 
-    def finished(self, model: ModelConfig, features: FeatureConfig, labels: int, unused: tuple[str, ...]) -> None:
+    def finished(
+        self, model: ModelConfig, features: FeatureConfig, labels: int | None, unused: tuple[str, ...]
+    ) -> None:
         """Check that everything is there and everything was used.
 
         Args:
             model: the shape of our network.
             features: what it hears.
-            labels: V.
+            labels: V; None of an encoder without labels.
             unused: beginnings of names that have no use here.
 
         Raises:
@@ -88,7 +90,9 @@ class Conversion:
             )
         self.state = {name: tensor.contiguous() for name, tensor in self.state.items()}
         with shapes_only():
-            check_state(self._path, Transducer(model, features, labels), self.state)
+            whole = Transducer(model, features, labels or 1)
+            part = whole if labels is not None else nn.ModuleDict({"encoder": whole.encoder})
+            check_state(self._path, part, self.state)
         if (name := not_finite(self.state)) is not None:
             raise UserError(f"{self._path} holds NaN or infinity: {name} after the import")
 

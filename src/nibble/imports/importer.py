@@ -20,9 +20,11 @@ class Foreign:
     kind: str  # toolkit and class, as messages call it: "NeMo EncDecRNNTBPEModel"
     model: ModelConfig
     features: FeatureConfig
-    tokenizer: Tokenizer  # with blank at 0
+    tokenizer: Tokenizer | None  # with blank at 0; None: an encoder without labels
     origin: str  # source and licence, for the card
-    weights: Callable[[], dict[str, Tensor]]  # the state of our `Transducer`, float32; reads the file
+    weights: Callable[
+        [], dict[str, Tensor]
+    ]  # the state of our `Transducer`, float32, or of its encoder; reads the file
 
 
 class Importer(Protocol):
@@ -34,8 +36,8 @@ class Importer(Protocol):
     - `describe` reads the description, not the weights. What our model cannot represent is refused by its name and
       value, with what to do instead.
     - The weights are complete: each tensor of the checkpoint is used, folded into another one or on the importer's
-      short list of tensors without use, and each parameter of our model is filled. With them, our model gives the
-      logits that the toolkit gives, within float rounding.
+      short list of tensors without use, and each parameter of our model, or of its encoder, is filled. With them, our
+      model gives the logits that the toolkit gives, or the encoded frames, within float rounding.
     - Nothing in the checkpoint is executed, and reading takes no more memory than its tensors.
     """
 

@@ -3,23 +3,22 @@
 The layers are NeMo's under other names, so tensors are renamed and then converted as NeMo's.
 """
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
 from nibble.imports.description import Described
+from nibble.imports.foundation import FOUNDATIONS
+from nibble.imports.hugging_face import model_type, read_json, tensors_of
 from nibble.imports.importer import Foreign
 from nibble.imports.licence import licence_of
 from nibble.imports.nemo_layers import TDT, NemoModel, convert
 from nibble.imports.pieces import of_pieces, with_blank_first
 from nibble.model.options import Activation
-from nibble.plain import parse
 
 _RENAMED = (  # transformers' names to NeMo's, one after the other
     (r"^encoder\.subsampling\.layers\.", "encoder.pre_encode.conv."),
@@ -36,7 +35,6 @@ _RENAMED = (  # transformers' names to NeMo's, one after the other
     (r"^joint\.head\.", "joint.joint_net.2."),
 )
 _UNUSED = re.compile(r"^encoder\.encode_positions\.")  # sines and cosines
-_LARGEST_TEXT_BYTES = 64 * 2**20
 _INSTEAD = "ParakeetForRNNT can be (model_type parakeet_rnnt)"
 
 
@@ -44,16 +42,13 @@ class Parakeet:
     """The `Importer` of folders with config.json and safetensors files."""
 
     def recognises(self, path: Path) -> bool:
-        """A folder whose config.json has a model_type; bundles of ours have none."""
-        file = path / "config.json"
-        if not file.is_file() or (path / "tokens.txt").is_file():
-            return False
-        with file.open("rb") as opened:
-            return b'"model_type"' in opened.read(2**20)
+        """A folder of transformers, but of none of the encoders that `Foundation` reads."""
+        kind = model_type(path)
+        return kind is not None and kind not in FOUNDATIONS
 
     def describe(self, path: Path) -> Foreign:
         """As `Importer` says."""
-        config = Described(path, _json(path / "config.json"))
+        config = Described(path, read_json(path / "config.json"))
         kind = config.get("model_type")
         if kind == "parakeet_tdt":
             raise config.refused("model_type", kind, TDT)
@@ -62,7 +57,11 @@ class Parakeet:
         tokenizer = _tokenizer(path, said.labels)
 
         def weights() -> dict[str, Tensor]:
-            return convert(path, said, {_renamed(name): tensor for name, tensor in _tensors(path).items()})
+            return convert(
+                path,
+                said,
+                {_renamed(name): tensor for name, tensor in tensors_of(path).items() if not _UNUSED.match(name)},
+            )
 
         origin = f"{path.resolve().name}, a Hugging Face ParakeetForRNNT; {licence_of(path)}"
         return Foreign(path, "Hugging Face ParakeetForRNNT", said.model, said.features, tokenizer, origin, weights)
@@ -106,21 +105,6 @@ def _renamed(name: str) -> str:
     return name
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of the folder's safetensors files, which hold no code."""
-    files = sorted(path.glob("model*.safetensors"))
-    if not files:
-        raise UserError(f"{path} has no model.safetensors; download the whole folder")
-    tensors: dict[str, Tensor] = {}
-    for file in files:
-        try:
-            with safe_open(file, "pt") as opened:
-                tensors |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is no mapping
-        except (SafetensorError, OSError, ValueError) as error:
-            raise UserError(f"{file} is damaged: {error}; download it again") from error
-    return {name: tensor for name, tensor in tensors.items() if not _UNUSED.match(name)}
-
-
 def _tokenizer(path: Path, labels: int) -> Tokenizer:
     """From tokenizer.model if it is there, else from the pieces and merges of tokenizer.json."""
     model = path / "tokenizer.model"
@@ -134,7 +118,7 @@ def _tokenizer(path: Path, labels: int) -> Tokenizer:
 
 
 def _from_json(file: Path, pieces: int) -> Tokenizer:
-    said = Described(file, _json(file))
+    said = Described(file, read_json(file))
     model = said.section("model")
     model.require("type", ("BPE",), "byte-pair tokenizers can be, or put tokenizer.model beside it")
     by_id: dict[Any, Any] = {number: piece for piece, number in _vocabulary(model.get("vocab"), file)}
@@ -157,14 +141,3 @@ def _vocabulary(vocab: Any, file: Path) -> list[tuple[str, int]]:
     if not isinstance(vocab, dict) or not all(isinstance(number, int) for number in vocab.values()):
         raise UserError(f"{file} has no vocabulary of numbered pieces")
     return list(vocab.items())
-
-
-def _json(file: Path) -> Any:
-    if not file.is_file():
-        raise UserError(f"{file.parent} has no {file.name}; download the whole folder")
-    if file.stat().st_size > _LARGEST_TEXT_BYTES:
-        raise UserError(f"{file} has {file.stat().st_size:,} bytes; at most {_LARGEST_TEXT_BYTES:,} are read")
-    try:
-        return parse(file.read_bytes())
-    except (UserError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is damaged: {error}; download it again") from error

@@ -23,8 +23,14 @@ def write_run(foreign: Foreign, config: Config, folder: Path) -> Path:
         folder: of the run; made if need be.
 
     Raises:
-        UserError: there is a run already, the weights do not fit, or nothing can be written there.
+        UserError: there is a run already, the weights do not fit, the model has no labels, or nothing can be written
+            there.
     """
+    if foreign.tokenizer is None:
+        raise UserError(
+            f"{foreign.path} is an encoder without labels, which says nothing before it is trained: "
+            f"python train.py init_from={foreign.path} data.corpus_dir=DIR"
+        )
     run = RunFolder(folder)
     file = run.last_checkpoint
     if run.is_run():

@@ -63,7 +63,7 @@ class QuantizationCallback(pl.Callback):
             if stage == "fit":
                 rank_zero_info(summary(self._model))
         if stage == "fit":
-            check_freezing(self._model, self.quant, self.schedule)
+            check_freezing(self.quant, self.schedule)
             self._apply(*state_at(self.schedule, 0.0))
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, *_: Any) -> None:

@@ -8,16 +8,14 @@ from nibble.quant.norm_statistics import batch_norms
 from nibble.quant.spec import QuantConfig, ScheduleConfig
 
 
-def check_freezing(model: nn.Module, quant: QuantConfig, schedule: ScheduleConfig) -> None:
-    """Raise `UserError` if a phase freezes batch norms that the model lacks, or scales that the rules lack."""
+def check_freezing(quant: QuantConfig, schedule: ScheduleConfig) -> None:
+    """Raise `UserError` if a phase freezes scales that the rules lack."""
     has_scales = any(
         (rule.weight is not None and rule.weight.learned) or (rule.activation is not None and rule.activation.static)
         for rule in quant.rules
     )
     for number, phase in enumerate(schedule.phases):
         where = f"schedule.phases[{number}], at {phase.at:g}"
-        if phase.freeze_norms and not batch_norms(model):
-            raise UserError(f"{where}: freeze_norms=true, but the model has no batch norm; leave freeze_norms out")
         if phase.freeze_scales and not has_scales:
             raise UserError(
                 f"{where}: freeze_scales=true, but no layer has a scale with a state of its own: weight scales are "

@@ -30,7 +30,12 @@ def kept_tokenizer(path: Path) -> Tokenizer:
     Raises:
         UserError: there is no checkpoint, or it cannot be read.
     """
-    return read_foreign(path).tokenizer if is_foreign(path) else load_checkpoint(path).tokenizer
+    if not is_foreign(path):
+        return load_checkpoint(path).tokenizer
+    foreign = read_foreign(path)
+    if foreign.tokenizer is None:
+        raise UserError(f"data.tokens=kept: init_from={path} has no labels; give data.tokens=char, or bpe")
+    return foreign.tokenizer
 
 
 def load_weights(model: nn.Module, path: Path, low_rank: list[LowRank], tokenizer: Tokenizer) -> Start:
@@ -38,6 +43,7 @@ def load_weights(model: nn.Module, path: Path, low_rank: list[LowRank], tokenize
 
     Factors come from a checkpoint with the same `low_rank`; one without any gives full weights, to be factorized. Of an
     import with another tokenizer, the rows of the labels that both have are copied, and the others stay as they are.
+    Of an encoder without labels, all else stays as it is.
 
     Args:
         model: the transducer, with fresh weights.
@@ -67,7 +73,10 @@ def load_weights(model: nn.Module, path: Path, low_rank: list[LowRank], tokenize
         steps, heard_s = loaded.step, loaded.heard_s or 0.0
     target = model.state_dict()
     said = None
-    if imported and _pieces(theirs) != _pieces(tokenizer):
+    if theirs is None:
+        source |= {name: tensor for name, tensor in target.items() if not name.startswith("encoder.")}
+        said = "init_from has the encoder alone; what comes after it starts fresh"
+    elif imported and _pieces(theirs) != _pieces(tokenizer):
         said = _with_shared_rows(source, target, theirs, tokenizer)
     for name, tensor in target.items():
         if name not in source or source[name].shape != tensor.shape:

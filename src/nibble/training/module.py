@@ -31,6 +31,7 @@ from nibble.training.compiled import compile_blocks
 from nibble.training.distillation import Taught
 from nibble.training.learning_rate import learning_rate_factor
 from nibble.training.losses import Found, WithCtc, encode, of_labels
+from nibble.training.parameter_groups import drop_gradients, parameter_groups
 from nibble.training.skipping import Statistics
 from nibble.training.teacher import Teacher
 
@@ -159,14 +160,18 @@ class TransducerModule(pl.LightningModule):
         return Method.distilled if taught else Method.qat
 
     def on_before_optimizer_step(self, _optimizer: torch.optim.Optimizer) -> None:
-        """Leave weights, statistics and the optimizer's averages as they are in a step that is skipped."""
+        """Leave weights, statistics and the optimizer's averages as they are in a step that is skipped.
+
+        Of the encoder, leave weights and averages as they are while `optimizer.frozen_encoder_steps` last.
+        """
         self.step_was_skipped, self._skipping = self._skipping, False
         if self.step_was_skipped:
-            for parameter in self.parameters():
-                parameter.grad = None
+            drop_gradients(self.parameters())
             if self._statistics is not None:
                 self._statistics.restore()
         self._statistics = None
+        if self.global_step < self.config.optimizer.frozen_encoder_steps:
+            drop_gradients(self.model.encoder.parameters())
 
     def _skip(self, ids: list[str]) -> None:
         self._skipping = True
@@ -211,11 +216,9 @@ class TransducerModule(pl.LightningModule):
             metric.reset()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW; weight decay on matrices only."""
+        """AdamW on `parameter_groups`."""
         options = self.config.optimizer
-        decayed = [p for p in self.parameters() if p.ndim > 1]
-        others = [p for p in self.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        groups = parameter_groups(self, self.model, options)
         betas = (options.betas[0], options.betas[1])
         # Lightning refuses to clip the gradients of a fused optimizer under autocast. None, unlike False, still lets
         # torch update all parameters of a GPU with a few kernels.

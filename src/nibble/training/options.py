@@ -61,11 +61,15 @@ class OptimizerConfig:
     weight_decay: float = 0.01  # of matrices; decoupled from the gradient
     schedule: LearningRateSchedule = LearningRateSchedule.cosine
     warmup_steps: int = MISSING  # from 0 to the learning rate, linearly
+    layer_decay: float = 1.0  # learning rate of an encoder block, times that of the one above it; 1: the same for all
+    frozen_encoder_steps: int = 0  # first steps in which the encoder stays as it is, for labels that are new to it
 
     def __post_init__(self) -> None:
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise UserError(f"optimizer.betas={self.betas}; give two, each at least 0 and less than 1: [0.9, 0.98]")
-        check(self, "optimizer.", learning_rate=POSITIVE, weight_decay=Range(0), warmup_steps=COUNT_OR_NONE)
+        counts = dict.fromkeys(("warmup_steps", "frozen_encoder_steps"), COUNT_OR_NONE)
+        layer_decay = Range(0, 1, open_below=True)
+        check(self, "optimizer.", learning_rate=POSITIVE, weight_decay=Range(0), layer_decay=layer_decay, **counts)
 
 
 class WandbMode(StrEnum):

@@ -235,7 +235,7 @@ def check_rules(config: Config) -> None:
             factorize(model, config.quant.low_rank)
         if config.quant.rules:
             check_parts(config, assign(model, config.quant.rules))
-            check_freezing(model, config.quant, config.schedule)
+            check_freezing(config.quant, config.schedule)
 
 
 def check_parts(config: Config, rules: dict[str, Rule]) -> None:
