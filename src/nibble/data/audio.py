@@ -1,4 +1,4 @@
-"""Places of speech in files, and the samples there; small corpora are decoded only once."""
+"""Reads samples from audio files, archives and stretches of long recordings; small corpora are decoded once."""
 
 import hashlib
 import io
@@ -36,7 +36,7 @@ def is_audio(path: Path) -> bool:
 
 
 def member(archive: Path, start: int, size_bytes: int) -> str:
-    """How the source of a cut names a file within a tar or Arrow file: by the place of its bytes."""
+    """The name of a file within a tar or Arrow file: the archive and the place of its bytes."""
     return f"{archive}:{start}:{size_bytes}"
 
 
@@ -46,7 +46,7 @@ def is_member(place: str) -> bool:
 
 
 def stretch(file: str, first: int, samples: int) -> str:
-    """How the source of a cut names a stretch of a longer file: like a slice of its samples."""
+    """The name of a stretch of a longer file, written like a slice of its samples."""
     return f"{file}[{first}:{first + samples}]"
 
 
@@ -63,13 +63,13 @@ def stretch_of(place: str) -> tuple[int, int]:
 
 
 def file_of(place: str) -> str:
-    """The file that a place is in: of a `member` the file around it, of a `stretch` the longer file."""
+    """The file that a place is in: the archive of a `member`, the longer file of a `stretch`."""
     found = _MEMBER.fullmatch(place) or _STRETCH.fullmatch(place)
     return found[1] if found else place
 
 
 def decode(place: Path | str, start: int = 0, count: int = -1) -> Samples:
-    """Samples (count,) from `start` on of a 16 kHz mono file, `member` or `stretch`; all of them by default.
+    """Decode (count,) samples of a 16 kHz mono file, `member` or `stretch`, from `start` on; all by default.
 
     Raises:
         UserError: the file can't be decoded.
@@ -88,7 +88,7 @@ def decode(place: Path | str, start: int = 0, count: int = -1) -> Samples:
 
 
 def content(place: Path | str) -> Path | BinaryIO:
-    """The file at a place or, of a `member`, its bytes."""
+    """Open a place: the file itself, or the bytes of a `member`."""
     found = _MEMBER.fullmatch(str(place))
     if found is None:
         return Path(place)
@@ -101,7 +101,7 @@ def content(place: Path | str) -> Path | BinaryIO:
 
 
 class Waveforms:
-    """Samples by place. Parts of up to ten hours are decoded once into a file that all loader processes map.
+    """Reads samples by place. Parts of up to ten hours are decoded once, into a file that all loader processes map.
 
     A loader on two cores has no time to decode FLAC for a batch with four talkers behind each utterance.
     """
@@ -140,7 +140,7 @@ def source(cut: MonoCut) -> str:
 
 
 def fingerprint(cuts: Cuts) -> str:
-    """A name for what the audio files of `cuts` hold: their paths, sizes and times of change."""
+    """A hash of the audio files of `cuts`: of their paths, sizes and times of change."""
     digest = hashlib.sha256()
     for cut in cuts:
         status = os.stat(file_of(source(cut)))

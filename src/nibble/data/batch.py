@@ -23,7 +23,7 @@ class Batch:
     duration_s: float  # speech in this batch
     position: tuple[int, int]  # (epoch, index of this batch in the epoch)
     samples: list[Tensor] | None = None  # (samples,) each, at 16 kHz in [-1, 1]; None unless the loader keeps them
-    # Both lengths as numbers, wherever the tensors are: to read them from a GPU, the CPU would wait for it.
+    # Both lengths as Python numbers too, because the CPU would wait to read them from a GPU.
     frame_counts: list[int] = field(default_factory=list)
     label_counts: list[int] = field(default_factory=list)
 

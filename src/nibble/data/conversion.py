@@ -1,4 +1,4 @@
-"""What an audio file holds, and its conversion to 16 kHz, one channel."""
+"""Checks audio files, and converts them to 16 kHz and one channel."""
 
 import os
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ MIX = "mix"
 
 @dataclass(frozen=True)
 class Shape:
-    """What an audio file holds."""
+    """The length, sample rate and channels of an audio file."""
 
     samples: int  # per channel
     rate_hz: int
@@ -40,12 +40,12 @@ class Shape:
 
 
 def check(place: Path | str) -> Shape:
-    """Read the last tenth of a second of an audio file; all, if its samples may be NaN or its length is a guess.
+    """Read the last 0.1 s of an audio file, or all of it if samples may be NaN or the length is a guess.
 
-    A truncated FLAC still promises its full length; only reading where the end should be tells.
+    A truncated FLAC still states its full length; only reading at the end shows that it is missing.
 
     Raises:
-        UserError: not audio, truncated, or with samples that are no numbers.
+        UserError: the file is not audio, is truncated, or has samples that are NaN or infinite.
     """
     name = str(place)
     with opened(content(place), name) as file:
@@ -64,7 +64,7 @@ def must_be_decoded(path: Path) -> bool:
 
 
 def whole(path: Path, channel: str = MIX) -> tuple[Samples, str]:
-    """All samples (samples,) of an audio file at 16 kHz in [-1, 1], and how it differed from that.
+    """Read a whole audio file as (samples,) at 16 kHz in [-1, 1], and say what was converted.
 
     Args:
         path: the file or `member`, of any rate, channels and depth.

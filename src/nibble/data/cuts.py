@@ -1,4 +1,4 @@
-"""Cuts that are made when they are asked for, so that ten million utterances fit into memory."""
+"""Cuts that are created on demand, so that ten million utterances fit into memory."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import overload
@@ -11,7 +11,7 @@ Change = Callable[[MonoCut, int], MonoCut]
 
 
 class Cuts(Sequence[MonoCut]):
-    """A sequence of Lhotse's cuts that holds no cut: each is made anew from its number.
+    """A sequence of Lhotse cuts that stores none of them: each is created from its number on demand.
 
     Only the durations are in memory, since samplers and screening look at all of them.
 
@@ -75,7 +75,7 @@ class Cuts(Sequence[MonoCut]):
         return Cuts(lambda number: self._make(int(numbers[number])), self.durations_s[numbers])
 
     def spread(self, most: int) -> "Cuts":
-        """At most so many of the cuts, evenly spread."""
+        """At most `most` of the cuts, evenly spread."""
         return self if most >= len(self) else self.select(np.arange(most, dtype=np.int64) * len(self) // most)
 
     def changed(self, change: Change) -> "Cuts":

@@ -1,4 +1,4 @@
-"""(epoch, index, utterances) -> Batch: load, disturb, extract, mask, pad."""
+"""Makes batches: loads audio, adds noise, computes features, masks and pads them."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,13 +31,13 @@ from nibble.features.options import FeatureConfig, FeatureKind
 
 @dataclass
 class Disturbance:
-    """What happens to speech before the model sees it."""
+    """The changes to speech before the model hears it: noise, recording conditions and SpecAugment."""
 
     noise: Noise | None
     noise_config: NoiseConfig
     recording: RecordingConfig
     spec_augment: SpecAugmentConfig
-    training: bool  # else noise at one level, fixed per utterance, and nothing more
+    training: bool  # otherwise only noise, at one level, the same for an utterance each time
     max_duration_s: float  # of utterances that are joined
     condition: Condition = Condition.unchanged  # of evaluation
 
@@ -68,7 +68,7 @@ class SpeechDataset(Dataset[Batch]):
 
     def __getitem__(self, item: Item) -> Batch:
         epoch, index, _ = item
-        others = [self.rank] if self.rank else []  # the first process draws what a single one would
+        others = [self.rank] if self.rank else []  # the first process draws the same as a run of one process
         random = np.random.default_rng([self.seed, epoch, index, *others])
         recording = self.disturbance.recording
         records = self.disturbance.training and recording.probability > 0
@@ -105,7 +105,7 @@ class SpeechDataset(Dataset[Batch]):
         )
 
     def _joined(self, cuts: list[MonoCut], setting: Setting | None) -> list[list[MonoCut]]:
-        """The cuts of a batch by the utterance that they become part of."""
+        """Groups of cuts, each of which is joined to one utterance."""
         if setting is None:
             return [[cut] for cut in cuts]
         groups: list[list[MonoCut]] = []
@@ -159,7 +159,7 @@ class SpeechDataset(Dataset[Batch]):
 
 
 def _stored(cut: MonoCut) -> NDArray[np.float32]:
-    """The stored features (T, F) of a cut; a file that holds others would end the training in NaN."""
+    """Load the stored features (T, F) of a cut and check them: a damaged file would end the training in NaN."""
     expected = (cut.features.num_frames, cut.features.num_features)
     try:
         features: NDArray[np.float32] = cut.load_features()

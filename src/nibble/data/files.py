@@ -1,11 +1,11 @@
-"""The files below a folder, with those of folders that are linked to."""
+"""Lists the files below a folder, those of linked folders included."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 
 def files(folder: Path) -> Iterator[Path]:
-    """Every file below `folder`. Each folder is entered once, also if several links lead to it.
+    """Every file below `folder`. Each folder is entered once, even if several links lead to it.
 
     Raises:
         OSError: a folder cannot be read.

@@ -1,4 +1,4 @@
-"""What the headers of WAV and MP3 files promise that their bytes don't keep, and libsndfile doesn't say."""
+"""Finds WAV and MP3 files whose header contradicts their bytes, which libsndfile doesn't report."""
 
 import os
 import struct
@@ -11,7 +11,7 @@ _LEAST_SECOND_BYTES = 512  # more than the tags that programs leave at the end o
 
 
 def broken_promise(file: BinaryIO) -> str:
-    """Why an audio file holds more or less than is read of it; empty if it doesn't. Leaves the position at 0."""
+    """Why an audio file holds more or less sound than would be read; empty if it doesn't. Leaves the position at 0."""
     file.seek(0, os.SEEK_END)
     size_bytes = file.tell()
     file.seek(0)

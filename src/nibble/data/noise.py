@@ -1,4 +1,4 @@
-"""Noise behind speech at a given signal-to-noise ratio, from a folder or from several talkers at once.
+"""Mixes noise with speech at a given signal-to-noise ratio: audio files, or several talkers at once.
 
 The ratio is 10 log10(S / N), S the mean power of the whole utterance, pauses included, and N the mean power of
 the noise laid over it.

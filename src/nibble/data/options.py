@@ -47,7 +47,7 @@ class TextCase(StrEnum):
 
 
 class Condition(StrEnum):
-    """How evaluation may change speech, to find out what a recogniser bears.
+    """A change of the speech in evaluation, to find out how robust a recogniser is.
 
     Attributes:
         label: what a table says.
@@ -67,7 +67,7 @@ class Condition(StrEnum):
     silence_alone = "silence_alone", "silence alone"
 
     def __new__(cls, value: str, label: str = "") -> "Condition":
-        """A member, which is its value."""
+        """A member whose value is the name, with its label."""
         member = str.__new__(cls, value)
         member._value_ = value
         member.label = label
@@ -76,7 +76,7 @@ class Condition(StrEnum):
 
 @dataclass
 class SpecAugmentConfig:
-    """Masks on the log-mel features (Park et al., 2019); on raw samples those over time alone."""
+    """Masks over the log-mel features (Park et al., 2019); over raw samples only time masks."""
 
     time_masks: int = 0  # 0 for none
     max_time_share: float = 0.15  # longest single time mask, as a share of the utterance
@@ -181,7 +181,7 @@ class DataConfig:
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     recording: RecordingConfig = field(default_factory=RecordingConfig)
-    overfit_utterances: int | None = None  # debug: train and validate on the first so many training utterances
+    overfit_utterances: int | None = None  # debug: train and validate on this many training utterances, the first
     embedded_hours: float = 2.0  # corpus=embedded: hours of training speech to synthesise
 
     def __post_init__(self) -> None:
@@ -209,7 +209,7 @@ class DataConfig:
 
 @dataclass
 class NoiseOverrides:
-    """Of `NoiseConfig`; null: as in training."""
+    """The noise options that evaluation may change; null: as in training."""
 
     kind: NoiseKind | None = None
     dir: str | None = None
@@ -223,7 +223,7 @@ class NoiseOverrides:
 
 @dataclass
 class DataOverrides:
-    """What evaluation may change of the `DataConfig` that a model was trained with; null: as in training."""
+    """The data options that evaluation may change; null: as in training."""
 
     corpus: Corpus | None = None
     corpus_dir: str | None = None

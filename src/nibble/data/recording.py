@@ -15,21 +15,21 @@ from nibble.data.noise import mix, power
 from nibble.data.options import RecordingConfig
 from nibble.data.samples import Samples
 
-_BACKGROUND_SHARE = 0.75  # of recordings; the others have digital silence around the speech
+_BACKGROUND_SHARE = 0.75  # of the recordings get background noise; the others have digital silence around the speech
 _NOTHING_S = 3.0
-_NOTHING_DB = (-70.0, -15.0)  # level of noise without speech, of full scale
+_NOTHING_DB = (-70.0, -15.0)  # level of noise without speech, relative to full scale
 _MAX_POLE = 0.95  # of the filter that colours the background: from white noise to the rumble of a fan
 
 
 class Setting(NamedTuple):
-    """What all utterances of a batch share, so that none needs much padding."""
+    """The changes that all utterances of a batch share, so that none needs much padding."""
 
     joined: int  # neighbours that become one utterance
     longest_silence_s: float
 
 
 def draw_setting(config: RecordingConfig, random: np.random.Generator) -> Setting | None:
-    """How a batch is changed; None leaves it as it is. Short silences are drawn more often than long ones."""
+    """Draw how a batch is changed; None leaves it as it is. Short silences are drawn more often than long ones."""
     if random.random() >= config.probability:
         return None
     return Setting(int(random.integers(1, config.max_joined + 1)), config.max_silence_s * random.random() ** 2)
@@ -38,7 +38,7 @@ def draw_setting(config: RecordingConfig, random: np.random.Generator) -> Settin
 def recorded(
     utterances: Sequence[Samples], setting: Setting, config: RecordingConfig, random: np.random.Generator
 ) -> Samples:
-    """The utterances, each (samples,), one after another as a microphone may have recorded them: (samples,)."""
+    """Join utterances, each (samples,), as a microphone may have recorded them one after another: (samples,)."""
 
     def silence() -> Samples:
         return np.zeros(int(SAMPLE_RATE_HZ * random.uniform(0, setting.longest_silence_s)), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Which utterances make a batch, and in which order."""
+"""Chooses the utterances of each batch, and the order of batches."""
 
 import random
 from array import array
@@ -20,11 +20,11 @@ from nibble.progress import track
 
 @dataclass(slots=True)
 class _Number:
-    """All that Lhotse's samplers look at of a cut, since they hold thousands at a time."""
+    """What Lhotse's samplers read of a cut; they hold thousands at a time."""
 
     number: int
     duration: float
-    dataloading_info: object = None  # Lhotse writes it
+    dataloading_info: object = None  # set by Lhotse
 
 
 class _Drawn:
@@ -43,11 +43,11 @@ Item = tuple[int, int, CutSet]  # epoch, index of the batch in the epoch, its ut
 
 
 class TrainSampler(Sampler[Item]):
-    """Epoch after epoch without end, from a given batch on. Only metadata is touched, so skipping is cheap.
+    """Yields batches epoch after epoch, without end, from a given batch on; skipping is cheap, as no audio is read.
 
     Each epoch is shuffled as a whole, then drawn from buckets of similar duration. What an epoch holds depends on
-    the utterances, the seed and the epoch alone. Several processes share each batch, which is then so many times as
-    large: what they train on together is what one process with that batch would.
+    the utterances, the seed and the epoch alone. N processes share each batch, which is then N times as
+    large: together they train on what one process with that batch size would.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class TrainSampler(Sampler[Item]):
         self.start = start
         self.rank = rank
         self.world_size = world_size
-        # Of all processes together.
+        # These two are for all processes together.
         self.batch_duration_s = world_size * hardware.batch_duration_s
         most = hardware.max_batch_utterances
         self.max_batch_utterances = None if most is None else world_size * most
@@ -80,7 +80,7 @@ class TrainSampler(Sampler[Item]):
             epoch, first = epoch + 1, 0
 
     def epoch(self, epoch: int) -> Iterator[CutSet]:
-        """The batches of one epoch; of several processes, this one's shares: in each batch one utterance or more.
+        """The batches of one epoch, or this process's share of each: at least one utterance.
 
         Raises:
             UserError: there are more processes than utterances.
@@ -122,7 +122,7 @@ class TrainSampler(Sampler[Item]):
             seed=seed,
             # Without this, Lhotse 1.33 ends an epoch at the first empty bucket.
             sync_buckets=True,
-            # The sampler is to divide nothing by itself: its ends of epochs may repeat utterances.
+            # One process: where the sampler divides batches itself, it may repeat utterances at the end of an epoch.
             rank=0,
             world_size=1,
         )
@@ -142,10 +142,10 @@ class TrainSampler(Sampler[Item]):
 
 
 def at_least(utterances: int, batches: Iterator[CutSet]) -> Iterator[CutSet]:
-    """`batches`, those with fewer utterances joined to their neighbours.
+    """Join batches with fewer than `utterances` utterances to their neighbours.
 
-    Raises:
-        UserError: all of them together have fewer.
+        Raises:
+    UserError: all batches together have fewer.
     """
     ready: list[MonoCut] = []
     few: list[MonoCut] = []
@@ -169,7 +169,7 @@ def share(batch: CutSet, rank: int, world_size: int) -> CutSet:
 def evaluation_batches(cuts: Cuts, hardware: HardwareConfig, rank: int = 0, world_size: int = 1) -> list[Item]:
     """Every utterance once, longest first, so that a batch that doesn't fit into memory shows at once.
 
-    Several processes have as many batches each; where they don't come out even, some are given twice.
+    Every process gets the same number of batches; if they don't divide evenly, some batches are given twice.
     """
     ordered = sorted(cuts, key=lambda cut: (-cut.duration, cut.id))
     sampler = DynamicCutSampler(

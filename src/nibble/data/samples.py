@@ -1,7 +1,7 @@
-"""Samples of audio files from anywhere, as numbers that training can bear, in bounded memory.
+"""Reads audio files from anywhere, safely: bounded memory, finite samples, plausible sample rates.
 
-What the header of a file claims (how long it is, its rate) is checked before memory is taken for it, and the samples
-before they are used: NaN in one sample would be NaN in every weight a step later.
+What a file's header claims (its length and sample rate) is checked before memory is allocated, and the samples are
+checked before they are used: one NaN sample would make every weight NaN a step later.
 """
 
 import os
@@ -28,7 +28,7 @@ from nibble.errors import UserError
 MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 400_000  # the fastest recorders have 384 kHz
 MAX_SAMPLES = 2**27  # of one channel, before and after resampling: 140 minutes at 16 kHz, 51 at 44.1 kHz
 MAX_CHANNEL_SAMPLES = 2**28  # of all channels together
-MAX_LEVEL = 2.0**31  # what integers of 32 bits reach; the power spectrum of samples far above is infinite
+MAX_LEVEL = 2.0**31  # the range of 32-bit integers; the power spectrum of samples far above it is infinite
 FLOATS = ("FLOAT", "DOUBLE")  # encodings that can hold NaN
 INTEGER_LEVEL = 8.0  # floats above are integers that a program has not divided by their range
 MP3_TOLERANCE_S = 0.5  # by which the length of an MP3 may be guessed wrong, as in Lhotse
@@ -43,15 +43,15 @@ Samples = NDArray[np.float32]
 
 @contextmanager
 def opened(audio: Path | BinaryIO, name: str = "", whole: bool = True) -> Iterator[soundfile.SoundFile]:
-    """An audio file whose claims are possible; what goes wrong while it is read is a `UserError` as well.
+    """Open an audio file if its header is plausible; errors while it is read are `UserError`s too.
 
     Args:
         audio: the file, or its bytes as a stream.
         name: what messages call it; its path by default.
-        whole: whether all of it may be held in memory, so that its length has a bound; else it may last for days.
+        whole: whether the file may be read whole, so that its length is limited; otherwise it may last for days.
 
     Raises:
-        UserError: not a file, not audio, truncated, at a rate that no speech has, or too long.
+        UserError: it is not a file, not audio, truncated, too long, or has a rate that no speech has.
     """
     name = name or str(audio)
     try:
@@ -80,7 +80,7 @@ def opened(audio: Path | BinaryIO, name: str = "", whole: bool = True) -> Iterat
 
 
 def ffmpeg_line(name: str) -> str:
-    """What to type to convert a file, whatever it is."""
+    """The command that converts any file to 16 kHz mono."""
     return f"ffmpeg -i {shlex.quote(name)} -ac 1 -ar {SAMPLE_RATE_HZ} NEW.flac"
 
 
@@ -117,7 +117,7 @@ def has_exact_length(file: soundfile.SoundFile) -> bool:
 def read(
     file: soundfile.SoundFile, name: str, count: int = -1, dtype: str = "float32", channel: int | None = None
 ) -> NDArray[Any]:
-    """The next samples (count,) of an opened file; all that are left by default.
+    """Read the next samples (count,) of an opened file; by default all that are left.
 
     Args:
         file: the file, at the first sample.
@@ -127,7 +127,7 @@ def read(
         channel: counted from 0; None for the mean of all or, if they cancel each other, the loudest.
 
     Raises:
-        UserError: there are fewer, or some are no numbers.
+        UserError: there are fewer, or some are NaN or infinite.
     """
     first = file.tell()
     left = file.frames - first
@@ -164,7 +164,7 @@ def loudest_if_cancelled(samples: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def in_range(samples: NDArray[Any]) -> NDArray[Any]:
-    """`samples` (samples,) in [-1, 1], if a program has left them in the range of 16- or 32-bit integers."""
+    """Scale `samples` (samples,) to [-1, 1] if they are in the range of 16- or 32-bit integers."""
     peak = float(np.abs(samples).max(initial=0.0))
     if peak <= INTEGER_LEVEL:
         return samples
@@ -172,7 +172,7 @@ def in_range(samples: NDArray[Any]) -> NDArray[Any]:
 
 
 def as_numbers(samples: NDArray[Any]) -> NDArray[np.float32]:
-    """Integers of any width, or floats, as float32 in [-1, 1]."""
+    """Convert integers of any width, or floats, to float32 in [-1, 1]."""
     if samples.dtype.kind == "f":
         numbers = samples.astype(np.float32)
         require_numbers(numbers.ravel(), "it")
@@ -198,13 +198,13 @@ def require_numbers(samples: NDArray[Any], name: str, rate_hz: int = SAMPLE_RATE
             earliest = earliest if earliest >= 0 else start + int(wrong.argmax())
     if count:
         raise UserError(
-            f"{name} holds {count} samples that are no numbers (NaN or infinity), the first at "
+            f"{name} holds {count} samples that are not numbers (NaN or infinity), the first at "
             f"{(first + earliest) / rate_hz:.3f} s; convert it to 16-bit integers, or record it again"
         )
 
 
 def at_16_khz(samples: NDArray[Any], rate_hz: int) -> NDArray[Any]:
-    """samples (samples,) resampled from `rate_hz`, one of those that `opened` lets in, to 16 kHz."""
+    """Resample samples (samples,) from `rate_hz`, which `opened` has accepted, to 16 kHz."""
     common = gcd(rate_hz, SAMPLE_RATE_HZ)
     up, down = SAMPLE_RATE_HZ // common, rate_hz // common
     if up == down or not len(samples):
@@ -225,5 +225,5 @@ def at_16_khz(samples: NDArray[Any], rate_hz: int) -> NDArray[Any]:
 
 @lru_cache(maxsize=2)  # noise at such a rate is resampled for each utterance
 def _low_pass(most: int) -> NDArray[np.float32]:
-    """SciPy's own filter for `resample_poly`, whose larger factor is `most`."""
+    """The filter that SciPy would use in `resample_poly` if its larger factor is `most`."""
     return firwin(20 * most + 1, 1 / most, window=("kaiser", 5.0)).astype(np.float32)

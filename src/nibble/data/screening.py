@@ -1,4 +1,4 @@
-"""Utterances that can't be trained on, and characters that can't be written."""
+"""Leaves out utterances that can't be trained on, and reports characters that the labels lack."""
 
 import logging
 from collections.abc import Callable
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def trainable(cuts: Cuts, tokenizer: Tokenizer, data: DataConfig, encoded_frames: Callable[[int], int] | None) -> Cuts:
-    """`cuts` without those of a forbidden duration or with fewer encoder frames than their labels need.
+    """Leave out cuts that are too short, too long, or have fewer encoded frames than their labels need.
 
     Connectionist temporal classification (Graves et al., 2006) needs a frame per label and one more between equal
     neighbours; the transducer needs one frame in all.
@@ -27,7 +27,7 @@ def trainable(cuts: Cuts, tokenizer: Tokenizer, data: DataConfig, encoded_frames
         cuts: of the training parts.
         tokenizer: makes the labels.
         data: has the durations.
-        encoded_frames: encoded frames for so many samples; None if the loss has no CTC term.
+        encoded_frames: computes the encoded frames of a number of samples; None if the loss has no CTC term.
 
     Raises:
         UserError: nothing is left.

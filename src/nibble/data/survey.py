@@ -1,4 +1,4 @@
-"""What a part of a corpus is: how much speech, by whom, in which language, with which characters."""
+"""Describes a part of a corpus: how much speech, which speakers, languages and characters."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -68,7 +68,7 @@ def survey(cuts: Cuts, title: str) -> Survey:
 
 
 def twice(parts: Mapping[str, Cuts], waveforms: Waveforms) -> list[list[tuple[str, str]]]:
-    """Groups of (part, id) with the same samples. Only utterances of the same length are listened to."""
+    """Groups of (part, id) with the same samples. Only utterances of equal length are compared."""
     lengths: dict[int, list[tuple[str, int]]] = defaultdict(list)
     for part, cuts in parts.items():
         for number, samples in enumerate((cuts.durations_s * SAMPLE_RATE_HZ).round().astype(np.int64).tolist()):

@@ -1,4 +1,4 @@
-"""Transcripts as labels are learnt from them: one spelling of each character, single spaces, and a choice of case."""
+"""Normalises transcripts: one spelling of each character, single spaces, and a choice of case."""
 
 import unicodedata
 

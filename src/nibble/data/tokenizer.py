@@ -1,8 +1,7 @@
 """Text <-> label ids, with SentencePiece (Kudo and Richardson, 2018).
 
-Id 0 is the transducer's blank. One id, 1 in tokenizers that are learnt here, stands for characters that training never
-saw. A piece that begins a word
-begins with U+2581, which `decode` turns into a space.
+Id 0 is the transducer's blank. One id (1 in tokenizers that are learnt here) stands for characters that training never
+saw. U+2581 begins each piece that begins a word; `decode` turns it into a space.
 """
 
 import hashlib
@@ -69,7 +68,7 @@ class Tokenizer:
         return [self._processor.id_to_piece(int(i)) for i in ids]
 
     def vocabulary(self) -> str:
-        """What bpe.vocab holds, "piece score" a line with a tab between: sherpa-onnx splits hotwords with it."""
+        """The contents of bpe.vocab, a line "piece<tab>score" for each label: sherpa-onnx splits hotwords with it."""
         return "".join(
             f"{self._processor.id_to_piece(i)}\t{self._processor.get_score(i):g}\n" for i in range(self.size)
         )

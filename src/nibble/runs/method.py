@@ -24,7 +24,7 @@ class Method(StrEnum):
     shared = "shared", "one run for several precisions", "shared", "trained together with other precisions"
 
     def __new__(cls, value: str, label: str = "", short: str = "", sentence: str = "") -> "Method":
-        """A member, which is its value."""
+        """A member whose value is the name, with its label."""
         member = str.__new__(cls, value)
         member._value_ = value
         member.label, member.short, member.sentence = label, short, sentence

@@ -1,4 +1,4 @@
-"""Who speaks in the embedded corpus: eSpeak NG's variants (timbres) x English accents x rates, pitches and sizes.
+"""The voices of the embedded corpus: eSpeak NG's variants (timbres) x English accents x rates, pitches and sizes.
 
 Dev and test have variants of their own, none a near copy of one in training: the mean log-mel spectra of one sentence
 are at least as far apart as those of m4 and m5. Variants that whisper, croak, echo or copy another are left out.
@@ -25,8 +25,9 @@ FEMALE = "Alicia, Andrea, Annie, anika, belinda, f1, f2, f3, f4, f5, grandma, li
 FIRST_SPEAKER = {"train": 1001, "dev": 3001, "test": 5001}
 RATE_WPM = (138, 174)  # least and most; nominal: without pauses it is a fifth more, 16 letters a second
 PITCH = (35, 65)  # least and most, in eSpeak's 0 to 99
-# What eSpeak's 22 050 samples a second are played at. Faster moves all resonances up, as a smaller throat does, so
-# training hears more throats than there are variants (Jaitly and Hinton, 2013). The ratios to 16 kHz are short.
+# The rates at which eSpeak's 22 050 samples a second are played. Faster moves all resonances up, as a smaller throat
+# does, so training hears more throats than there are variants (Jaitly and Hinton, 2013). The ratios to 16 kHz are
+# short.
 PLAYED_HZ = {
     "train": (19_200, 20_000, 20_800, 21_600, 22_400, 23_200, 24_000, 24_800, 25_600),
     "dev": (ESPEAK_RATE_HZ,),
@@ -48,7 +49,7 @@ class Voice:
 
     @property
     def name(self) -> str:
-        """As eSpeak NG calls it, such as en-us+m3."""
+        """The name that eSpeak NG knows it by, such as en-us+m3."""
         return f"{self.accent}+{self.variant}"
 
 

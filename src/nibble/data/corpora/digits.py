@@ -106,7 +106,7 @@ def _deal(part: str, files: dict[tuple[int, int], Path], random: Random) -> list
     strings = []
     while deck:
         count = random.randint(*DIGITS)
-        if len(deck) - count < DIGITS[0]:  # a single one left over would be no string
+        if len(deck) - count < DIGITS[0]:  # one digit left over would be no utterance
             count = len(deck) if len(deck) <= DIGITS[1] else len(deck) - DIGITS[0]
         strings.append(deck[:count])
         del deck[:count]

@@ -49,9 +49,9 @@ DEFAULT_SHA256 = "896f0414fd2bc6c49830213a84c87acee2a21e74cd79a990ba8e8a5e6fb08a
 
 @dataclass(frozen=True)
 class Made:
-    """What corpus.json says of a made corpus; numbers by part."""
+    """The contents of corpus.json, which describes a finished corpus; numbers by part."""
 
-    hours: float  # that were asked for
+    hours: float  # as asked for
     content_sha256: str  # of the samples and transcripts
     files_sha256: str  # of the files' names and sizes
     voices: dict[str, int] = field(default_factory=dict)
@@ -86,7 +86,7 @@ def embedded_folder(root: Path, hours: float) -> Path:
 def check(folder: Path, full: bool = False) -> None:
     """Compare the files of a made corpus with what was written.
 
-    `full` decodes every file, else names, sizes and transcripts have to do.
+    `full` decodes every file; otherwise only names, sizes and transcripts are compared.
 
     Raises:
         UserError: a file is missing, was added or changed.

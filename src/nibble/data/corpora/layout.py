@@ -70,7 +70,7 @@ def files_hash(folder: Path) -> str:
 
 
 def content_hash(folder: Path) -> str:
-    """SHA-256 of all transcripts and decoded samples below `folder`/LibriSpeech; whatever wrote the FLAC."""
+    """SHA-256 of all transcripts and decoded samples below `folder`/LibriSpeech; any FLAC encoder gives the same."""
     digest = hashlib.sha256()
     for path in sorted((folder / "LibriSpeech").rglob("*.trans.txt")):
         for line in path.read_text(encoding="utf-8").splitlines():

@@ -1,4 +1,4 @@
-"""Where a corpus lies, fetched or made on first use, and which parts it has."""
+"""Finds a corpus; downloads or builds it on first use."""
 
 import tarfile
 import urllib.error
@@ -52,7 +52,7 @@ def find_made(data: DataConfig, root: Path) -> Path | None:
 
 
 def _digits(data: DataConfig, root: Path) -> Path:
-    """A clone to build from wins over a folder that is there already."""
+    """The folder of the digits: built from the clone if one is given, even where a folder exists already."""
     if data.fsdd_dir is not None:
         return build_digits(Path(data.fsdd_dir), root)
     folder = root / "digits"

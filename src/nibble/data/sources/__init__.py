@@ -1,1 +1,1 @@
-"""What people bring: speech and text in the formats of others."""
+"""Readers of the corpus formats that people bring."""

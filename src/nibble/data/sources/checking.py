@@ -1,4 +1,4 @@
-"""What a source claims -> utterances whose audio was opened, cut where they stand, and converted where needed."""
+"""Checks what a source claims: opens the audio of each utterance, and converts it where needed."""
 
 import hashlib
 import os
@@ -27,8 +27,8 @@ TOLERANCE_S = 0.5  # how far an utterance may reach over the end of its recordin
 OVERLAP_S = 0.1
 CONVERTED, SHORTENED = "converted to 16 kHz mono", "end after their recording and were shortened"
 OVERLAPPING = "overlap the one before in the same recording"
-_CLAIMS = 64  # checked by a thread at a time
-_RECORDINGS = 65_536  # whose outcome is kept in memory
+_CLAIMS = 64  # that a thread checks at a time
+_RECORDINGS = 65_536  # whose results are kept in memory
 _LOCKS = 64
 
 
@@ -42,7 +42,7 @@ class Audio(NamedTuple):
 
 
 class Note(NamedTuple):
-    """Something to know about an utterance that can be used."""
+    """A remark about an utterance that can be used."""
 
     kind: str
     detail: str
@@ -120,7 +120,7 @@ class Checker:
         return Utterance(claim.id, text, place, audio.converted, samples, labels), note
 
     def _opened(self, claim: Claim) -> Audio:
-        """The file of a claim, opened once for all claims that lie in it.
+        """Open the file of a claim, once for all claims that lie in it.
 
         Raises:
             UserError: it can't be used.
@@ -177,9 +177,9 @@ class Checker:
 
 
 def _wrong(claim: Claim) -> Problem | None:
-    """What is wrong with a claim, whatever its audio is."""
+    """What is wrong with a claim, apart from its audio."""
     if not 0 < len(claim.id) <= MAX_ID:
-        return Problem(claim.id[:60] or "?", f"an id that has not 1 to {MAX_ID} characters", claim.audio)
+        return Problem(claim.id[:60] or "?", f"an id that is empty or longer than {MAX_ID} characters", claim.audio)
     if not is_unicode(claim.audio):
         return Problem(claim.id, "a file name that is not UTF-8", f"{claim.audio}; rename it")
     if not all(map(is_unicode, (claim.id, claim.text, *claim.labels, *claim.labels.values()))):
@@ -192,7 +192,7 @@ def _wrong(claim: Claim) -> Problem | None:
 
 
 def _nearest(root: Path, place: str) -> str:
-    """Where a file with the end of a path lies, if it is not where a manifest from another machine says."""
+    """A hint where the file is, if a manifest from another machine names a path that differs only at its start."""
     parts = Path(place).parts
     for folder in (root, root.parent):
         for start in range(1, len(parts)):

@@ -1,4 +1,4 @@
-"""Lines of JSON, of which each is to be a dictionary of fields."""
+"""Reads files with a JSON dictionary in each line."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,4 +33,4 @@ def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | Problem]]:
         if isinstance(row, dict):
             yield place, row
         else:
-            yield place, Problem(place, NOT_JSON, f"{row!r:.40} is no dictionary of fields")
+            yield place, Problem(place, NOT_JSON, f"{row!r:.40} is not a dictionary of fields")

@@ -1,7 +1,7 @@
-"""A Kaldi data folder: wav.scp, text, and where there are some segments, utt2spk, utt2lang and spk2gender.
+"""A Kaldi data folder: wav.scp and text, and optionally segments, utt2spk, utt2lang and spk2gender.
 
-Lhotse reads such folders too, but all at once, and it runs the commands in them. Nothing is run here: a recording that
-is a command is named, with what to do.
+Lhotse reads such folders too, but whole into memory, and it runs the commands in them. Nothing is run here: a recording
+that is a command is named, with what to do.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
-"""What checking a part of a corpus found, kept in a file so that a part is checked once.
+"""Keeps the result of checking a part of a corpus in a file, so that each part is checked once.
 
 The file is ours, but it may have been cut off, or have come with a corpus from elsewhere. So nothing in it can name a
-command or an address, and of a part whose source lists its audio, no other file: of an utterance it has id, text,
+command or an address, or, if the source lists its audio, any other file. For an utterance it has id, text,
 length, labels and the place of its audio. Every line is compared with that when the file is opened. After that, a line
 is read again whenever its cut is asked for, so that the utterances of a part take 16 bytes each in memory.
 
@@ -31,7 +31,7 @@ from nibble.plain import build, parse
 from nibble.progress import track
 from nibble.writing import whole_file
 
-_DETAIL = 2_000  # characters of a detail that are kept
+_DETAIL = 2_000  # characters kept of a detail
 EXAMPLES = 20  # of each kind that are kept
 _KINDS = (str, str, str, bool, int, dict)
 _MAX_SAMPLES = 2**40
@@ -39,7 +39,7 @@ _FIELDS = ("speaker", "language", "gender")  # labels that Lhotse has a field fo
 
 
 class Utterance(NamedTuple):
-    """Speech that was checked: 16 kHz, one channel, samples that are numbers."""
+    """A checked utterance: 16 kHz, one channel, finite samples."""
 
     id: str
     text: str  # normalised, in the case of the corpus
@@ -51,7 +51,7 @@ class Utterance(NamedTuple):
 
 @dataclass
 class Tally:
-    """How often something was found, and where at first."""
+    """How often something was found, with the first examples."""
 
     count: int = 0
     examples: list[tuple[str, str]] = field(default_factory=list)  # utterance id, detail
@@ -65,7 +65,7 @@ class Tally:
 
 @dataclass
 class Findings:
-    """What checking a part found besides good utterances, by kind."""
+    """The problems and remarks that checking a part found, by kind."""
 
     problems: dict[str, Tally] = field(default_factory=dict)  # why an utterance can't be used
     notes: dict[str, Tally] = field(default_factory=dict)  # what is unusual about one that can
@@ -136,7 +136,7 @@ def write(file: Path, utterances: Iterable[Utterance], found: Findings, audio: C
 
 
 def read(file: Path, title: str, there: Callable[[Utterance], bool], audio: Callable[[], str]) -> Kept:
-    """What `write` kept in `file`.
+    """Read the file that `write` made.
 
     Args:
         file: the file.
@@ -234,5 +234,5 @@ def _short(text: str, most: int = 60) -> str:
 
 
 def _both_ends(text: str, most: int) -> str:
-    """`text` without its middle if it is longer: a message says at its start what is wrong, at its end what to type."""
+    """`text`, shortened in the middle: a message begins with what is wrong, and ends with what to type."""
     return text if len(text) <= most else f"{text[: most // 2]}…{text[-(most // 2) :]}"

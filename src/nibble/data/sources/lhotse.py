@@ -1,7 +1,7 @@
-"""Lhotse's own files: cuts, or supervisions with the recordings that they are of (`*.jsonl.gz` or `*.jsonl`).
+"""Lhotse's own files: cuts, or supervisions with their recordings (`*.jsonl.gz` or `*.jsonl`).
 
-A cut is read for what it says: which file, from when to when, which channel, and its supervisions. Nothing in it is
-loaded, run or fetched (`lhotse_cuts`). Each supervision is an utterance.
+Only these fields of a cut are read: which file, from when to when, which channel, and its supervisions. Nothing in it
+is loaded, run or fetched (`lhotse_cuts`). Each supervision is an utterance.
 """
 
 import re
@@ -58,7 +58,7 @@ class LhotseCuts:
 
 
 class LhotseSupervisions:
-    """A file of supervisions, and one of the recordings that they are of.
+    """A file of supervisions, and the file of their recordings.
 
     Args:
         path: of the supervisions.
@@ -148,12 +148,12 @@ def _claim(
 
 def _dictionary(value: object, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise UserError(f"{what} is {value!r:.40}, and no dictionary of fields")
+        raise UserError(f"{what} is {value!r:.40}, not a dictionary of fields")
     return value
 
 
 def _time(values: dict[str, Any], name: str, least: float = 0.0) -> float:
     value = values.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < 1e7:
-        raise UserError(f"{name} is {value!r:.40}, and no time in seconds")
+        raise UserError(f"{name} is {value!r:.40}, not a time in seconds")
     return float(value)

@@ -112,7 +112,7 @@ def _in_shard(place: dict[str, Any], kind: str, path: str, where: str) -> None:
 
 
 def _check_custom(custom: object, where: str) -> None:
-    """What a custom field says of itself is left aside, unless it is data that Lhotse would load."""
+    """Ignore custom fields; refuse those that Lhotse would load data for."""
     if custom is None:
         return
     for name, value in _of_type(custom, dict, where, "it").items():

@@ -70,5 +70,5 @@ class LibriSpeech:
 
 
 def _id(name: str) -> str:
-    """A name as both file and transcript spell it: macOS writes accents of file names as characters of their own."""
+    """The Unicode normal form of a name: macOS writes the accents of file names as separate characters."""
     return unicodedata.normalize("NFC", name.removeprefix("\ufeff"))

@@ -1,4 +1,4 @@
-"""Lines of text from files that may hold anything."""
+"""Reads lines of text from files that may contain anything."""
 
 import codecs
 import gzip

@@ -71,7 +71,7 @@ class Manifest(Rows):
 
 
 def names_with(columns: dict[str, str]) -> Names:
-    """What an utterance is made of -> the names that it may go by, with those of `data.columns` in place of the usual.
+    """The field names to look for, with those of `data.columns` in place of the usual ones.
 
     Raises:
         UserError: `data.columns` renames something else.
@@ -105,7 +105,7 @@ def require(present: Iterable[str], names: Names, where: str) -> None:
 
 
 def claim_of(row: dict[str, Any], names: Names, place: str) -> Claim | Problem:
-    """What a row says, or what is wrong with it."""
+    """The claim of a row, or what is wrong with it."""
     found = {what: next((name for name in several if name in row), "") for what, several in names.items()}
     audio, text, id_ = (row.get(found[what]) for what in ("audio", "text", "id"))
     if not isinstance(audio, str) or not audio.strip():

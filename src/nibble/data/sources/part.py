@@ -1,4 +1,4 @@
-"""A source -> the cuts of its good utterances, with every file checked once and what is wrong counted and named."""
+"""Reads a part: the cuts of its good utterances, with every problem counted and named."""
 
 import hashlib
 import logging
@@ -54,7 +54,7 @@ def read_part(source: Source, cache_dir: Path, reading: Reading | None = None) -
 
 
 def check_part(source: Source, cache_dir: Path, channel: str = "mix") -> tuple[Kept, Path]:
-    """What checking a part found, now or before, and the folder of converted audio."""
+    """The result of checking a part, now or earlier, and the folder of converted audio."""
     title = source.path.name
     names = set()
     digest = hashlib.sha256(os.fsencode(f"{FORMAT} {type(source).__name__} {source.path.resolve()} {channel}"))
@@ -144,7 +144,7 @@ def _kinds(problems: dict[str, Tally]) -> str:
 
 
 def some(found: dict[str, Tally]) -> str:
-    """The first few as "id: kind (detail)", and how many more there are."""
+    """The first few findings as "id: kind (detail)", and the number of others."""
     shown = [f"{_short(id_)}: {_why(kind, detail)}" for kind, tally in found.items() for id_, detail in tally.examples][
         :SHOWN
     ]

@@ -1,4 +1,4 @@
-"""Which format a part of a corpus is in, by what lies there, and which parts a folder holds."""
+"""Recognises the format of a part of a corpus by its files, and lists the parts of a folder."""
 
 import re
 from pathlib import Path
@@ -31,7 +31,7 @@ def source_of(path: Path, columns: dict[str, str] | None = None) -> Source:
         columns: `data.columns`, of manifests and tables.
 
     Raises:
-        UserError: nothing lies there, or it is of no format that is known.
+        UserError: there is nothing, or its format is unknown.
     """
     if path.is_dir():
         return _folder(path, columns)
@@ -104,7 +104,7 @@ def parts_folder(folder: Path, option: str) -> Path:
 def parts_in(folder: Path) -> dict[str, Path]:
     """Name -> path of each part in a folder: its folders, and its files of cuts, manifests and tables.
 
-    Of a folder and a file with the same name the file is the part, since the folder then holds its audio.
+    If a folder and a file have the same name, the file is the part, and the folder holds its audio.
     """
     found = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()}
     for path in sorted(folder.iterdir()):
@@ -124,7 +124,7 @@ def select_parts(folder: Path, kind: str, wanted: list[str] | None, option: str)
 
     Args:
         folder: of parts.
-        kind: "train", "dev" or "test". Of that kind is what begins with the word. If nothing does, what has it
+        kind: "train", "dev" or "test": parts whose name begins with the word. If there is none, parts that have it
             somewhere, as in cuts_train.jsonl.gz; dev may also be called valid or validation.
         wanted: names of parts, or paths from the folder on; None: those of the kind.
         option: for messages.

@@ -1,11 +1,11 @@
-"""Corpora as Lhotse Shar: a thousand utterances a tar file, for drives that millions of small files would choke.
+"""Lhotse Shar corpora: a thousand utterances in each tar file, for drives that are slow with many small files.
 
 python -m nibble.data.shar CORPUS_DIR TARGET    then data.corpus_dir=TARGET
 
 TARGET/PART/cuts.000000.jsonl.gz     what is said, and how long it is
 TARGET/PART/recording.000000.tar     the same utterances in the same order, as FLAC
 
-TARGET may be on a network drive: what a run keeps in memory and in its cache is about the utterances, not their audio.
+TARGET may be on a network drive: a run keeps metadata in memory and in its cache, and no audio.
 Lhotse itself reads a shard from front to end. Here each utterance is read from its place in the tar file, so order,
 epochs, devices and resumption are those of any other corpus.
 """
@@ -35,7 +35,7 @@ SHARD_UTTERANCES = 1000
 
 
 def write_shar(speech: Source, part: str, target: Path, cache_dir: Path) -> None:
-    """Write a part as `target`/`part`; samples that are 16 kHz and mono stay what they are.
+    """Write a part as `target`/`part`; 16 kHz mono samples are copied unchanged.
 
     Raises:
         UserError: the part has nothing to read, or `target` cannot be written.
@@ -46,7 +46,7 @@ def write_shar(speech: Source, part: str, target: Path, cache_dir: Path) -> None
 
 
 def _write(cuts: Iterable[MonoCut], folder: Path) -> None:
-    """As Lhotse's `to_shar`, which would find a way of its own to decode the files."""
+    """Like Lhotse's `to_shar`, but with this project's decoding."""
     pattern = str(folder).replace("%", "%%")
     tars = AudioTarWriter(f"{pattern}/recording.%06d.tar", SHARD_UTTERANCES, format="flac")
     texts = JsonlShardWriter(f"{pattern}/cuts.%06d.jsonl.gz", SHARD_UTTERANCES)

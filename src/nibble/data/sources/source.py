@@ -1,4 +1,4 @@
-"""The seam `Source`: what a format of speech corpora has to say for this project to train on it."""
+"""The seam `Source`: what a reader of one corpus format provides."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Claim:
-    """What a corpus says of one utterance, before anything of it was checked."""
+    """What a corpus says about one utterance, before anything is checked."""
 
     id: str  # unique within the part, and the same in every run
     text: str  # as it stands in the file
@@ -16,7 +16,7 @@ class Claim:
     start_s: float = 0.0  # where the utterance begins in the file
     duration_s: float | None = None  # None: to the end of the file
     channel: int | None = None  # counted from 0; None: as `data.channel` says
-    labels: dict[str, str] = field(default_factory=dict)  # speaker, language and whatever else groups utterances
+    labels: dict[str, str] = field(default_factory=dict)  # speaker, language, and any other field to group by
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Source(Protocol):
         ...
 
     def lists_audio(self) -> bool:
-        """Whether `files` names the audio too, all of it below `root`; else claims may name audio anywhere."""
+        """Whether `files` lists all audio, below `root`; otherwise claims may name audio anywhere."""
         ...
 
     def claims(self) -> Iterator[Claim | Problem]:

@@ -21,7 +21,7 @@ _MAX_FIELD = 2**24
 
 
 class Table(Rows):
-    """Cells of text below a header."""
+    """Reads a table with a header."""
 
     def claims(self) -> Iterator[Claim | Problem]:
         """The rows in their order.
