@@ -8,13 +8,15 @@ from nibble import packages
 from nibble.bench import encoder
 from nibble.bench.records import Measurement, read
 from nibble.errors import UserError
+from nibble.memory import Footprint
 
 COMMITTED = Path(__file__).parents[2] / "results" / "bench.jsonl"
 
 
-def test_every_pair_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_pair_is_measured(quick_footprint: Footprint, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("onnx", "onnxruntime", "onnx_ir"):
         pytest.importorskip(package, reason=f"{package} is not installed: pip install -e '.[export,bench]'")
+    monkeypatch.setattr(encoder, "footprint", lambda *_: quick_footprint)
     found = encoder.measure("conformer_xxs", duration_s=1, rounds=1)
     assert [(one.contender, one.baseline) for one in found] == encoder.PAIRS
     assert {(one.bench, one.case, one.threads, one.clock, one.rounds) for one in found} == {

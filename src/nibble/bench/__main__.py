@@ -12,6 +12,7 @@ size        bytes of the bundles of conformer_xs, s, m and l at int4 and int4_24
 streaming   time of a chunk and till the first label, conformer_stream_s and l in sherpa-onnx, one thread; five minutes
 threads     time of a training step by how its threads wait, alone and beside a busy process; two minutes
 together    training time of one run for several precisions, against a run for each; about a minute
+transcribe  time of whole transcription, files to text, ours and sherpa-onnx's of conformer_l; ten minutes
 train_step  time of one step of int4 training, native and fake, against float32; ten minutes
 """
 
@@ -35,6 +36,7 @@ from nibble.bench import (
     together,
     train_step,
     train_step_gpu,
+    transcribe,
 )
 from nibble.bench.records import Measurement, append, cells
 from nibble.commands.words import BARE, run_words
@@ -54,12 +56,18 @@ BENCHES: dict[str, Callable[[], list[Measurement]]] = {
     "threads": threads.measure,
     "together": together.measure,
     "train_step": train_step.measure,
+    "transcribe": transcribe.measure,
 }
 ON_A_GPU: dict[str, Callable[[], list[Measurement]]] = {
     "encoder": encoder_gpu.measure,
     "gemm": gemm_gpu.measure,
     "loss": loss.measure_gpu,
     "train_step": train_step_gpu.measure,
+}
+
+ON_SPEECH: dict[str, Callable[[Path], list[Measurement]]] = {
+    "feeding": feeding.measure,
+    "transcribe": transcribe.measure,
 }
 
 
@@ -69,7 +77,7 @@ class BenchOptions:
 
     bench: list[str] = field(default_factory=list, metadata=BARE)  # one of the names above
     device: str = "cpu"  # cpu or cuda
-    corpus: str | None = None  # feeding: a folder of parts; null: the embedded corpus
+    corpus: str | None = None  # feeding: a folder of parts; transcribe: of recordings; null: the embedded corpus
     lines: int | None = None  # manifest: how many utterances; null: a million
     records: str = "runs/bench.jsonl"  # file that the measurements are added to
 
@@ -81,8 +89,8 @@ class BenchOptions:
             raise UserError(f"device={self.device}; give cpu or cuda")
         if self.device == "cuda" and self.name not in ON_A_GPU:
             raise UserError(f"{self.name} runs on the CPU alone; leave device out")
-        if self.corpus and self.name != "feeding":
-            raise UserError(f"{self.name} needs no corpus; only feeding takes one")
+        if self.corpus and self.name not in ON_SPEECH:
+            raise UserError(f"{self.name} needs no corpus; only {' and '.join(ON_SPEECH)} take one")
         if self.lines and self.name != "manifest":
             raise UserError(f"{self.name} has no lines; only manifest takes them")
 
@@ -102,7 +110,7 @@ def _measure(options: BenchOptions) -> None:
         raise UserError(f"device=cuda: {reason}; leave device out to measure the CPU")
     measure = (ON_A_GPU if options.device == "cuda" else BENCHES)[options.name]
     if options.corpus:
-        measure = partial(feeding.measure, Path(options.corpus))
+        measure = partial(ON_SPEECH[options.name], Path(options.corpus))
     if options.lines:
         measure = partial(manifest.measure, options.lines)
     found = measure()

@@ -30,12 +30,15 @@ _ROUNDS = 15
 
 TORCH, TORCH_CONV1D, TORCH_INT8 = "torch float32", "torch float32, nn.Conv1d", "torch int8 dynamic"
 ORT, ORT_INT8, ORT_INT4 = "ONNX Runtime float32", "ONNX Runtime int8 dynamic", "ONNX Runtime MatMulNBits, 4 bits"
-W8A8, W4A8, OURS = "ours w8a8, ONNX Runtime", "ours w4a8, ONNX Runtime", "ours int4, torch"
+ORT_W4 = "ONNX Runtime MatMulNBits, 4 bits, float activations"
+W8A8, W4A8, W4 = (f"ours {encoding}, ONNX Runtime" for encoding in ("w8a8", "w4a8", "w4"))
+OURS = "ours int4, torch"
 PAIRS = [
-    *((name, TORCH) for name in (TORCH_CONV1D, TORCH_INT8, ORT, ORT_INT8, ORT_INT4, W8A8, W4A8, OURS)),
+    *((name, TORCH) for name in (TORCH_CONV1D, TORCH_INT8, ORT, ORT_INT8, ORT_INT4, ORT_W4, W8A8, W4A8, W4, OURS)),
     (OURS, TORCH_CONV1D),
     (ORT_INT8, ORT),
     *((ours, theirs) for ours in (W8A8, W4A8) for theirs in (ORT, ORT_INT8, ORT_INT4)),
+    (W4, ORT_W4),
 ]
 
 
@@ -107,9 +110,11 @@ def _files(model: str, tokenizer: Tokenizer, folder: Path) -> dict[str, Path]:
         (ORT, lambda: _exported(model, "float", Encoding.float, tokenizer, folder)),
         ("prepared", lambda: prepared(made[ORT])),
         (ORT_INT8, lambda: int8_dynamic(made["prepared"])),
-        (ORT_INT4, lambda: four_bits(made["prepared"])),
+        (ORT_INT4, lambda: four_bits(made["prepared"], integer_activations=True)),
+        (ORT_W4, lambda: four_bits(made["prepared"], integer_activations=False)),
         (W8A8, lambda: _exported(model, "int8", Encoding.w8a8, tokenizer, folder)),
         (W4A8, lambda: _exported(model, "int4", Encoding.w4a8, tokenizer, folder)),
+        (W4, lambda: _exported(model, "int4", Encoding.w4, tokenizer, folder)),
     ]
     for name, make in track(steps, "writing encoders", len(steps)):
         made[name] = make()

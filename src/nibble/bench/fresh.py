@@ -23,16 +23,16 @@ _LINES = 5_000
 _CONSONANTS, _VOWELS = "BCDFGHKLMNPRSTVW", "AEIOU"
 
 
-def fresh_config(model: str, quant: str) -> Config:
-    """The configuration of a run on LibriSpeech."""
+def fresh_config(model: str, quant: str, *options: str) -> Config:
+    """The configuration of a run on LibriSpeech, with more options of `train.py`."""
     return composition.training_config(
-        [f"model={model}", f"quant={quant}", "data=librispeech", f"run_dir=runs/{model}_{quant}"]
+        [f"model={model}", f"quant={quant}", "data=librispeech", f"run_dir=runs/{model}_{quant}", *options]
     )
 
 
-def fresh_model(model: str, quant: str, tokenizer: Tokenizer) -> Loaded:
-    """A model that knows nothing, at the precision of `quant`."""
-    config = fresh_config(model, quant)
+def fresh_model(model: str, quant: str, tokenizer: Tokenizer, *options: str) -> Loaded:
+    """A model that knows nothing, at the precision of `quant`, with more options of `train.py`."""
+    config = fresh_config(model, quant, *options)
     torch.manual_seed(config.seed)
     floating = Loaded(
         path=Path("fresh"),

@@ -38,12 +38,13 @@ def int8_dynamic(prepared_file: Path) -> Path:
     return out
 
 
-def four_bits(prepared_file: Path) -> Path:
-    """Products by MatMulNBits: weights of 4 bits, activations in int8 inside (accuracy level 4, the fastest)."""
-    out = prepared_file.with_name("four_bits.onnx")
+def four_bits(prepared_file: Path, integer_activations: bool) -> Path:
+    """Products by MatMulNBits: weights of 4 bits; activations in float, or in int8 inside, which is faster."""
+    level = 4 if integer_activations else 0
+    out = prepared_file.with_name(f"four_bits_level_{level}.onnx")
     with _quiet():
         quantizer = MatMulNBitsQuantizer(
-            onnx.load(str(prepared_file)), block_size=BLOCK, is_symmetric=True, accuracy_level=4
+            onnx.load(str(prepared_file)), block_size=BLOCK, is_symmetric=True, accuracy_level=level
         )
         quantizer.process()
         quantizer.model.save_model_to_file(str(out))
