@@ -78,7 +78,7 @@ def test_what_a_training_waits_for_begins_after_its_first_window(tmp_path: Path)
 
 def test_no_other_bench_takes_a_corpus(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["size", "corpus=here"]) == 1
-    assert "size needs no corpus; only feeding takes one" in capsys.readouterr().err
+    assert "size takes no corpus=; only feeding and transcribe do" in capsys.readouterr().err
 
 
 def test_a_training_that_fails_is_one_line() -> None:

@@ -38,7 +38,7 @@ def test_one_command_sends_it_and_says_where_it_is(key, sent, capsys):
     (view,) = sent
     spec = json.loads(view.spec.model_dump_json(by_alias=True))
     titles = [section["name"] for section in spec["section"]["panelBankConfig"]["sections"]]
-    assert titles == ["What it was worth", "Worst utterances", "Training", "Speed and memory", "Layers"]
+    assert titles == ["Results", "Worst utterances", "Training", "Speed and memory", "Layers"]
     assert "quant/.*/sqnr_db" in json.dumps(spec)
 
 

@@ -18,11 +18,7 @@ def test_a_table_for_each_benchmark_and_the_last_of_equal_measurements() -> None
     other = replace(other, clock="cpu", wall_ms=3.0, rounds=5)
     page = render([stale, INT4, other, pruned])
     assert page.index("## Benchmark: size") < page.index("## Benchmark: encoder")
-    rows = [line for line in page.splitlines() if line.startswith("| conformer_l")]
-    assert rows == [
-        "| conformer_l | int4 | 60 | 7.88 |",
-        "| conformer_l | int4_24 | 45 | 10.50 |",
-    ]
+    assert "| conformer_l | int4 | 60 | 7.88 |\n|  | int4_24 | 45 | 10.50 |\n" in page, "a case is named once"
     assert "| case | contender | bytes | ratio to float32 |" in page
     assert "| 10 s | int4 | 2.00 | 7.88 |" in page
     assert page.count("- a CPU; `python -m b`") == 2, "once for each benchmark"

@@ -201,11 +201,12 @@ def test_what_each_way_gains_over_a_simpler_one() -> None:
     table = gains(systems([FLOAT, rounded, INT4, taught, exported])).splitlines()
     cells = [cell.strip() for cell in table[2].split("|")[1:-1]]
     assert len(table) == 3
-    assert cells[:3] == ["conformer_xs", "int4", ""]  # nothing was rounded by GPTQ
-    assert cells[3].startswith("−25.00 (")
-    assert cells[4].startswith("−50.00 (")
-    assert cells[5] == ""
-    assert table[0] + "\n" in render([FLOAT, rounded, INT4])
+    assert "GPTQ" not in table[0], "nothing was rounded by it"
+    assert cells[0] == "int4"
+    assert cells[1].startswith("−25.00 (")
+    assert cells[2].startswith("−50.00 (")
+    assert len(cells) == 3
+    assert "\n".join(gains(systems([FLOAT, rounded, INT4])).splitlines()) in render([FLOAT, rounded, INT4])
     assert gains(systems([FLOAT, INT4])) == ""
     assert gains(systems([replace(FLOAT, config_hash="def"), rounded, INT4])) == ""  # phases of one run
     assert "minus WER of the other" not in render([FLOAT, INT4])

@@ -1,1 +1,1 @@
-"""Ratios against what users would pick instead, measured side by side."""
+"""Benchmarks: ratios against what users would pick instead, measured side by side."""

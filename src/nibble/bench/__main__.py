@@ -73,7 +73,7 @@ ON_SPEECH: dict[str, Callable[[Path], list[Measurement]]] = {
 
 @dataclass
 class BenchOptions:
-    """What `python -m nibble.bench` can be told."""
+    """The options of `python -m nibble.bench`."""
 
     bench: list[str] = field(default_factory=list, metadata=BARE)  # one of the names above
     device: str = "cpu"  # cpu or cuda
@@ -90,9 +90,9 @@ class BenchOptions:
         if self.device == "cuda" and self.name not in ON_A_GPU:
             raise UserError(f"{self.name} runs on the CPU alone; leave device out")
         if self.corpus and self.name not in ON_SPEECH:
-            raise UserError(f"{self.name} needs no corpus; only {' and '.join(ON_SPEECH)} take one")
+            raise UserError(f"{self.name} takes no corpus=; only {' and '.join(ON_SPEECH)} do")
         if self.lines and self.name != "manifest":
-            raise UserError(f"{self.name} has no lines; only manifest takes them")
+            raise UserError(f"{self.name} takes no lines=; only manifest does")
 
     @property
     def name(self) -> str:

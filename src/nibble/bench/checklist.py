@@ -1,4 +1,4 @@
-"""Steps that run one after the other, each in its own process and time; what fails does not stop those that follow."""
+"""Runs steps one after the other, each in its own process with a time limit; a failure does not stop the next ones."""
 
 import os
 import signal
@@ -18,14 +18,14 @@ class Step:
 
     name: str
     command: Sequence[str]
-    share_s: float  # of the time for all steps
+    share_s: float  # its share of the time for all steps
     missing: Callable[[], str | None] = lambda: None  # why it cannot run here; None if it can
     environment: Mapping[str, str] = field(default_factory=dict)  # on top of this process's
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a step."""
+    """The result of a step."""
 
     step: Step
     state: str  # passed, failed, left out
@@ -37,7 +37,7 @@ class Outcome:
 def run(steps: Sequence[Step], folder: Path) -> list[Outcome]:
     """Run all steps; each one's output goes to `folder`/<name>.log.
 
-    A step may take its share of the time, and what the steps before it left of theirs.
+    A step may take its share of the time, and what earlier steps left of theirs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     saved_s, outcomes = 0.0, []
@@ -53,7 +53,7 @@ def run(steps: Sequence[Step], folder: Path) -> list[Outcome]:
 
 
 def failed(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Those that count as a failure."""
+    """The outcomes that count as failures."""
     return [outcome for outcome in outcomes if outcome.state == "failed"]
 
 
@@ -98,5 +98,5 @@ def _last_line(log: Path) -> str:
 
 
 def python(*words: str) -> list[str]:
-    """A command that this interpreter runs."""
+    """The command line that runs these words with this Python."""
     return [sys.executable, *words]

@@ -1,4 +1,4 @@
-"""Time and memory of an encoder on one thread: in torch and ONNX Runtime, in float, by their own tools, and ours."""
+"""Time and memory of an encoder on one thread in torch and ONNX Runtime: float, quantized by their tools, and ours."""
 
 import copy
 import tempfile
@@ -62,7 +62,7 @@ def measure(model: str = MODEL, duration_s: int = DURATION_S, rounds: int = _ROU
             name: partial(network, *given) for name, network in _networks(model, tokenizer).items()
         }
         contenders |= {name: _in_onnxruntime(file, *given) for name, file in files.items()}
-        # Networks are made before it: what is frozen inside keeps nothing from one call to the next.
+        # Networks are made before this block: a layer frozen inside it would cache nothing from one call to the next.
         with torch.inference_mode():
             times = in_turns(contenders, rounds, "timing encoders")
         sizes_bytes = {name: file.stat().st_size for name, file in files.items()}
@@ -102,7 +102,7 @@ def _networks(model: str, tokenizer: Tokenizer) -> dict[str, nn.Module]:
 
 
 def _files(model: str, tokenizer: Tokenizer, folder: Path) -> dict[str, Path]:
-    """What runs in ONNX Runtime: our exports, and what its tools make of the one in float."""
+    """The files for ONNX Runtime: our exports, and the float one quantized by its own tools."""
     from nibble.bench.onnxruntime_tools import four_bits, int8_dynamic, prepared
 
     made: dict[str, Path] = {}

@@ -1,4 +1,4 @@
-"""Time of an encoder on a GPU in use: the integer weights of a bundle, against float32 and bfloat16."""
+"""Time of an encoder in inference on a GPU: the integer weights of a bundle, against float32 and bfloat16."""
 
 import copy
 import tempfile

@@ -1,4 +1,4 @@
-"""How much audio a loader delivers, by where its features come from, and how long a training waits for it.
+"""Measures how much audio a loader delivers, and how long training waits for it, by the source of its features.
 
 on the fly        log-mel from decoded audio, as `features=fbank`
 stored features   a file for each utterance, as `features=fbank_stored`
@@ -34,7 +34,7 @@ from nibble.runs.run_folder import RunFolder
 
 MODEL = "conformer_xxs"
 _ROUNDS = 3
-_STEPS, _WINDOW = 50, 5  # of training; speed and waiting are those of so many steps at a time
+_STEPS, _WINDOW = 50, 5  # of training; speed and waiting time are measured over a window of steps
 _TRAININGS = {  # contender -> options of the run
     "on the fly, no loader process": ("features=fbank", "hardware.workers=0"),
     "on the fly, a loader process": ("features=fbank", "hardware.workers=1"),
@@ -73,7 +73,7 @@ def measure_loaders(words: list[str], rounds: int = _ROUNDS, root: Path = Path("
 
 
 def measure_trainings(words: list[str], steps: int = _STEPS) -> list[Measurement]:
-    """What each training hears in an hour, and the share of its time that it waits."""
+    """The audio that each training uses in an hour, and the share of its time that it waits."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         trainings = enumerate(_TRAININGS.items())
@@ -87,7 +87,7 @@ def measure_trainings(words: list[str], steps: int = _STEPS) -> list[Measurement
 def epochs(
     on_the_fly: SpeechDataModule, stored: SpeechDataModule, folder: Path
 ) -> dict[str, Callable[[], list[Batch]]]:
-    """What each contender does in a round: all batches of the training speech.
+    """One round of each contender: all batches of the training speech.
 
     Args:
         on_the_fly: the speech with features from its audio.
@@ -117,13 +117,13 @@ def epochs(
 
 
 def waiting(metrics: Path) -> tuple[float, float, int]:
-    """Medians over the windows of a training, the first left out, since loader processes start in it.
+    """Medians over the windows of a training, without the first one, in which loader processes start.
 
     Args:
         metrics: what the CSV logger wrote.
 
     Returns:
-        the share of its time that it waited, the hours of audio that it heard in an hour, and the number of windows
+        the share of time spent waiting, the hours of audio used in an hour, and the number of windows
     """
     with metrics.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["speed/waiting_share"]][1:]
@@ -135,7 +135,7 @@ def waiting(metrics: Path) -> tuple[float, float, int]:
 
 
 def _speech(words: list[str], root: Path) -> SpeechDataModule:
-    # Features that are stored cannot change from epoch to epoch, so none do.
+    # Stored features cannot change from epoch to epoch, so no contender changes them.
     same = ["data.recording.probability=0", "hardware.workers=0", "run_dir=."]
     config = composition.training_config([*words, *same])
     return SpeechDataModule(config.data, config.features, config.hardware, config.seed, root)
@@ -148,7 +148,7 @@ def _utterances(data: SpeechDataModule) -> TrainSampler:
 
 
 def _train(words: list[str], run: Path, steps: int) -> None:
-    """Some steps of `train.py`, which knows what it waits for."""
+    """Run some steps of `train.py`, which logs how long it waits."""
     options = [f"hydra.run.dir={run}", "records=null", "logger=csv", "trainer.max_validation_utterances=4"]
     lengths = [f"trainer.max_steps={steps}", f"trainer.log_every_steps={_WINDOW}"]
     script = composition.conf_dir().parent / "train.py"

@@ -1,4 +1,4 @@
-"""A model with fresh weights, as a run on LibriSpeech would begin with: bytes and times depend on shapes alone.
+"""A model with fresh weights, as at the start of a run on LibriSpeech: sizes and times depend on shapes alone.
 
 Labels are 1024 byte pairs, learned from a generated text with as many different words as a small corpus, so
 tokenizer.model and tokens.txt have the size of real ones.
@@ -31,7 +31,7 @@ def fresh_config(model: str, quant: str, *options: str) -> Config:
 
 
 def fresh_model(model: str, quant: str, tokenizer: Tokenizer, *options: str) -> Loaded:
-    """A model that knows nothing, at the precision of `quant`, with more options of `train.py`."""
+    """An untrained model, at the precision of `quant`, with more options of `train.py`."""
     config = fresh_config(model, quant, *options)
     torch.manual_seed(config.seed)
     floating = Loaded(

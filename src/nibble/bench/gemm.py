@@ -1,7 +1,7 @@
 """Time of a linear layer with 4-bit weights and 8-bit activations, against what users would pick instead.
 
-The shapes are those of a Conformer block with D = 512; rows are frames, from one of streaming to 40 s at once. Float
-activations go in and come out everywhere: ours are quantized by `quantize_rows`, those of the others inside.
+The shapes are those of a Conformer block with D = 512; rows are frames, from one frame to 40 s at once. Float
+activations go in and come out everywhere: ours are quantized by `quantize_rows`, the others quantize inside.
 """
 
 import copy
@@ -34,7 +34,8 @@ Layer = Callable[[], object]
 
 
 def measure(rows: tuple[int, ...] = ROWS, rounds: int = _ROUNDS) -> list[Measurement]:
-    """On one thread and on all, for each number of rows: each shape against float32, their geometric mean against all.
+    """Measure on one thread and on all, for each number of rows: each shape against float32, the mean against all
+    contenders.
 
     Raises:
         UserError: the CPU kernels are not built, or a package that we compare with is not installed.
@@ -104,7 +105,7 @@ def _torch_dynamic(layer: nn.Linear, x: Tensor, engine: str) -> Layer:
 
 def _torchao(layer: nn.Linear, x: Tensor) -> Layer:
     """8-bit weights: for 4 bits its wheels have no kernels that run on a CPU."""
-    warnings.filterwarnings("ignore", module="torchao")  # of what it will drop, at each call
+    warnings.filterwarnings("ignore", module="torchao")  # deprecations, at each call
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 
     quantized = nn.Sequential(copy.deepcopy(layer))

@@ -1,4 +1,4 @@
-"""python -m nibble.bench.gpu: all that a GPU has to show, in ten minutes; `make gpu OUT=DIR` runs it into DIR.
+"""python -m nibble.bench.gpu: all checks and benchmarks for a GPU, in ten minutes; `make gpu OUT=DIR` writes to DIR.
 
 It builds the kernels, compares a step of training with the reference, runs the tests that need a GPU, times steps and
 products, trains thirty steps and evaluates their bundle. Correctness comes first. A step that fails does not stop those
@@ -30,7 +30,7 @@ LSTM_TEST = "tests/kernels/test_triton_recurrence.py"
 
 @dataclass
 class GpuOptions:
-    """What `python -m nibble.bench.gpu` can be told."""
+    """The options of `python -m nibble.bench.gpu`."""
 
     out: str = "runs/gpu"  # folder for the logs and bench.jsonl
     corpus: str = "data/librispeech-mini"  # folder of librispeech-mini; without it, that step is left out
@@ -64,7 +64,7 @@ def _run(options: GpuOptions) -> int:
 
 
 def steps(out: Path, corpus: Path) -> list[Step]:
-    """What is run, in this order; correctness first."""
+    """The steps, in order; correctness first."""
     native, reference, run = out / "native.pt", out / "reference.pt", RunFolder(out / "run")
     bench = [*python("-m", "nibble.bench"), "device=cuda", f"records={out / 'bench.jsonl'}"]
     train = [*python("train.py"), "hardware=gpu", "logger=csv", "records=null"]
@@ -105,7 +105,7 @@ def steps(out: Path, corpus: Path) -> list[Step]:
             "evaluate",
             [*python("evaluate.py"), f"checkpoint={run.bundle}", "hardware=gpu", "records=null"],
             25,
-            missing=lambda: None if run.bundle.is_dir() else "thirty steps left no bundle",
+            missing=lambda: None if run.bundle.is_dir() else "the training of thirty steps left no bundle",
         ),
         Step(
             "librispeech_mini",
@@ -123,13 +123,13 @@ def steps(out: Path, corpus: Path) -> list[Step]:
 
 
 def gpu_tests() -> list[str]:
-    """The files with tests of the GPU: others may want packages that a bare machine does not have."""
+    """The test files that need a GPU: others may need packages that a bare machine lacks."""
     files = sorted(path for path in Path("tests").rglob("test_*.py") if "mark.gpu" in path.read_text())
     return [str(path) for path in files if path.name != "test_gpu_marker.py"] or ["tests"]
 
 
 def compute_sanitizer() -> str | None:
-    """CUDA's memory checker, if it is there."""
+    """The path of CUDA's memory checker, if it is installed."""
     home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
     return shutil.which("compute-sanitizer") or shutil.which(f"{home}/bin/compute-sanitizer")
 

@@ -1,4 +1,4 @@
-"""What a call does on a GPU, as torch's profiler and allocator saw it: kernels, waits of the host, memory."""
+"""Counts what a call does on a GPU, with torch's profiler and allocator: kernels, waits of the host, memory."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,11 +14,11 @@ class Counts(NamedTuple):
 
     launches: int
     synchronisations: int  # where the host waits for the GPU
-    bytes: int  # that tensors hold together at most, over what they held before
+    bytes: int  # peak memory of tensors, above what they held before
 
 
 def counts(call: Callable[[], object]) -> Counts:
-    """Call once under the profiler; it was called before, so that what is compiled when first used is there."""
+    """Call once under the profiler. Call it before as well, so that nothing is compiled while profiling."""
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
@@ -33,7 +33,7 @@ def counts(call: Callable[[], object]) -> Counts:
 
 
 def finished(call: Callable[[], object]) -> Callable[[], None]:
-    """`call`, which returns when the GPU has done all of it."""
+    """`call`, and then wait until the GPU has finished."""
 
     def run() -> None:
         call()

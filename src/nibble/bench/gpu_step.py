@@ -1,4 +1,4 @@
-"""One step of conformer_l on a GPU with the kernels that are loaded: its loss and gradients, kept and compared.
+"""Saves and compares the loss and gradients of one step of conformer_l on a GPU, with the kernels that are loaded.
 
 python -m nibble.bench.gpu_step save native.pt
 NIBBLE_KERNELS=reference python -m nibble.bench.gpu_step save reference.pt
@@ -17,11 +17,11 @@ from nibble.bench.train_step_gpu import MODEL, GpuStep
 # Codes and sums of a product are the same integers. Float steps between them may be summed in another order, which
 # moves a value across the middle between two codes now and then.
 LOSS_DIFFERS = 1e-3  # relative
-LEAST_COSINE = 0.999  # of the angle between both gradients, of all parameters together
+LEAST_COSINE = 0.999  # cosine of the angle between both gradients over all parameters
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns 0, or 1 if the two steps are not the same but for rounding."""
+    """Returns 0, or 1 if the two steps differ by more than rounding."""
     parser = argparse.ArgumentParser(
         prog="python -m nibble.bench.gpu_step",
         description=__doc__,
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     found = [torch.load(file, weights_only=True) for file in options.files]
     wrong = differences(found[0], found[1])
-    print("\n".join(wrong) if wrong else "same loss and gradients, but for rounding")
+    print("\n".join(wrong) if wrong else "same loss and gradients, except for rounding")
     return int(bool(wrong))
 
 
@@ -49,7 +49,7 @@ def one_step() -> dict[str, Tensor]:
 
 
 def differences(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
-    """What two steps do not share, in words; empty if they are the same but for rounding."""
+    """The differences of two steps, in words; empty if they are rounding alone."""
     if one.keys() != other.keys():
         return [f"gradients of other parameters: {sorted(one.keys() ^ other.keys())[:5]}"]
     wrong = [f"{name}: not finite" for name in one if not (one[name].isfinite().all() and other[name].isfinite().all())]

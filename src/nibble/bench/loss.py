@@ -21,14 +21,14 @@ from nibble.model.loss import transducer_loss
 from nibble.model.targets import Targets
 from nibble.progress import track
 
-MODEL = "conformer_l"  # whose joiner it is
+MODEL = "conformer_l"  # the model whose joiner is measured
 FUSED, REFERENCE = "fused", "joiner + torchaudio"
 _ROUNDS = 5
-_STEPS = 3  # whose memory is measured: what the allocator holds back in one comes on top in the next
+_STEPS = 3  # that memory is measured over: what the allocator keeps in one step adds to the next
 
 
 class Sizes(NamedTuple):
-    """Of a batch of utterances that are equally long."""
+    """The sizes of a batch of equally long utterances."""
 
     batch: int = 16
     frames: int = 250
@@ -65,7 +65,7 @@ def measure_gpu(sizes: Sizes = SIZES, rounds: int = _ROUNDS) -> list[Measurement
 
 
 def peak_bytes(name: str, sizes: Sizes) -> int:
-    """How far the memory of this process rises above where it stood, in some steps of a contender.
+    """How far the memory of this process rises during some steps of a contender.
 
     Raises:
         UserError: this system does not say how much memory a process takes.

@@ -1,4 +1,4 @@
-"""How long a large corpus takes before the first batch, and how much memory: a manifest of a million lines or more.
+"""Measures time and memory before the first batch of a large corpus: a manifest of a million lines or more.
 
 The lines are utterances of one to three seconds in recordings of ten minutes, which are silent and one file under many
 names, so that the bench measures lines and not a drive. With a file for each utterance, opening them comes on top.
@@ -26,7 +26,7 @@ from nibble.memory import peak_bytes
 from nibble.progress import track
 
 LINES = 1_000_000
-LIMIT_S = 600.0  # within which ten million lines are to start
+LIMIT_S = 600.0  # the time in which training on ten million lines must start
 _A_RECORDING_S = 600
 _WORDS = ("up", "down", "left", "right", "go", "stop", "yes", "no", "on", "off")
 
@@ -41,7 +41,7 @@ class _Taken:
 
 
 def measure(lines: int = LINES) -> list[Measurement]:
-    """The first start, which checks every line, and the second one, which finds what the first one kept."""
+    """Measure the first start, which checks every line, and a second one, which reads the cache of the first."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_manifest(folder / "corpus", lines)
@@ -66,7 +66,7 @@ def measure(lines: int = LINES) -> list[Measurement]:
 
 
 def write_manifest(folder: Path, lines: int) -> None:
-    """A corpus of two parts: `train.jsonl` of so many lines, and `dev.jsonl` of ten."""
+    """Write a corpus of two parts: `train.jsonl` of `lines` lines, and `dev.jsonl` of ten."""
     folder.mkdir()
     soundfile.write(folder / "0.wav", np.zeros(_A_RECORDING_S * SAMPLE_RATE_HZ, np.int16), SAMPLE_RATE_HZ)
     draw = random.Random(1)

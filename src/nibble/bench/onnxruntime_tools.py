@@ -1,4 +1,4 @@
-"""A float ONNX file quantized by ONNX Runtime's own tools, called as its users would for speed."""
+"""Quantizes a float ONNX file with ONNX Runtime's own tools, at their fastest settings."""
 
 import logging
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-BLOCK = 128  # weights along K that share a scale, in MatMulNBits
+BLOCK = 128  # in MatMulNBits: weights along K that share a scale
 
 
 def prepared(float_file: Path) -> Path:
-    """The file with constants folded: the tools quantize a product only if its weight stands in the file as it is."""
+    """The file with constants folded: the tools quantize a product only if its weight is a constant of the file."""
     out = float_file.with_name(f"{float_file.stem}_prepared.onnx")
     with _quiet():
         quant_pre_process(str(float_file), str(out), skip_symbolic_shape=True, skip_onnx_shape=True)
@@ -53,7 +53,7 @@ def four_bits(prepared_file: Path, integer_activations: bool) -> Path:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The tools log every node that they pass over."""
+    """Silence the tools, which log every node that they skip."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""A batch of random speech with random labels: the time and memory of a step depend on sizes alone."""
+"""Random speech with random labels: the time and memory of a step depend on sizes alone."""
 
 import torch
 

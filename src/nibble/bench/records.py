@@ -1,4 +1,4 @@
-"""One JSON line per measurement, in runs/bench.jsonl, and in results/bench.jsonl what is published."""
+"""One JSON line per measurement: in runs/bench.jsonl, or in results/bench.jsonl if it is published."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,26 +13,26 @@ from nibble.runs.records import append_line
 
 @dataclass(frozen=True)
 class Measurement:
-    """A contender against a baseline, measured in one run. The order of the fields is the order in the file."""
+    """A contender compared with a baseline in one run. The order of the fields is the order in the file."""
 
     bench: str  # what is measured: size
     case: str  # on what: conformer_l
     contender: str  # int4
     baseline: str  # float32
     ratio: float  # of bytes on disk: baseline / contender; of memory and time: contender / baseline
-    median_ms: float | None  # of the contender, on the clock that the ratio is of; null where nothing is timed
+    median_ms: float | None  # of the contender, on the clock of the ratio; null where nothing is timed
     threads: int  # CPU threads
     hardware: str
     commit: str
     command: str
     bytes: int | None = None  # of the contender, on disk, or at its peak in memory
-    clock: str | None = None  # what the ratio is of: cpu (time of all threads of the process) or wall
+    clock: str | None = None  # that the ratio is measured with: cpu (time of all threads of the process) or wall
     wall_ms: float | None = None  # median time until the contender returned
-    rounds: int | None = None  # in each of which every contender had its turn
+    rounds: int | None = None  # every contender ran once in each round
     launches: int | None = None  # kernels that one call of the contender starts on a GPU
     synchronisations: int | None = None  # how often the CPU waits for the GPU in it
-    load_s: float | None = None  # until the contender could run, in a process of its own, on one thread
-    loaded_bytes: int | None = None  # resident memory then, above that of the process before
+    load_s: float | None = None  # time to load the contender, in a process of its own, on one thread
+    loaded_bytes: int | None = None  # resident memory after loading, above that of the process before
     ran_bytes: int | None = None  # after three runs
     peak_bytes: int | None = None  # the most while loading and running
 

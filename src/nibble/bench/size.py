@@ -1,4 +1,4 @@
-"""How many times smaller than its float32 parameters the bundle of each model is, all files counted."""
+"""Compares the size of each model's bundle, all files counted, with its parameters in float32."""
 
 import tempfile
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""Latency of models that stream, on one thread: what a chunk takes, and when the first label is there.
+"""Latency of streaming models on one thread: the time for a chunk, and the time until the first label.
 
-A chunk is measured from its samples to its labels, all that sherpa-onnx does with them: log-mel features, encoder,
+A chunk is measured from its samples to its labels, in sherpa-onnx: log-mel features, encoder,
 search. It gets noise, a chunk at a time. Weights are fresh and blank is made certain, so that every frame costs one
 call of the joiner for each label it may emit; a label would add one of the decoder.
 
@@ -46,7 +46,7 @@ QUANTS = {  # float first: the others are compared with it
 TORCH = "int4, torch"
 AUDIO = "its audio"
 _ROUNDS = 15
-_CERTAIN = 1e4  # a bias beyond all logits
+_CERTAIN = 1e4  # a bias larger than all logits
 
 
 def measure(
@@ -104,7 +104,7 @@ def _measure(
 
 
 def first_chunk_samples(chunks: Chunks) -> int:
-    """When sherpa-onnx begins: with the end of the last window of the frames that it waits for."""
+    """The samples that sherpa-onnx waits for before it encodes the first chunk."""
     frames = chunks.feature_frames() + 1
     return (frames - 1) * SHIFT_SAMPLES + (SHIFT_SAMPLES + WINDOW_SAMPLES) // 2
 

@@ -1,8 +1,8 @@
-"""How long a step of int4 training takes by how its threads wait for one another, alone and beside a busy process.
+"""Time of a step of int4 training for several ways in which threads wait, alone and beside a busy process.
 
-Each way is a process of its own, since OpenMP reads the environment once. All take their steps in turns, so that what
-else the machine does meets all of them. "Beside a busy process" starts one that computes without end on one core, so a
-step on C cores has (C - 1/2) / C of the machine if the system divides it evenly.
+Each way runs in a process of its own, since OpenMP reads the environment once. All take their steps in turns, so that
+what else the machine does meets all of them. "Beside a busy process" starts one that computes without end on one core,
+so a step on C cores has (C - 1/2) / C of the machine if the system divides it evenly.
 """
 
 import json
@@ -38,7 +38,7 @@ _CONTENDERS: dict[str, dict[str, str]] = {
 
 
 def measure(rounds: int = _ROUNDS, model: str = MODEL) -> list[Measurement]:
-    """Every way against OpenMP's own, and beside a busy process also against itself alone."""
+    """Compare every way with OpenMP's default; beside a busy process also with itself alone."""
     with ExitStack() as running:
         workers = {name: running.enter_context(_worker(model, env)) for name, env in _CONTENDERS.items()}
         alone = _in_turns(workers, rounds, "alone")

@@ -1,4 +1,4 @@
-"""Contenders timed in turns, so that a busy moment of the machine meets all of them.
+"""Times contenders in turns, so that a busy moment of the machine affects all of them.
 
 A ratio is the median over the rounds of contender / baseline in the same round. Where one thread works, ratios are of
 CPU time, which other processes disturb far less than wall time; where several work or a GPU does, of wall time.
@@ -19,13 +19,13 @@ from nibble.bench.records import Measurement
 from nibble.progress import track
 
 _WARM_UP_CALLS = 3
-_LONG_S = 1.0  # a call that takes longer warms up alone
+_LONG_S = 1.0  # a call that takes longer needs no second warm-up call
 _REST_S = 0.1  # ONNX Runtime's threads keep their cores for a while after its last call
 _TURN_S = 0.02  # a turn of a short contender is many calls: clocks and their calls take about a microsecond
 
 
 class Moment(NamedTuple):
-    """What both clocks show."""
+    """The readings of both clocks."""
 
     cpu_s: float  # of all threads of this process
     wall_s: float
@@ -50,7 +50,7 @@ def in_turns(
     description: str = "timing",
     clock: Callable[[], Moment] = now,
 ) -> dict[str, Times]:
-    """Call every contender in each round, each round beginning with another one; they are warmed up before.
+    """Call every contender once in each round, after a warm-up; each round begins with another one.
 
     On several threads each turn waits until the threads of the one before rest.
 
@@ -123,7 +123,7 @@ def measurements(
 
 @contextmanager
 def torch_threads(threads: int) -> Iterator[None]:
-    """Torch with so many CPU threads inside, and as it was after."""
+    """Inside, torch uses this number of CPU threads; afterwards the number is as before."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -1,6 +1,6 @@
-"""Training time of one run for several precisions, against that of a run for each.
+"""Compares the training time of one run for several precisions with that of separate runs.
 
-Steps of the digits' model are timed at every precision that either goes through, and summed as their schedules say:
+Steps of the digits model are timed at every precision of both schedules, and summed as the schedules say:
 no run is trained to its end. Loading is left out; it is the same for all.
 """
 
@@ -29,9 +29,9 @@ _ROUNDS = 12
 
 
 class State(NamedTuple):
-    """What a step's time depends on."""
+    """What the time of a step depends on."""
 
-    quant: str  # whose rules
+    quant: str  # the name of the rules
     precision: Precision
     on_ramp: bool
 

@@ -27,7 +27,7 @@ _FLOAT, _FAKE = "float32", "int4, fake"
 def measure(models: tuple[str, ...] = MODELS, rounds: int = _ROUNDS) -> list[Measurement]:
     """Native against float32 and against fake, and fake against float32.
 
-    With the default loss on one thread and on all; with torchaudio's on one, for it computes on one in any case.
+    The default loss runs on one thread and on all; torchaudio's on one, since it uses only one in any case.
     """
     native = f"int4, native ({implementations.used_by('linear_w8a8', 'cpu')})"
     pairs = [(native, _FLOAT), (native, _FAKE), (_FAKE, _FLOAT)]

@@ -33,7 +33,7 @@ _SHOWN = 5
 
 @dataclass
 class CheckOptions:
-    """What `python -m nibble.data.check` can be told."""
+    """The options of `python -m nibble.data.check`."""
 
     source: list[str] = field(default_factory=list, metadata=BARE)  # a corpus or one part of it
     columns: list[str] = field(default_factory=list)  # as data.columns=, such as [audio:wav,text:said]

@@ -59,7 +59,7 @@ def _workspace(entity: str, project: str) -> "Workspace":
 
 @dataclass
 class DashboardOptions:
-    """What `python -m nibble.dashboard` can be told."""
+    """The options of `python -m nibble.dashboard`."""
 
     project: list[str] = field(default_factory=list, metadata=BARE)  # ENTITY/PROJECT; PROJECT is logger.wandb_project
     output: str | None = None  # file to write the definition to, as JSON; it needs no key

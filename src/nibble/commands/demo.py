@@ -108,7 +108,7 @@ def transcribe_one(run: Path) -> None:
 
 @dataclass
 class DemoOptions:
-    """What `python -m nibble.commands.demo` can be told."""
+    """The options of `python -m nibble.commands.demo`."""
 
     folder: str = str(RUNS / "demo")  # with a run of experiment=demo for each precision
     records: str | None = "runs/records.jsonl"  # file that the evaluations are added to; null: none

@@ -29,7 +29,7 @@ PUBLISH = "publish"
 
 @dataclass
 class ReportOptions:
-    """What `python -m nibble.report` can be told."""
+    """The options of `python -m nibble.report`."""
 
     runs: list[str] = field(default_factory=list, metadata=BARE)  # run folders and folders of them; none: results/
     format: Format | None = None  # of runs; null: the page, html

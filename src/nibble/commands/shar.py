@@ -17,7 +17,7 @@ from nibble.errors import UserError
 
 @dataclass
 class SharOptions:
-    """What `python -m nibble.data.shar` can be told."""
+    """The options of `python -m nibble.data.shar`."""
 
     folders: list[str] = field(default_factory=list, metadata=BARE)  # of the corpus, as data.corpus_dir=, and a new one
 

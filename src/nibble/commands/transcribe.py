@@ -44,7 +44,7 @@ class Device(StrEnum):
 
 @dataclass
 class TranscribeOptions:
-    """What `python -m nibble.transcribe` can be told."""
+    """The options of `python -m nibble.transcribe`."""
 
     model: str  # a bundle, a run folder or a .ckpt
     files: list[str] = field(default_factory=list, metadata=BARE)  # audio files and folders of them; - is a microphone

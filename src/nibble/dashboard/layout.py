@@ -1,4 +1,4 @@
-"""What the dashboard shows: sections of panels over the metrics that runs log."""
+"""The dashboard: sections of panels for the metrics that runs log."""
 
 from wandb_workspaces.reports.v2 import (
     BarPlot,
@@ -16,18 +16,18 @@ PRECISION = "quant.name"
 
 
 def workspace(entity: str, project: str) -> Workspace:
-    """The dashboard, not sent anywhere yet. Runs that differ in their seed only are one line of each panel."""
+    """Build the dashboard without sending it. Runs that differ only in their seed share one line in each panel."""
     return Workspace(
         entity=entity,
         project=project,
-        name="What few bits cost",
+        name="The cost of low precision",
         settings=WorkspaceSettings(x_axis=STEP),
         runset_settings=RunsetSettings(
             groupby=[Group("name"), Group(PRECISION)],
             pinned_columns=[f"summary:result/{name}" for name in ("wer", "wer_low", "wer_high", "bundle_bytes", "rtf")],
         ),
         sections=[
-            Section(name="What it was worth", panels=worth(), is_open=True),
+            Section(name="Results", panels=worth(), is_open=True),
             Section(
                 name="Worst utterances", panels=[WeavePanelSummaryTable(table_name="worst_utterances")], is_open=True
             ),
@@ -60,7 +60,7 @@ def training() -> list[LinePlot]:
 
 
 def speed() -> list[LinePlot]:
-    """What the machine does."""
+    """Speed and memory over optimizer steps."""
     return [
         curve("Hours of audio an hour", "speed/audio_hours_per_hour"),
         curve("Share of time waiting for data", "speed/waiting_share"),
@@ -69,7 +69,7 @@ def speed() -> list[LinePlot]:
 
 
 def layers() -> list[LinePlot]:
-    """How well codes stand for weights: one line a layer."""
+    """Quantization error of the weights: one line for each layer."""
     return [
         LinePlot(title="Signal to quantization noise, dB", x=STEP, metric_regex="quant/.*/sqnr_db"),
         LinePlot(title="Share of weights clipped", x=STEP, metric_regex="quant/.*/clipped"),

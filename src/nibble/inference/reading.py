@@ -39,7 +39,7 @@ def pieces(path: Path, piece_s: float = PIECE_S) -> Iterator[Samples]:
     Together they are what resampling the whole recording gives. Files that only FFmpeg reads are decoded whole.
 
     Raises:
-        UserError: the file is not audio, is truncated, or holds samples that are no numbers.
+        UserError: the file is not audio, is truncated, or holds samples that are NaN or infinite.
     """
     if must_be_decoded(path):
         yield whole(path)[0]

@@ -25,7 +25,7 @@ _LIBRARIES = {
 
 @dataclass
 class BuildOptions:
-    """What `python -m nibble.kernels.build` can be told."""
+    """The options of `python -m nibble.kernels.build`."""
 
     libraries: list[str] = field(default_factory=list, metadata=BARE)  # cpu, cuda or both; none: both
     require: bool = False  # exit with 1 if something cannot be built

@@ -1,9 +1,9 @@
-"""The benchmarks' part of RESULTS.md, from results/bench.jsonl: one table for each benchmark."""
+"""The benchmark tables of RESULTS.md, from results/bench.jsonl."""
 
 from collections.abc import Sequence
 
 from nibble.bench.records import Measurement, cells
-from nibble.report.tables import code, escaped, markdown
+from nibble.report.tables import code, escaped, markdown, without_repeats
 
 _EXPLAINED = {
     "encoder": (
@@ -45,11 +45,11 @@ _EXPLAINED = {
     ),
 }
 _FOR_A_GPU_TOO = ("gemm", "loss", "train_step")
-_MEAN = "mean of"  # in the name of a case that stands for others
+_MEAN = "mean of"  # part of the name of a case that summarises others
 
 
 def render(measurements: Sequence[Measurement]) -> str:
-    """A section for each benchmark, in the order of the file; of equal measurements the last one counts."""
+    """A section for each benchmark, in the order of the file; only the last of equal measurements is shown."""
     benches = dict.fromkeys(found.bench for found in measurements)
     return "\n".join(_section(bench, [found for found in measurements if found.bench == bench]) for bench in benches)
 
@@ -64,7 +64,7 @@ def _section(bench: str, measurements: Sequence[Measurement]) -> str:
 
 
 def _table(measurements: Sequence[Measurement]) -> str:
-    """One row a case and contender, one column of ratios a baseline; where there are means, of them alone."""
+    """A row for each case and contender, a column of ratios for each baseline; if there are means, only those."""
     shown = [found for found in measurements if _MEAN in found.case] or list(measurements)
     rows: dict[tuple[str, str], dict[str, Measurement]] = {}
     for found in shown:
@@ -77,4 +77,4 @@ def _table(measurements: Sequence[Measurement]) -> str:
     for (name, row), values in zip(rows.items(), of, strict=True):
         ratios = [f"{row[one].ratio:.2f}" if one in row else "" for one in baselines]
         lines.append([*name, *(values[number] for number in columns), *ratios])
-    return markdown(header, lines)
+    return markdown(header, without_repeats(lines))

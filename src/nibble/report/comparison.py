@@ -1,4 +1,4 @@
-"""The rows of one table: systems measured on the same speech, each with the runs it is made of."""
+"""The rows of one table: systems measured on the same speech, each with its runs."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Speech(NamedTuple):
     corpus: str
     part: str
     words: int
-    noise: str  # empty if there is none
+    noise: str  # empty without noise
 
     def __str__(self) -> str:
         return f"{self.part} of {self.corpus}, {self.words:,} words{', ' if self.noise else ''}{self.noise}"
@@ -28,7 +28,7 @@ class Speech(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """A system, and how it differs from others of its name."""
+    """A system, its runs, and the options by which it differs from others with the same name."""
 
     system: System
     runs: tuple[Run, ...]  # one for each of the system's records
@@ -37,12 +37,12 @@ class Row:
 
     @property
     def last(self) -> Record:
-        """The record of the largest seed, for what all have in common."""
+        """The record of the largest seed, for values that are the same for all seeds."""
         return self.system.last
 
     @property
     def method(self) -> str:
-        """How the weights came to their precision; empty for float."""
+        """How the weights were quantized: trained, rounded and so on; empty for float."""
         return self.last.method.label
 
     @cached_property
@@ -70,14 +70,14 @@ class Comparison:
         return [found[name] for name in sorted(found)]
 
     def weights(self, row: Row) -> str:
-        """What the weights of a row are at, after its experiment and model where rows differ in them."""
+        """The precision of a row's weights, after its experiment and model where rows differ in them."""
         every = [other.last for other in self.rows]
         experiments, models = {one.experiment for one in every}, {one.model for one in every}
         names = [row.last.experiment] * (len(experiments) > 1) + [row.last.model] * (len(models) > 1)
         return " ".join([*names, row.last.quant])
 
     def own(self, run: Run) -> Record | None:
-        """The record of what a run ends with: of its last precision, else of any it was trained at."""
+        """The record of a run's last precision, or else of any precision that it was trained at."""
         trained = [
             record
             for row in self.rows
@@ -87,7 +87,7 @@ class Comparison:
         return next((one for one in trained if one.quant == run.config.quant.name), trained[-1] if trained else None)
 
     def how(self, row: Row) -> str:
-        """How the weights came to their precision, and what else tells this row from others, such as its steps."""
+        """How the weights were quantized, and what else distinguishes this row, such as its number of steps."""
         alike = [other for other in self.rows if self._same_but_engine(row, other)]
         steps = f"{row.system.steps} steps" if steps_differ(other.system for other in self.rows) else ""
         return ", ".join(filter(None, [row.method, row.options, row.last.backend if len(alike) > 1 else "", steps]))
@@ -145,14 +145,14 @@ def _rows(measured: Sequence[Measurement]) -> Iterator[Row]:
 
 
 def _float(group: _Group, groups: Sequence[_Group]) -> System | None:
-    """The float system of the same experiment that differs from this one in the fewest options."""
+    """The float system of the same experiment whose options differ least from this one."""
     others = [other for other in groups if other.name[0] == group.name[0]]
     nearest = sorted(others, key=lambda other: len(differing([other.options, group.options])))
     return baseline(group.system, [other.system for other in nearest])
 
 
 def _groups(measured: Sequence[Measurement]) -> list[_Group]:
-    """Measurements that differ in their seed alone, together; of several with one seed, the last one counts."""
+    """Group measurements that differ only in their seed; for each seed the last one counts."""
     options = {name: options_of(run) for name, run in {one.run.name: one.run for one in measured}.items()}
     groups: dict[tuple[str, ...], dict[int, Measurement]] = {}
     for run, record in measured:

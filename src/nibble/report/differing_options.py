@@ -10,12 +10,12 @@ from nibble.report.runs import Run
 
 Options = dict[str, str]  # dotted name -> value as text
 
-_OWN = ("seed",)  # options in which the runs of one system differ
+_OWN = ("seed",)  # options that differ between the runs of one system
 _SHOWN = 80  # characters
 
 
 def options_of(run: Run) -> Options:
-    """Every option that the result depends on, but the seed."""
+    """Every option that the result depends on, except the seed."""
     return {name: value for name, value in _flat(relevant(plain(run.config))).items() if name not in _OWN}
 
 
@@ -34,7 +34,7 @@ def described(options: Options, names: Iterable[str]) -> str:
 
 
 def _flat(options: Mapping[str, Any], prefix: str = "") -> Options:
-    """All paths are one value: the run of a teacher or start differs from seed to seed."""
+    """Flatten nested options. All paths become one value, since a teacher's or starting run differs between seeds."""
     found: Options = {}
     for key, value in options.items():
         if isinstance(value, dict):

@@ -13,7 +13,7 @@ from nibble.runs.method import Method
 from nibble.runs.records import Record, read
 from nibble.writing import write_text
 
-_HEADLINES = ("float", "int8", "int4", "int4_24", "int2")  # in RESULTS.md are more
+_HEADLINES = ("float", "int8", "int4", "int4_24", "int2")  # the others are in RESULTS.md only
 _METHODS = (Method.float, Method.qat, Method.ptq)
 BEGIN, END = "<!-- results: written by make results -->", "<!-- end of results -->"
 
@@ -51,7 +51,7 @@ def write_documents(
 
 
 def _headlines(records: Sequence[Record]) -> list[Record]:
-    """The precisions of the README, of models that were trained with several seeds, in float as well."""
+    """The records for the README: of models that were trained with several seeds, in float as well."""
     chosen = [record for record in records if record.quant in _HEADLINES and record.method in _METHODS]
     seeds: dict[tuple[str, str], set[int]] = {}
     for record in chosen:
@@ -61,7 +61,7 @@ def _headlines(records: Sequence[Record]) -> list[Record]:
 
 
 def with_tables(readme: str, tables: str) -> str:
-    """`readme` with `tables` between its two markers; as it is if it has none."""
+    """Put `tables` between the two markers of `readme`; it is unchanged without markers."""
     before, begin, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)
     return f"{before}{BEGIN}\n\n{tables}\n{END}{after}" if begin and end else readme

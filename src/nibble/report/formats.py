@@ -1,4 +1,4 @@
-"""A comparison as a table in plain text: Markdown, CSV, JSON or LaTeX."""
+"""Writes a comparison as a table in Markdown, CSV, JSON or LaTeX."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ from nibble.terminal import Table
 
 
 class Format(StrEnum):
-    """What a comparison is written as."""
+    """The format of a written comparison."""
 
     html = "html"  # the page
     md = "md"
@@ -62,7 +62,7 @@ def table(comparison: Comparison) -> Table:
 
 
 def cells(comparison: Comparison, row: Row) -> list[str]:
-    """What a person reads of a row, in the order of the header."""
+    """The cells of a row for people, in the order of the header."""
     return [
         comparison.weights(row),
         comparison.how(row),

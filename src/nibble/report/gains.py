@@ -1,4 +1,4 @@
-"""What a way to a precision gains over a simpler one, on the same utterances and seeds."""
+"""What training gains over rounding, and one run for several precisions over separate runs, on the same utterances."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,11 @@ def gains(rows: Sequence[System]) -> str:
             methods.setdefault((system.last.model, system.last.quant), {})[system.last.method] = system
     lines = [[*key, *(_difference(found, *pair) for pair in _GAINS.values())] for key, found in methods.items()]
     lines = [line for line in lines if any(line[2:])]
-    return markdown(["model", "quant", *_GAINS], lines) if lines else ""
+    used = [0, 1, *(column for column in range(2, 2 + len(_GAINS)) if any(line[column] for line in lines))]
+    if len({line[0] for line in lines}) == 1:
+        used.remove(0)  # one model, which needs no name
+    header, *lines = ([line[column] for column in used] for line in (["model", "quant", *_GAINS], *lines))
+    return markdown(header, lines) if lines else ""
 
 
 def _difference(found: dict[Method, System], method: Method, simpler: Method) -> str:

@@ -1,4 +1,4 @@
-"""From paths to a comparison: runs, their records, and what of both is left out."""
+"""Builds a comparison from paths: finds runs and their records, and says which are left out."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from nibble.runs.records import read
 
 
 def gather(paths: Sequence[Path], records_file: Path, part: str | None) -> tuple[Comparison, list[str]]:
-    """The comparison of the runs at or below `paths`, and a sentence for each kind of run that is not in it.
+    """Compare the runs at or below `paths`; also returns a sentence for each kind of run that is left out.
 
     Raises:
         UserError: no finished run, no record of any, or measurements on several kinds of speech.

@@ -1,18 +1,18 @@
-"""Error rates by how many words were said, and by speaker: quantized recognisers fail on long utterances first."""
+"""Error rates by utterance length in words, and by speaker: quantized recognisers fail on long utterances first."""
 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from nibble.evaluation.options import Backend
-from nibble.percent import percent_interval, points_interval
+from nibble.percent import points_interval
 from nibble.report.tables import System, baseline, engine, markdown
 from nibble.runs.method import Method
 from nibble.runs.records import Record
 
 _SHOWN = ("float", "int8", "int4", "int2")  # the precisions of the tables
 _COMPARED = "int4"
-_WORDS = (1, 3, 5, 7, 10, 20)  # that the utterances of a group have at least
+_WORDS = (1, 3, 5, 7, 10, 20)  # the least number of words in the utterances of each group
 _MOST_SPEAKERS = 12  # of a table
 _LIBRISPEECH_ID = re.compile(r"(.+)-[^-]+-[^-]+")  # speaker, chapter, number
 
@@ -22,7 +22,7 @@ Utterance = tuple[str, int, int]  # id, errors, words
 def groups(rows: Sequence[System]) -> str:
     """Tables in Markdown for each model trained in float and at four bits with several seeds; empty if there is none.
 
-    A group is a small part of the utterances: one seed says little of it.
+    A group is a small part of the utterances, so one seed says little about it.
     """
     trained = [
         one for one in rows if engine(one.last) is Backend.torch and one.last.method in (Method.float, Method.qat)
@@ -37,14 +37,14 @@ def groups(rows: Sequence[System]) -> str:
         said = f" of {four_bits.last.model}" if len({one.last.model for one in rows}) > 1 else ""
         for name, group_of in (("words said", _words), ("speaker", _speaker)):
             found = _table(name, group_of, alike, of, four_bits)
-            tables += [f"WER %{said} by {name}, 95 %:\n\n{found}"] if found else []
+            tables += [f"WER %{said} by {name}:\n\n{found}"] if found else []
     return "\n".join(tables)
 
 
 def _table(
     name: str, group_of: Callable[[Utterance], str], alike: Sequence[System], of: System, four_bits: System
 ) -> str:
-    """A row a group; empty if there is only one, or too many to read."""
+    """A row for each group; empty if there is only one group, or too many to read."""
     members: dict[str, set[str]] = {}
     for utterance in of.last.utterance_errors:
         members.setdefault(group_of(utterance), set()).add(utterance[0])
@@ -55,14 +55,14 @@ def _table(
         inside = [_within(system, members[group]) for system in alike]
         words = sum(words for _, _, words in inside[0].last.utterance_errors)
         difference = _within(four_bits, members[group]).difference(_within(of, members[group]))
-        rates = [percent_interval(system.wer) for system in inside]
+        rates = [f"{100 * system.wer[0]:.2f}" for system in inside]
         lines.append([group, f"{len(members[group]):,}", f"{words:,}", *rates, points_interval(difference)])
     quants = [system.last.quant for system in alike]
-    return markdown([name, "utterances", "words", *quants, f"{_COMPARED} minus float, points"], lines, left=1)
+    return markdown([name, "utterances", "words", *quants, f"{_COMPARED} minus float, points, 95 %"], lines, left=1)
 
 
 def _within(system: System, ids: set[str]) -> System:
-    """The system on some of the utterances."""
+    """The results of a system on some of the utterances."""
 
     def of(record: Record) -> Record:
         return replace(record, utterance_errors=[one for one in record.utterance_errors if one[0] in ids])

@@ -1,4 +1,4 @@
-"""Which records are of which runs."""
+"""Matches records with the runs that they belong to."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from nibble.runs.records import Record
 
 
 class Measurement(NamedTuple):
-    """A record and the run that it is of."""
+    """A record and its run."""
 
     run: Run
     record: Record
@@ -22,9 +22,9 @@ class Measurement(NamedTuple):
 def match(runs: Sequence[Run], records: Sequence[Record]) -> list[Measurement]:
     """The records of `runs`, in the order of `records`.
 
-    A record of a trained precision is of the run that has its configuration; of equal runs, the last one counts. A
-    record of float weights quantized without training is of the run that its command names, else of the only float
-    run with its experiment, model and seed, else of the only run with these.
+    A record of a trained precision belongs to the run with the same configuration; of equal runs, to the last one. A
+    record of float weights quantized without training belongs to the run that its command names, else to the only float
+    run with its experiment, model and seed, else to the only run with these.
     """
     by_hash: dict[str, Run] = {}
     tasks = {(one.part, one.inference.beam_width, one.condition, one.windowed) for one in records}
@@ -40,7 +40,7 @@ def match(runs: Sequence[Run], records: Sequence[Record]) -> list[Measurement]:
 
 
 def _hashes(run: Run, tasks: set[tuple[str, int | None, Condition, int]]) -> Iterator[str]:
-    """What `config_hash` the records of a run have: of its options as it wrote them, and with later options."""
+    """The possible values of `config_hash` in a run's records: of its options as written, and with later options."""
     for settings in (run.settings, plain(run.config)):
         for part, beam_width, condition, windowed in tasks:
             how: dict[str, Any] = {"parts": part.split("+"), "decoding": Search.greedy.value}
@@ -55,7 +55,7 @@ def _hashes(run: Run, tasks: set[tuple[str, int | None, Condition, int]]) -> Ite
 
 
 def _float_run(runs: Sequence[Run], record: Record) -> Run | None:
-    """The run whose float weights an untrained record is of; None if more than one may be."""
+    """The run whose float weights were rounded for a record; None if that is ambiguous."""
     of = (record.experiment, record.model, record.seed)
     alike = [run for run in runs if (run.config.name, run.config.model.name, run.config.seed) == of]
     given = re.findall(r"checkpoint=(\S+)", record.command)

@@ -1,4 +1,4 @@
-"""Precisions side by side: trained at each, and the float weights rounded to it without training."""
+"""Compares precisions: trained at each, and float weights rounded to each without training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ class Precision:
 
     quant: str
     trained: System | None  # at this precision; float itself
-    untrained: System | None  # float weights, rounded
+    untrained: System | None  # float weights rounded without training
 
     @property
     def shown(self) -> System:
-        """The one whose size and speed stand for both."""
+        """The system whose size and speed are shown for both."""
         found = self.trained or self.untrained
         assert found is not None
         return found
@@ -62,7 +62,7 @@ def summary(records: Sequence[Record]) -> str:
 
 
 def sections(records: Sequence[Record]) -> list[Section]:
-    """One for each experiment, part and model; exports stand in RESULTS.md alone."""
+    """One section for each experiment, part and model; exports are in RESULTS.md only."""
     groups: dict[tuple[str, str, str, str], list[Record]] = {}
     for record in (record for record in records if engine(record) is Backend.torch):
         groups.setdefault((record.experiment, record.corpus, record.part, record.model), []).append(record)
@@ -99,5 +99,5 @@ def _row(precision: Precision, reference: System | None) -> list[str]:
 
 
 def _rate(system: System | None) -> str:
-    """An error rate, and the method where it is not the plain one."""
+    """An error rate, and the method unless it is the usual one."""
     return "" if system is None else f"{percent_interval(system.wer)} {system.last.method.short}".rstrip()

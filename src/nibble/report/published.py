@@ -1,4 +1,4 @@
-"""What others have published, from results/published.jsonl: beside our figures in RESULTS.md, and marked as theirs."""
+"""Results that others published, from results/published.jsonl, for a section of RESULTS.md marked as theirs."""
 
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path

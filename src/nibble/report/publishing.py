@@ -1,4 +1,4 @@
-"""From runs/, which is a user's own, to results/, which this repository publishes."""
+"""Copies records from runs/, a user's own, to results/, which this repository publishes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ RECORDS, BENCHMARKS = "records.jsonl", "bench.jsonl"  # below runs/, and below r
 
 
 def publish(paths: Sequence[Path], records_file: Path, results: Path = RESULTS) -> list[str]:
-    """Copy what was measured; what stands there already is not copied again.
+    """Copy measurements; those that are there already are not copied again.
 
     Args:
         paths: run folders, folders of runs, and files of benchmarks such as runs/bench.jsonl.

@@ -17,6 +17,7 @@ from nibble.report.tables import (
     systems,
     unchanged,
     verdict,
+    without_repeats,
 )
 from nibble.runs.records import Record
 
@@ -34,12 +35,13 @@ utterances, errors pooled over seeds. It tells how sure the figure is for such s
 - **minus float**: WER minus that of the float run on the same utterances and seeds, with its paired 95 % interval. \
 **verdict**: *worse* or *better* if that interval excludes zero, else *same*: not measurably different.
 - **quant**: *trained* means at this precision; *distilled* means trained with a float teacher; *not trained* means \
-that the float weights were quantized afterwards. What computed stands in brackets, unless it is torch, on integers or \
-in float, with greedy search.
+that the float weights were quantized afterwards. The engine and search are in brackets, unless torch with greedy \
+search.
 - **bytes**: all files of the bundle or export. **ratio**: four bytes for each parameter of the float model, over them.
 - **MB in use**: memory of a process that holds the model and recognises ten seconds at a time on one CPU thread, over \
-that of Python and its packages; load time and peak are in the records. Empty where it was not measured.
-- **RTF**: time of encoder and search over the duration of the audio, batched; features count with sherpa-onnx alone.
+that of Python and its packages.
+- **RTF**: time of encoder and search over the duration of the audio, batched; only with sherpa-onnx are features \
+included.
 """
 
 
@@ -47,7 +49,7 @@ def render(records: Sequence[Record]) -> str:
     """RESULTS.md as text."""
     tables: dict[tuple[str, str, str, int], list[Record]] = {}
     for record in unchanged(records):
-        # Evaluations of a share of the utterances stand apart from those of all.
+        # Evaluations of some of the utterances have a table apart from those of all.
         key = (record.experiment, record.corpus, record.part, record.reference_words)
         tables.setdefault(key, []).append(record)
     sections = [_INTRODUCTION, *(_section(*key, tables[key]) for key in sorted(tables))]
@@ -69,11 +71,13 @@ def _section(experiment: str, corpus: str, part: str, words: int, records: Seque
 
 
 def _table(rows: Sequence[System]) -> str:
-    """One row a system; the model is named where there are several."""
+    """A row for each system. Where there are several models, the first row of each has its name."""
     models = {system.last.model for system in rows}
-    named = [[alike[0].last.model] if len(models) > 1 else [] for alike in _alike(rows)]
     header = [*(["model"] if len(models) > 1 else []), *_HEADER]
-    lines = [[*name, *_row(alike, rows)] for name, alike in zip(named, _alike(rows), strict=True)]
+    lines = [_row(alike, rows) for alike in _alike(rows)]
+    if len(models) > 1:
+        named = [[alike[0].last.model, *line] for alike, line in zip(_alike(rows), lines, strict=True)]
+        lines = without_repeats(named)
     if all(system.memory_bytes is None for system in rows):
         column = header.index(_MEMORY)
         header, *lines = ([*line[:column], *line[column + 1 :]] for line in (header, *lines))
@@ -81,7 +85,7 @@ def _table(rows: Sequence[System]) -> str:
 
 
 def _alike(rows: Iterable[System]) -> list[list[System]]:
-    """Systems that differ in their engine alone, such as one export in several versions of sherpa-onnx, together."""
+    """Group systems that differ only in their engine, such as one export in several versions of sherpa-onnx."""
     found: dict[tuple[object, ...], list[System]] = {}
     for system in rows:
         last = system.last
@@ -116,7 +120,7 @@ def _memory(alike: Sequence[System]) -> str:
 
 
 def _backends(alike: Sequence[System]) -> str:
-    """What computed, such as " (onnx, sherpa 2.0.1 w4a8 greedy)"; empty for what computes unless something is said."""
+    """The engines, such as " (onnx, sherpa 2.0.1 w4a8 greedy)"; empty for the default engine."""
     names = [f"{one.last.inference.backend.value} {one.last.inference.version}".strip() for one in alike[:-1]]
     said = ", ".join([*names, alike[-1].last.backend])
     return "" if said in PLAIN_BACKENDS else f" ({said})"

@@ -1,4 +1,4 @@
-"""What recognisers lose on changed speech: silence around it, other levels, noise, a telephone."""
+"""Tables of error rates on changed speech: silence around it, other levels, noise, a telephone."""
 
 from collections.abc import Sequence
 
@@ -46,7 +46,7 @@ def _section(experiment: str, corpus: str, part: str, records: Sequence[Record])
 
 
 def _key(system: System) -> tuple[str, ...]:
-    """What a system is called in every condition."""
+    """The identity of a system across conditions."""
     last = system.last
     return last.model, last.quant, last.method, last.backend
 
@@ -59,7 +59,7 @@ def _name(system: System) -> str:
 
 
 def _errors(system: System | None, plain: System | None, condition: Condition) -> tuple[str, str]:
-    """The rate, and what it is more than that of unchanged speech."""
+    """The error rate, and its increase over that of unchanged speech."""
     if system is None:
         return "", ""
     alone = plain is None or condition in (_PLAIN, Condition.silence_alone)

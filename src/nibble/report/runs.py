@@ -1,4 +1,4 @@
-"""Run folders: what `train.py` left, at or below the paths that a user names."""
+"""Finds finished runs at or below the paths that a user names."""
 
 import os
 import shlex
@@ -23,17 +23,17 @@ class Run:
     """A finished run."""
 
     folder: Path
-    name: str  # its folder, without what all runs of a report have in common
+    name: str  # its folder, without the leading part that all runs of a report share
     settings: dict[str, Any]  # plain, as the version that trained it wrote them
     config: Config  # the same, with the defaults of options that came later
     finished_s: float  # when its bundle was written, in seconds since 1970
 
     @property
     def command(self) -> str | None:
-        """What starts this run again; None if `train.py` did not start it."""
+        """The command that starts this run again; None if `train.py` did not start it."""
         if (run := run_file.read(self.folder)) is not None:
             return run.command
-        overrides = RunFolder(self.folder).overrides  # of a run from before run.json
+        overrides = RunFolder(self.folder).overrides  # for a run older than run.json
         if not overrides.is_file():
             return None
         given = OmegaConf.load(overrides)

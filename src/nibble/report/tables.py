@@ -1,4 +1,4 @@
-"""Records -> the rows of a table: the runs of one system, one per seed, taken together."""
+"""Turns records into the rows of a table: the runs of one system, one per seed, are averaged."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from nibble.evaluation.wer import interval, paired_interval
 from nibble.runs.method import Method
 from nibble.runs.records import Record
 
-PLAIN_BACKENDS = ("native greedy", "float greedy")  # torch, which tables name only where something else computes
+PLAIN_BACKENDS = ("native greedy", "float greedy")  # torch's, which tables don't name
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class System:
 
     @property
     def last(self) -> Record:
-        """The record of the largest seed, for what all have in common."""
+        """The record of the largest seed, for values that are the same for all seeds."""
         return self.records[-1]
 
     @property
@@ -42,7 +42,7 @@ class System:
 
     @property
     def bits(self) -> float:
-        """Bits a parameter, over all files of the bundle."""
+        """Bits per parameter, all files of the bundle included."""
         return 8 * self.last.bundle_bytes / self.last.parameters
 
     @property
@@ -57,7 +57,7 @@ class System:
         return " or ".join("not recorded" if steps is None else f"{steps:,}" for steps in sorted(found, key=str))
 
     def is_phase_of_run_of(self, other: "System") -> bool:
-        """Whether both were trained, one after the other, in one run."""
+        """Whether both were trained in one run, one after the other."""
         trained = self.last.method.is_trained and other.last.method.is_trained
         return trained and self.last.config_hash == other.last.config_hash
 
@@ -84,7 +84,7 @@ class System:
 def systems(records: Iterable[Record]) -> list[System]:
     """One system for each model, precision, method and way of computing; largest file first.
 
-    Of several records of a system with the same seed, the last one counts.
+    If a system has several records with the same seed, the last one counts.
     """
     groups: dict[tuple[str, ...], dict[int, Record]] = {}
     for record in records:
@@ -95,7 +95,7 @@ def systems(records: Iterable[Record]) -> list[System]:
 
 
 def unchanged(records: Iterable[Record]) -> list[Record]:
-    """The records of speech as it is; those of changed speech have a table of their own."""
+    """The records of unchanged speech; changed speech has a table of its own."""
     return [record for record in records if record.condition is Condition.unchanged]
 
 
@@ -133,20 +133,26 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 2
     return "".join("| " + " | ".join(escaped(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
+def without_repeats(lines: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Lines whose first cell is empty where it would repeat that of the line above."""
+    above = [None, *(line[0] for line in lines)]
+    return [["" if line[0] == first else line[0], *line[1:]] for line, first in zip(lines, above, strict=False)]
+
+
 def escaped(text: str) -> str:
-    """Text for Markdown that is one line and no HTML."""
+    """Escape text for Markdown: one line, no HTML."""
     return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").splitlines())
 
 
 def code(text: str) -> str:
-    """Text for Markdown as it is, in one line, between more backticks than it has."""
+    """Text as Markdown code in one line, between more backticks than it contains."""
     longest = max(map(len, re.findall("`+", text)), default=0)
     fence, space = "`" * (longest + 1), " " if longest else ""
     return f"{fence}{space}{' '.join(text.splitlines())}{space}{fence}"
 
 
 def order(system: System) -> tuple[str, int, str, str]:
-    """Of rows: by model, the largest file first."""
+    """The sort key of rows: by model, the largest file first."""
     last = system.last
     return last.model, -last.bundle_bytes, last.method, last.backend
 
@@ -158,5 +164,5 @@ def engine(record: Record) -> Backend:
 
 
 def _compared_by(record: Record) -> tuple[str, Backend, str]:
-    """What a system and the float system that it is compared with have in common."""
+    """The fields in which a system must agree with the float system that it is compared with."""
     return record.model, engine(record), record.inference.search

@@ -10,7 +10,7 @@ import altair as alt
 
 _HEIGHT = 300
 _SMALL = 200
-_TICKS = [0, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]  # of error rates that differ by more than a decade
+_TICKS = [0, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]  # for error rates on a scale over several decades
 _KINDS = ["float", "trained", "not trained"]
 
 

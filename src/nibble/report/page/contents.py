@@ -1,4 +1,4 @@
-"""Everything that the page shows, as plain data: what its template and its script read."""
+"""Collects everything that the page shows, as plain data for its template and script."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -29,13 +29,13 @@ COSTS = ("bytes", "memory", "rtf")  # what a chart of the page has errors agains
 
 @dataclass
 class Contents:
-    """Of one page. All rates are in percent."""
+    """The contents of one page. All rates are in percent."""
 
     rows: list[Plain]  # in the order of the table
     runs: list[Plain]  # by name
     utterances: dict[str, Plain]  # the worst, by id
     damage: list[Plain]  # tables of sensitivities
-    silence: str  # why there are no utterances; empty if there are some
+    silence: str  # why there are no utterances to show; empty if there are some
 
 
 def collect(comparison: Comparison, max_utterances: int) -> Contents:
@@ -71,7 +71,7 @@ class _Heard:
         self._batches: dict[int, list[Batch]] = {}  # mel bins -> utterances
 
     def by(self, loaded: Loaded) -> dict[str, list[list[str]]]:
-        """What a run recognises in them; nothing if they cannot be read here."""
+        """The transcripts of a run; none if the utterances cannot be read here."""
         if self.silence:
             return {}
         mel_bins = loaded.config.features.mel_bins

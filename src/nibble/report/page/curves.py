@@ -1,4 +1,4 @@
-"""metrics.csv of a run -> the points of its curves, and the phases of its schedule in steps."""
+"""Reads the curves of a run from its metrics.csv, and the phases of its schedule in steps."""
 
 import csv
 import math
@@ -15,7 +15,7 @@ from nibble.quant.spec import Precision, ScheduleConfig
 from nibble.runs.run_folder import RunFolder
 
 _MAX_POINTS = 250  # of a curve; more are averaged
-_SQNR = "/sqnr_db"  # ends the names of the layers' signal-to-quantization-noise ratios
+_SQNR = "/sqnr_db"  # ending of the names of the layers' signal-to-quantization-noise ratios
 
 Metrics = dict[str, list[tuple[int, float]]]  # name -> (step, value)
 
@@ -29,7 +29,7 @@ class Phase(NamedTuple):
 
 
 def read_metrics(folder: Path) -> Metrics:
-    """What Lightning's CSV logger wrote of a run; nothing if it was not asked to.
+    """The metrics that Lightning's CSV logger wrote; none if it was off.
 
     Raises:
         UserError: the file is not what that logger writes.
@@ -50,7 +50,7 @@ def read_metrics(folder: Path) -> Metrics:
 
 
 def curve(metrics: Metrics, name: str) -> list[list[float]]:
-    """[step, value] of one metric, averaged to at most so many points; what is not finite is left out."""
+    """[step, value] of one metric, averaged to a limited number of points; values that are not finite are left out."""
     points = [(step, value) for step, value in metrics.get(name, []) if math.isfinite(value)]
     parts = np.array_split(np.array(points).reshape(-1, 2), min(len(points), _MAX_POINTS) or 1)
     return [[round(float(step)), _short(value)] for step, value in (part.mean(axis=0) for part in parts if len(part))]
@@ -86,5 +86,5 @@ def _name(config: Config, precisions: Sequence[Precision]) -> str:
 
 
 def _short(value: float) -> float:
-    """Four digits are enough to draw."""
+    """Round to four digits, which are enough to draw."""
     return float(f"{value:.4g}")

@@ -1,15 +1,15 @@
-"""Which of several systems no other beats, and which of these can have a name in a chart."""
+"""The Pareto front of several systems, and which of its points can be labelled in a chart."""
 
 import math
 from collections.abc import Sequence
 
-_LEAST = 0.09  # distance between two names, as a share of the chart
+_LEAST = 0.09  # least distance between two labels, as a share of the chart
 
 Point = tuple[float, float]  # cost above 0 and errors; less is better in both
 
 
 def pareto_front(points: Sequence[Point]) -> list[int]:
-    """The numbers of the points that no point costing as little or less undercuts in errors, the cheapest first."""
+    """The indices of the points on the Pareto front (no cheaper point has fewer errors), the cheapest first."""
     found: list[int] = []
     for number in sorted(range(len(points)), key=lambda number: points[number]):
         if not found or points[number][1] < points[found[-1]][1]:
@@ -18,7 +18,7 @@ def pareto_front(points: Sequence[Point]) -> list[int]:
 
 
 def apart(points: Sequence[Point], front: Sequence[int]) -> list[int]:
-    """Of a front those whose names do not meet; the one with fewest errors first, then the cheapest and so on."""
+    """The points of a front whose labels don't overlap, chosen from the fewest errors on, then the cheapest."""
     places = {number: _place(points, number) for number in front}
     found: list[int] = []
     for number in [*front[-1:], *front[:-1]]:

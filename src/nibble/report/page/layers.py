@@ -1,4 +1,4 @@
-"""How the weights of each layer, and the codes that stand for them, are distributed."""
+"""Histograms of the weights of each layer and of their codes."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from nibble.quant.layer import QuantizedLayer
 
 _BINS = 41  # odd: zero is the middle of one
-_MAX_CODES = 64  # drawn one by one; of more, neighbours are taken together
+_MAX_CODES = 64  # drawn one by one; if there are more, neighbours are merged
 
 
 def histograms(model: nn.Module) -> dict[str, dict[str, Any]]:
-    """Of each weight matrix or kernel by name: what `nibble.report.page.charts` draws.
+    """The histograms of each weight by name, as `nibble.report.page.charts` draws them.
 
     {"largest": max|w|, "weights": shares in bins from -largest to largest} and, unless the weight is in float,
     {"bits": 4, "lowest": first code, "together": codes in a bin, "codes": shares}; shares in percent.

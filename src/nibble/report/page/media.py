@@ -1,4 +1,4 @@
-"""Speech as what a page can hold: sound and picture as data URIs."""
+"""Speech for an HTML page: sound and spectrogram as data URIs."""
 
 import base64
 import io
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nibble.conventions import SAMPLE_RATE_HZ
 
-_MAX_COLUMNS = 1000  # of a picture; longer speech is averaged over frames
+_MAX_COLUMNS = 1000  # in a spectrogram; longer speech is averaged over frames
 
 
 def sound(samples: Tensor) -> str:

@@ -1,4 +1,4 @@
-"""The utterances with most errors: what they sound and look like, and what each run recognises in them."""
+"""The utterances with most errors: sound, spectrogram, and the transcript of each run."""
 
 from collections.abc import Iterable
 from itertools import zip_longest
@@ -38,6 +38,6 @@ def shown(batches: Iterable[Batch]) -> dict[str, dict[str, Any]]:
 
 
 def recognised(loaded: Loaded, batches: Iterable[Batch]) -> dict[str, list[list[str]]]:
-    """By id: [word of the reference, word recognised, what became of it], by greedy search."""
+    """By id: [word of the reference, word recognised, kind of error], by greedy search."""
     found = evaluate(loaded.model, loaded.tokenizer, batches).transcripts
     return {one.id: [[*pair, pair.kind.value] for pair in align(one.reference, one.hypothesis)] for one in found}

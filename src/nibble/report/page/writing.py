@@ -1,4 +1,4 @@
-"""Contents -> one HTML file that needs nothing else: no network, no other file."""
+"""Writes the contents as one HTML file that needs no network and no other file."""
 
 from collections.abc import Sequence
 from importlib.resources import files
@@ -16,7 +16,7 @@ from nibble.report.page.contents import Contents
 from nibble.runs.method import Method
 
 _ASSETS = files("nibble.report.page") / "assets"
-_DECADES = 8.0  # error rates further apart than this share no linear scale
+_DECADES = 8.0  # ratio of error rates above which a linear scale would hide the smaller ones
 _COLUMNS = (  # name, whether its cells are numbers
     ("weights", False),
     ("how", False),
@@ -31,7 +31,7 @@ _COLUMNS = (  # name, whether its cells are numbers
 
 
 class Tile(NamedTuple):
-    """A figure that is worth a line of its own."""
+    """A headline figure."""
 
     name: str
     figure: str
@@ -39,7 +39,7 @@ class Tile(NamedTuple):
 
 
 def render(comparison: Comparison, contents: Contents, notes: Sequence[str] = ()) -> str:
-    """The page as text. What users named or transcribed is escaped wherever it stands."""
+    """The page as text. All names and transcripts are escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     template = environment.from_string(_asset("page.html"))
@@ -69,7 +69,7 @@ def render(comparison: Comparison, contents: Contents, notes: Sequence[str] = ()
 
 
 def tiles(rows: Sequence[Row]) -> list[Tile]:
-    """Float, and the smallest that was trained and is not measurably worse."""
+    """Headline figures: float, and the smallest trained system that is not measurably worse."""
     full = next((row for row in rows if row.last.method is Method.float), None)
     small = _smallest_close(rows)
     if full is None or small is None:
@@ -86,21 +86,21 @@ def tiles(rows: Sequence[Row]) -> list[Tile]:
 
 
 def _first(comparison: Comparison) -> int:
-    """The run to begin with: one of the smallest that was trained."""
+    """The run to show first: one of the smallest trained system."""
     trained = [row for row in comparison.rows if row.last.method.is_trained]
     row = _smallest_close(comparison.rows) or min(trained or comparison.rows, key=lambda row: row.last.bundle_bytes)
     return [run.name for run in comparison.runs].index(row.runs[0].name)
 
 
 def _smallest_close(rows: Sequence[Row]) -> Row | None:
-    """The smallest that was trained and is not measurably worse than float."""
+    """The smallest trained system that is not measurably worse than float."""
     trained = [row for row in rows if row.last.method.is_trained]
     close = [row for row in trained if row.difference is not None and row.difference[1] <= 0]
     return min(close, key=lambda row: row.last.bundle_bytes, default=None)
 
 
 def _speed(rows: Sequence[Row]) -> str:
-    """Where the times were taken."""
+    """The machine and threads that times were measured with."""
     places = {(record.threads, record.hardware) for row in rows for record in row.system.records}
     if len(places) > 1:
         return "Taken on several machines or numbers of threads: compare with care."
