@@ -126,7 +126,7 @@ def test_a_word_that_hydra_cannot_read(words, expected):
 def test_a_path_with_a_comma_in_a_sweep(tmp_path):
     (tmp_path / "a,b").mkdir()
     composition.check_words(["seed=1,2", f"data.corpus_dir={tmp_path}/a,c"])
-    with pytest.raises(UserError, match=r"would be several runs, but .*a,b is there; for that one path"):
+    with pytest.raises(UserError, match=r"would be several runs, but .*a,b exists; for that one path"):
         composition.check_words([f"data.corpus_dir={tmp_path}/a,b"])
     composition.check_words([f"data.corpus_dir='{tmp_path}/a,b'"])
 

@@ -1,4 +1,4 @@
-"""Hydra's composition: words of the command line to typed options, every slip found before anything runs."""
+"""Composes typed options from the command line with Hydra, and finds every mistake before anything runs."""
 
 import re
 import shlex
@@ -121,7 +121,7 @@ def check_words(words: Sequence[str], multirun: bool = True) -> None:
                 f"for a list, {name}=[{value}]; for a run of each, add -m"
             )
         if Path(value).exists():
-            raise UserError(f"{word} would be several runs, but {value} is there; for that one path, give {quoted}")
+            raise UserError(f"{word} would be several runs, but {value} exists; for that one path, give {quoted}")
 
 
 def each_value(overrides: Sequence[Override]) -> Iterator[list[str]]:

@@ -1,4 +1,4 @@
-"""What all rooms agree on: the sample rate, the blank label and the mark of a word's first piece."""
+"""Conventions of all rooms: the sample rate, the blank label and the mark of a word's first piece."""
 
 SAMPLE_RATE_HZ = 16_000  # of all speech once it is read: one channel, float32 in [-1, 1]
 BLANK = 0  # the label that a transducer emits to go on to the next frame

@@ -1,4 +1,4 @@
-"""What the processes that train one run tell one another. In a run of one process each of these changes nothing.
+"""Collectives between the processes that train one run. In a run of one process they change nothing.
 
 All processes must call them in the same order; the tensors are on the device that they compute on.
 """

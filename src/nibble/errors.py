@@ -6,7 +6,7 @@ from difflib import get_close_matches
 
 
 class UserError(Exception):
-    """Something the user can mend. The text says what was wrong, with which value, and what to do.
+    """An error that the user can correct. The text says what was wrong, with which value, and what to do.
 
     `train.py`, `evaluate.py` and `python -m nibble.*` print it without a traceback and exit with 1. It may quote names
     and texts from files: `str` of it is `printable`.

@@ -1,4 +1,4 @@
-"""How torch takes memory of a GPU: in segments that grow.
+"""Lets torch allocate GPU memory in segments that can grow.
 
 The batches of speech have many lengths. In segments of fixed sizes, what one batch frees often fits no later one, and
 a training that needs two thirds of a GPU can run out of memory.

@@ -20,7 +20,7 @@ class Strategy(StrEnum):
 
 @dataclass
 class HardwareConfig:
-    """`hardware=`: where it runs, what fits there, and what a deployment there may cost."""
+    """`hardware=`: devices, batch size, and the budget of a deployment there."""
 
     accelerator: str = "cpu"  # as Lightning: cpu, gpu, auto
     devices: int = 1  # on each machine, a process each; -1: all GPUs

@@ -1,4 +1,4 @@
-"""How much memory a process has taken."""
+"""Measures the memory of this process."""
 
 import contextlib
 import ctypes

@@ -1,4 +1,4 @@
-"""What only an export needs is not installed with the rest."""
+"""Checks that optional packages are installed."""
 
 from importlib.util import find_spec
 

@@ -1,4 +1,4 @@
-"""Where a result comes from: commit, hardware, command, and a hash of the configuration."""
+"""The provenance of a result: commit, hardware, command, and a hash of the configuration."""
 
 import hashlib
 import json
@@ -65,7 +65,7 @@ def hardware(device: torch.device | None = None) -> str:
 
 
 def command() -> str:
-    """What was typed, with `python` for the interpreter; in a job of a sweep, what would run that job alone."""
+    """The command line, with `python` for the interpreter; in a job of a sweep, the command for that job alone."""
     return os.environ.get(COMMAND) or shlex.join(["python", *sys.orig_argv[1:]])
 
 

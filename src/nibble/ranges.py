@@ -1,4 +1,4 @@
-"""What a numeric option may be. A dataclass of options calls `check` with a range for each of its numbers."""
+"""Ranges of numeric options. A dataclass of options calls `check` with a range for each of its numbers."""
 
 import math
 from types import NoneType

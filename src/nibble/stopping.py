@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end every command in one way: exit code 130 or 143, the command that goes on, and no traceback."""
+"""Ends every command alike on Ctrl-C and SIGTERM: exit code 130 or 143, how to resume, and no traceback."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What the commands show on a terminal: text from anywhere as it is, and tables that fit its width.
+"""Prints on a terminal: texts from files safely, and tables that fit its width.
 
 Lines break between words alone, and nothing is cut. Columns of a table that do not fit stand on a second line of their
 row; `COLUMNS=200` in the environment says that there is more space.

@@ -1,4 +1,4 @@
-"""How threads that share a computation wait for one another.
+"""Sets how torch's threads wait for one another.
 
 Torch computes with OpenMP: at the end of each operator a thread that is done waits for the others. GNU's library, which
 torch's wheels for Linux bring, lets it spin for some milliseconds before it sleeps. Where other processes want the same

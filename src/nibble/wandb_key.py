@@ -1,4 +1,4 @@
-"""Is there a key of W&B on this machine?"""
+"""Checks that there is a key of W&B on this machine."""
 
 import os
 from netrc import NetrcParseError, netrc
@@ -9,7 +9,7 @@ from nibble.errors import UserError
 
 
 def check_wandb_key(what: str) -> None:
-    """`what` needs a key.
+    """Raise `UserError` unless W&B has a key, which `what` needs.
 
     Raises:
         UserError: there is none, neither in WANDB_API_KEY nor in the file where `wandb login` puts it.

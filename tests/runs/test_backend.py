@@ -36,7 +36,7 @@ def test_every_published_record_is_taken_apart() -> None:
 
 @pytest.mark.parametrize("text", ["", "native", "native beam0", "greedy native", "native beam1000000000"])
 def test_what_does_not_end_with_a_search(text: str) -> None:
-    with pytest.raises(UserError, match="it ends with how labels were found: greedy or beam8"):
+    with pytest.raises(UserError, match="it must end with the search: greedy or beam8"):
         Inference.parse(text)
 
 

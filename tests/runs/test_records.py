@@ -73,7 +73,7 @@ def test_a_full_disk() -> None:
         ({"utterance_errors": [["a", -1, 2]]}, "utterance 'a' has -1 errors in 2 words"),
         ({"parameters": 0}, "parameters is 0, which is less than 1"),
         ({"method": "magic"}, "method is 'magic'; give one of float, ptq"),
-        ({"backend": "native"}, "backend is 'native'; it ends with how labels were found"),
+        ({"backend": "native"}, "backend is 'native'; it must end with the search"),
         ({"sead": 1}, "no option 'sead'; nearest: seed"),
     ],
 )

@@ -1,1 +1,1 @@
-"""One file a command, and what they share."""
+"""The commands, one file each, and what they share."""

@@ -1,4 +1,4 @@
-"""Lay out the W&B dashboard of a project, or write what W&B would be sent.
+"""Create the W&B dashboard of a project, or write its definition to a file.
 
 python -m nibble.dashboard ENTITY/PROJECT
 python -m nibble.dashboard output=FILE

@@ -1,4 +1,4 @@
-"""Print the table of `make demo`: what each precision costs, and what training at it buys.
+"""Print the table of `make demo`: the error rate, size and speed of each precision, trained and not trained.
 
 python -m nibble.commands.demo
 """
@@ -56,7 +56,7 @@ def demo_table(records: Sequence[Record]) -> Table:
     return Table(
         ("weights", "trained", "not trained", "bytes", "smaller", "RTF", *(["steps"] if unequal else [])),
         rows,
-        title="What low precision costs and what training at it buys: WER in %, 95 %",
+        title="Precisions, trained and not trained: WER in %, 95 %",
         note=("" if unequal else "Trained rows have had equally many steps. ")
         + "Not trained: the weights of the trained float row, rounded.",
     )

@@ -1,4 +1,4 @@
-"""A trained model to what runs elsewhere.
+"""Export a trained model.
 
 python -m nibble.export checkpoint=runs/int4_run                     a folder for sherpa-onnx, at four bits
 python -m nibble.export checkpoint=runs/float_run quant=int4 parity=true

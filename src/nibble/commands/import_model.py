@@ -1,4 +1,4 @@
-"""Another toolkit's checkpoint to a float run of ours, without training.
+"""Import another toolkit's checkpoint as a float run, without training.
 
 python -m nibble.import parakeet.nemo runs/parakeet
 python -m nibble.import parakeet-rnnt-0.6b/ runs/parakeet data=librispeech

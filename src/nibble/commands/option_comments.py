@@ -1,4 +1,4 @@
-"""What `--help` says of each option: read from the comments where it is defined, so that there is one place for it."""
+"""Reads the text of each option for `--help` from the comment where the option is defined."""
 
 import ast
 import inspect
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 
 class Option(NamedTuple):
-    """One option, or the part of a configuration that the options behind it are in: its name then ends with a dot."""
+    """One option, or the heading of the options that follow: its name then ends with a dot."""
 
     name: str  # as on the command line, such as data.tokens; quant.rules[].match is of each element of quant.rules
     default: Any

@@ -1,4 +1,4 @@
-"""Float weights to integers without training, as a bundle.
+"""Quantize a float model without training, and write the bundle.
 
 python -m nibble.quantize checkpoint=runs/float_run quant=int4
 python -m nibble.quantize checkpoint=runs/float_run quant=int3 rounding=gptq calibration_utterances=256

@@ -1,7 +1,7 @@
-"""A sweep: what becomes of each job, and the tables at its end.
+"""Runs a sweep: follows each job, and prints tables at the end.
 
-Hydra's launchers may run a job in this process, in others or on other machines. So each job tells its fate in a line of
-jobs.jsonl in the folder of the sweep, and who started the sweep reads them there.
+Hydra's launchers may run a job in this process, in others or on other machines. So each job writes its state to a line
+of jobs.jsonl in the folder of the sweep, where the process that started the sweep reads it.
 """
 
 import os
@@ -77,7 +77,7 @@ class JobLog(Callback):
 
 
 def _tells(config: DictConfig) -> bool:
-    """Whether this process is to tell of its job: of those that train one run together, the first one."""
+    """Whether this process reports its job: only the first of those that train one run together does."""
     return bool(config.hydra.mode == RunMode.MULTIRUN) and distributed.started()[0] == 0
 
 
@@ -130,7 +130,7 @@ def run(main: Callable[[], Any], folder: Path) -> int:
 
 
 def read(folder: Path) -> list[Job]:
-    """What became of each job of the sweep in `folder`, by number; none may have begun."""
+    """The state of each job of the sweep in `folder`, by number; empty if none has begun."""
     jobs = build_lines(Job, folder / FILE, "a job of a sweep", "delete that line")
     return sorted({job.number: job for job in jobs}.values(), key=lambda job: job.number)
 
@@ -164,5 +164,5 @@ def _record(job: Job) -> Record | None:
 
 
 def _cell(record: Record) -> tuple[object, ...]:
-    """What tells the seeds of one row of a table from another row."""
+    """The options by which a row's runs differ from other rows."""
     return record.experiment, record.corpus, record.part, record.model, record.quant, record.method, record.seed

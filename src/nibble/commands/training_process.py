@@ -37,7 +37,7 @@ def main(folder: Path) -> int:
 
 
 def _end_with_parent() -> None:
-    """Standard input ends when the process that holds its other end does."""
+    """End this process when its parent ends, which closes standard input."""
     while os.read(0, 1):  # not sys.stdin, whose lock this thread would hold when Python ends
         pass
     os._exit(1)

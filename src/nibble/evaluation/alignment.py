@@ -1,4 +1,4 @@
-"""Reference and hypothesis word by word, as pairs and coloured for the terminal."""
+"""Aligns reference and hypothesis word by word, and prints them in colours."""
 
 from enum import StrEnum
 from typing import NamedTuple
@@ -13,7 +13,7 @@ _GAP = " "  # no word contains a space
 
 
 class Kind(StrEnum):
-    """What became of a word."""
+    """The kind of a word's error, or none."""
 
     same = "same"
     substituted = "substituted"
@@ -29,7 +29,7 @@ class Pair(NamedTuple):
 
     @property
     def kind(self) -> Kind:
-        """What became of the word."""
+        """The kind of the word's error, or none."""
         if self.reference == self.hypothesis:
             return Kind.same
         if not self.reference:
@@ -41,7 +41,7 @@ _STYLES = {Kind.same: "", Kind.substituted: "bold yellow", Kind.deleted: "bold r
 
 
 def align(reference: str, hypothesis: str) -> list[Pair]:
-    """The words of both in order, with as few edits as there can be."""
+    """Align the words of both with as few edits as possible."""
     found = kaldialign.align(reference.split(), hypothesis.split(), _GAP)
     return [Pair(*("" if word == _GAP else word for word in words)) for words in found]
 

@@ -1,4 +1,4 @@
-"""Utterances to look into: what a model heard in them, as it heard it."""
+"""Reads single utterances exactly as an evaluation heard them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ from nibble.runs.speech import speech
 
 
 def listen(loaded: Loaded, part: str, ids: Sequence[str]) -> list[Batch]:
-    """Utterances as the evaluation of `loaded` on `part` heard them, noise included.
+    """Read utterances as the evaluation of `loaded` on `part` heard them, noise included.
 
     Args:
         loaded: the model, with the configuration of its run.

@@ -15,7 +15,7 @@ from nibble.evaluation.wer import Score
 
 
 class Measured(NamedTuple):
-    """What a recogniser made of some speech."""
+    """The transcripts and the speed of a recogniser."""
 
     score: Score
     transcripts: list[Transcript]

@@ -30,14 +30,14 @@ class Backend(StrEnum):
 
 
 class Search(StrEnum):
-    """How labels are found in the network's output."""
+    """The search for labels in the network's output."""
 
     greedy = "greedy"
     beam = "beam"  # `beam_width` hypotheses at once
 
 
 class Ignored(StrEnum):
-    """What scoring may leave out of account."""
+    """What scoring can ignore."""
 
     case = "case"
     punctuation = "punctuation"
@@ -45,7 +45,7 @@ class Ignored(StrEnum):
 
 @dataclass
 class EvaluateConfig:
-    """`python evaluate.py`: which models, on which speech, searched how."""
+    """`python evaluate.py`: which models, on which speech, with which search."""
 
     checkpoint: Any = None  # a run folder, a .ckpt, a bundle or (backend onnx, sherpa) an exported folder; or a list
     backend: Backend = Backend.torch
@@ -53,7 +53,7 @@ class EvaluateConfig:
     part: Any = None  # dev, test, or names of parts; one or a list; null: dev
     by: Any = None  # error rates of groups: length, speaker, language or any field of the corpus; one or a list
     condition: Any = None  # how the speech is changed: names, one or a list, or all; null: unchanged
-    ignore: Any = None  # what scoring leaves out of account: case, punctuation or [case,punctuation]
+    ignore: Any = None  # what scoring ignores: case, punctuation or [case,punctuation]
     quant: QuantConfig | None = None  # quantize float checkpoints without training; null: as trained
     decoding: Search = Search.greedy
     beam_width: int = 8  # decoding=beam: hypotheses at once

@@ -1,4 +1,4 @@
-"""What `evaluate.py` shows of its results."""
+"""Prints the results of `evaluate.py`."""
 
 from collections.abc import Sequence
 
@@ -29,7 +29,7 @@ def print_results(results: Sequence[Result], console: Console, worst: int = 5) -
 
 
 def condition_table(records: Sequence[Record]) -> Table:
-    """One row a condition of the speech, and one column a model."""
+    """A row for each condition of the speech, a column for each model."""
     models: dict[tuple[str, str, str, int], dict[Condition, Record]] = {}
     for record in records:
         key = (record.model, record.quant, record.method.value, record.seed)

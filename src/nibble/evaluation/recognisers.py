@@ -1,4 +1,4 @@
-"""What turns a batch of speech into text: a network in torch or in ONNX Runtime, with a search for labels."""
+"""Recognisers: a network in torch or ONNX Runtime, with a search for labels, turns a batch of speech into text."""
 
 from collections.abc import Callable
 from pathlib import Path

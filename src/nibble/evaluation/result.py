@@ -1,4 +1,4 @@
-"""One evaluated model: what is recorded, and what is only printed."""
+"""The result of evaluating one model: its record, and what is only printed."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -34,7 +34,7 @@ class Result:
     hardware: HardwareConfig  # its budget is printed beside the measurement
 
     def worst(self, count: int) -> list[Misheard]:
-        """At most so many utterances with errors, most errors first."""
+        """At most `count` utterances with errors, most errors first."""
         texts = {transcript.id: transcript for transcript in self.transcripts}
         ranked = sorted(self.record.utterance_errors, key=lambda utterance: (-utterance[1], utterance[0]))
         return [Misheard(texts[id_], errors, words) for id_, errors, words in ranked if errors][:count]

@@ -1,4 +1,4 @@
-"""Transcripts -> error rates in words and characters, of all utterances and of groups."""
+"""Computes error rates in words and characters, of all utterances and of groups."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from nibble.runs.records import Group
 
 @dataclass(frozen=True)
 class Scores:
-    """What is recorded of the errors."""
+    """The error rates that are recorded."""
 
     main: Score
     cer: float | None  # of texts whose errors are counted in words
@@ -35,7 +35,7 @@ def all_scores(
 ) -> Scores:
     """Everything that a record says of the errors.
 
-    Of silence in place of speech, all that was recognised is inserted; the rate is per word of the speech.
+    With silence in place of speech, all recognised words are insertions; the rate is per word of the speech.
 
     Raises:
         UserError: `by=` names what the corpus doesn't say.
@@ -51,7 +51,7 @@ def all_scores(
 
 
 def shown(transcript: Transcript, ignored: Iterable[str], units: Units) -> Transcript:
-    """A transcript as it was scored, with spaces between what errors are counted in."""
+    """A transcript as it was scored, with spaces between the units that errors are counted in."""
     known = [Ignored(one) for one in ignored]
     reference, hypothesis = (
         " ".join(units.units_in(scored(text, known))) for text in (transcript.reference, transcript.hypothesis)

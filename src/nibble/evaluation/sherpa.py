@@ -86,7 +86,7 @@ class Sherpa:
         return ["".join(self._tokens(samples)).replace(WORD_START, " ").strip() for samples in batch.samples]
 
     def _tokens(self, samples: Tensor) -> list[str]:
-        """Of one utterance, (samples,)."""
+        """The tokens that sherpa-onnx finds in one utterance, (samples,)."""
         stream = self._recogniser.create_stream()
         if self._chunks is None:
             stream.accept_waveform(SAMPLE_RATE_HZ, samples.numpy())

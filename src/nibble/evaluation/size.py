@@ -1,4 +1,4 @@
-"""How large a model is on disk, and what of it is not integers."""
+"""Measures the size of a model on disk, and which part of it is not integers."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What errors are counted in: words, or characters for scripts that put no spaces between words."""
+"""The units of errors: words, or characters for scripts without spaces between words."""
 
 import re
 import unicodedata
@@ -12,11 +12,11 @@ _WITHOUT_SPACES = re.compile(
     "[\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
     "\U00020000-\U0003ffff]"
 )
-_ENOUGH = 100_000  # characters that are looked at
+_ENOUGH = 100_000  # characters that are examined
 
 
 class Units(StrEnum):
-    """What errors are counted in."""
+    """The units that errors are counted in."""
 
     words = "words"
     characters = "characters"
@@ -27,7 +27,7 @@ class Units(StrEnum):
         return "WER" if self is Units.words else "CER"
 
     def units_in(self, text: str) -> list[str]:
-        """The units of a text; spaces are none of them."""
+        """The units of a text, without spaces."""
         return text.split() if self is Units.words else [sign for sign in text if not sign.isspace()]
 
 
@@ -43,7 +43,7 @@ def units_of(references: Iterable[str]) -> Units:
 
 
 def scored(text: str, ignored: Iterable[Ignored]) -> str:
-    """`text` without what scoring ignores; an apostrophe within a word is a letter of it."""
+    """`text` without what scoring ignores; an apostrophe within a word counts as a letter."""
     if Ignored.case in ignored:
         text = text.casefold()
     if Ignored.punctuation in ignored:

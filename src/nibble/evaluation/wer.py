@@ -1,4 +1,4 @@
-"""Word or character error rate with its parts, its 95 % interval, and the paired difference of two systems.
+"""Word or character error rate: substitutions, deletions, insertions, 95 % interval, and paired differences.
 
 Rates are fractions of the reference words: 0.05 is 5 %. Of scripts without spaces between words, characters take the
 place of words throughout. Alignment is kaldialign's. The intervals are percentiles of
@@ -76,7 +76,7 @@ def score(
 def inserted(
     ids: Sequence[str], references: Sequence[str], hypotheses: Sequence[str], units: Units = Units.words
 ) -> Score:
-    """Score what was recognised where nothing was said: all of it is inserted; the rate is per reference word.
+    """Score transcripts of silence: all words are insertions; the rate is per reference word.
 
     Raises:
         ValueError: as of `score`.

@@ -13,14 +13,14 @@ from nibble.inference.windows import windows
 
 
 class Windowed:
-    """Another recogniser that hears utterances beyond a length in windows, and all others as they are.
+    """Wraps a recogniser: long utterances are recognised in windows, all others whole.
 
     No model knows longer speech than it was trained on, and attention costs the square of the length.
 
     Args:
-        recognise: of batches.
+        recognise: the recogniser of batches.
         features: of the model.
-        longest_s: of a window, and of an utterance that is heard as it is: `data.max_duration_s` of the training.
+        longest_s: the longest window, and longest utterance to recognise whole: `data.max_duration_s` of the training.
         batch_s: windows that are recognised together, in seconds with padding; 0: one by one.
 
     Attributes:

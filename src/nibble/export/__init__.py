@@ -1,1 +1,1 @@
-"""Trained checkpoints to what is deployed."""
+"""Exports trained checkpoints for deployment."""

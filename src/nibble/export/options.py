@@ -9,7 +9,7 @@ from nibble.ranges import Range, check
 
 
 class Target(StrEnum):
-    """What a model is exported as."""
+    """The kind of an export."""
 
     bundle = "bundle"  # the smallest: what this project reads
     sherpa = "sherpa"  # ONNX files that sherpa-onnx loads as they are, and ONNX Runtime
@@ -26,7 +26,7 @@ class Encoding(StrEnum):
 
 @dataclass
 class ExportConfig:
-    """`python -m nibble.export`: a trained model to what runs elsewhere."""
+    """`python -m nibble.export`: exports a trained model."""
 
     checkpoint: str | None = None  # a run folder, a .ckpt or a bundle
     target: Target = Target.sherpa

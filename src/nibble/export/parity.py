@@ -1,4 +1,4 @@
-"""Layer by layer: what an export computes, and which integers it holds, against torch.
+"""Compares an export with torch layer by layer: outputs and integers.
 
 Each layer of the export gets the input that torch's layer had, so differences do not add up along the network. With
 quantized activations the outputs of whole networks differ by more than any layer: an input on the border between two

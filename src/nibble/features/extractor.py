@@ -1,4 +1,4 @@
-"""The seam between samples and features, and which extractor the options ask for."""
+"""The seam `Features`, and the extractor that the options ask for."""
 
 from functools import lru_cache
 from typing import Protocol
@@ -31,7 +31,7 @@ class Features(Protocol):
 
     @property
     def settings(self) -> str:
-        """All that the values depend on, as text: stored features are found again by it."""
+        """Everything that the values depend on, as text, by which stored features are found again."""
         ...
 
     def frame_count(self, samples: int) -> int:

@@ -8,14 +8,14 @@ from nibble.ranges import Range, check
 
 
 class FeatureStorage(StrEnum):
-    """When log-mel features are computed."""
+    """Where features are computed."""
 
     on_the_fly = "on_the_fly"  # in the loader, from audio
     stored = "stored"  # once, to disk beside the corpus; excludes waveform augmentation
 
 
 class FeatureKind(StrEnum):
-    """What an encoder hears: whose log-mel filterbanks, or samples."""
+    """The input of an encoder: log-mel filterbanks of Kaldi or NeMo, or samples."""
 
     kaldi = "kaldi"  # as sherpa-onnx computes them, and icefall
     nemo = "nemo"  # as NeMo, and transformers for Parakeet

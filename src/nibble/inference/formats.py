@@ -15,7 +15,7 @@ _CAPTION_GAP_S = 1.0  # a pause at which the next caption begins
 
 
 class Format(StrEnum):
-    """How a transcription is written."""
+    """The format of a written transcription."""
 
     txt = "txt"  # the text alone
     json = "json"  # a line with text, words and their times
@@ -69,7 +69,7 @@ _WRITERS: dict[Format, Callable[[Transcription, Path], str]] = {
 
 
 def captions(words: Sequence[Word]) -> Iterator[list[Word]]:
-    """The words in groups that are shown at once: short enough to be read, and ending where a speaker pauses."""
+    """Group words into captions: short enough to be read, and ending where a speaker pauses."""
     caption: list[Word] = []
     for word in words:
         if caption:

@@ -1,4 +1,4 @@
-"""A frozen encoder in use: what stands between two integer products takes one pass over memory.
+"""Fuses a frozen encoder: the float steps between two integer products take one pass over memory.
 
 Layer norm, SiLU and the first convolution's ReLU end in the codes that the next product takes; q, k and v share those
 of their input; attention is one operator, and positions are projected once. Weights, scales and codes are those of the
@@ -31,7 +31,7 @@ def fused_copy(model: Transducer) -> Transducer:
 def fuse(model: Transducer) -> None:
     """Give the parts of a frozen encoder their fused types, in place; those whose layers take no codes stay.
 
-    From then on the model is for use alone: it cannot be trained or exported.
+    Afterwards the model can only recognise: it cannot be trained or exported.
     """
     for module in model.encoder.modules():
         fused = _FUSED.get(type(module))
@@ -116,7 +116,7 @@ class FusedAttention(RelativeAttention):
         return _product(self.output, ops.quantize_rows(attended))
 
     def _projected(self, positions: Tensor, frames: int) -> Tensor:
-        """Of positions (left + 2T, D): what is kept, if it reaches as far both ways."""
+        """The projected positions (left + 2T, D): those that are kept, if they reach far enough both ways."""
         past, kept = positions.size(0) - frames, self.kept
         elsewhere = kept is not None and kept[0].device != positions.device
         if kept is None or elsewhere or kept[1] < past or len(kept[0]) - kept[1] < frames:
@@ -163,6 +163,6 @@ def _filters(layer: QuantConv2d) -> tuple[Tensor, Tensor]:
 
 
 def _product(layer: nn.Linear, codes: tuple[Tensor, Tensor]) -> Tensor:
-    """What a layer makes of rows with these codes and scales."""
+    """The output of a layer for rows with these codes and scales."""
     assert isinstance(layer, QuantLinear)
     return layer.of_codes(*codes)

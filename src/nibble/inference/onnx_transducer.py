@@ -118,7 +118,7 @@ class _StreamingEncoder:
 
 
 def session(model: Path | bytes, threads: int) -> onnxruntime.InferenceSession:
-    """A file, or what would be in it, ready to run on the CPU."""
+    """A file, or its contents, as a session on the CPU."""
     options: Any = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -135,7 +135,7 @@ def session(model: Path | bytes, threads: int) -> onnxruntime.InferenceSession:
 
 
 def _metadata(graph: onnxruntime.InferenceSession) -> dict[str, str]:
-    """What sherpa-onnx reads of a graph beside its tensors."""
+    """The metadata of a graph that sherpa-onnx reads."""
     try:
         return dict(graph.get_modelmeta().custom_metadata_map)
     except UnicodeDecodeError as error:

@@ -17,7 +17,7 @@ _BESIDE_S = 0.1  # more than a resampling filter reaches
 
 
 def duration_s(path: Path) -> float | None:
-    """How long a recording is; None where only decoding it would tell.
+    """The length of a recording; None if only decoding it would tell.
 
     Raises:
         UserError: the file is absent, is not audio, or holds no samples.
@@ -65,7 +65,7 @@ def pieces(path: Path, piece_s: float = PIECE_S) -> Iterator[Samples]:
 
 
 def _scale(file: soundfile.SoundFile, path: Path) -> np.float32:
-    """What brings the samples of an opened file into [-1, 1]: floats may have been left in the range of integers."""
+    """The factor that brings the samples of an opened file into [-1, 1]: floats may be in the range of integers."""
     peak = 0.0
     while file.subtype in FLOATS and file.tell() < file.frames:
         block = read(file, str(path), SAMPLE_RATE_HZ * int(PIECE_S))

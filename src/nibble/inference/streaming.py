@@ -1,4 +1,4 @@
-"""Recognises speech while it is being said, with a model that streams."""
+"""Recognises speech while it is spoken, with a streaming model."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -59,7 +59,7 @@ def transcribe_stream(loaded: Loaded, pieces: Iterable[Samples], said: Callable[
 
 
 class FeatureStream:
-    """Features of samples that come in pieces: together they are those of the whole.
+    """Computes features of samples that come in pieces: the same as those of the whole.
 
     Args:
         features: whose frames depend on the samples nearby only.

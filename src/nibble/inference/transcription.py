@@ -22,7 +22,7 @@ BATCH_S = 60.0  # speech that is recognised at once: enough for all cores, and l
 
 @dataclass(frozen=True)
 class Transcription:
-    """What was recognised in one recording; times count from its start."""
+    """The text and words of one recording; times count from its start."""
 
     text: str
     words: list[Word]
@@ -41,7 +41,7 @@ def transcribe(
         loaded: the model, on the device to use.
         path: an audio file of any rate and length.
         beam_width: hypotheses of beam search; 1 for greedy search.
-        heard: told after each batch how many more seconds of the recording are done.
+        heard: called after each batch with the seconds of the recording that are newly done.
 
     Raises:
         UserError: the file is absent, is not audio, or is truncated.

@@ -1,4 +1,4 @@
-"""Says where in a recording somebody speaks, with the Silero voice activity detector."""
+"""Finds speech in a recording, with the Silero voice activity detector."""
 
 from functools import cache
 from typing import Any

@@ -1,4 +1,4 @@
-"""Whether there is a GPU for the CUDA and Triton kernels."""
+"""Finds out whether the CUDA and Triton kernels have a GPU."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""How an operator is declared, once: its arguments are a class that also checks them and computes the result.
+"""Declares an operator: a class of its arguments, which also checks them and computes the reference result.
 
     class IntMatmul(NamedTuple):
         x: Tensor

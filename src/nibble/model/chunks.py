@@ -1,4 +1,4 @@
-"""How a streaming encoder cuts speech into chunks, and where a chunk finds the frames before it.
+"""Cuts speech into chunks for a streaming encoder, and gives each chunk the frames before it.
 
 A chunk is c encoded frames. With a subsampling of 4 that looks 3 frames ahead, it takes 4 c feature frames and the 3
 after them. Whole utterances go through the network with their chunks as rows, R = B n of n chunks each, and a chunk

@@ -18,8 +18,8 @@ from torch import Tensor
 from nibble.conventions import BLANK, WORD_START
 from nibble.model.searchable import LabelState, Searchable
 
-MAX_REPEATS = 10  # equal labels in a row; no word has so many equal letters, and ten zeros are 10 000 000 000
-NEGLIGIBLE = 10.0  # nats below the best of a frame at which beam search lets go of a hypothesis: 1 in 22 000
+MAX_REPEATS = 10  # equal labels in a row; no word has ten equal letters, and ten zeros are 10 000 000 000
+NEGLIGIBLE = 10.0  # nats below the best of a frame at which beam search drops a hypothesis: 1 in 22 000
 
 
 @dataclass
@@ -36,7 +36,7 @@ def greedy(model: Searchable, encoded: Tensor, lengths: Tensor, max_symbols_per_
     """The most probable symbol at each point, for all utterances at once.
 
     Args:
-        model: the network, or what stands for it.
+        model: the network, or another `Searchable`.
         encoded: (B, T', D)
         lengths: (B,)
         max_symbols_per_frame: labels that one frame may emit.
@@ -53,7 +53,7 @@ class GreedySearch:
     many rounds as its longest walk, not the sum over frames of the busiest utterance.
 
     Args:
-        model: the network, or what stands for it.
+        model: the network, or another `Searchable`.
         batch: B, the number of utterances.
         device: where the frames will be.
         max_symbols_per_frame: labels that one frame may emit.

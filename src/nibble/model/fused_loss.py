@@ -33,7 +33,7 @@ MOST_IN_PART = 2**18  # nodes in the joiner at once on a GPU
 
 @constant_parameters()  # the joiner quantizes its weights once for all groups
 def fused_transducer_loss(joiner: Joiner, encoded: Tensor, predicted: Tensor, targets: Targets) -> Tensor:
-    """The sum over utterances of what `transducer_loss` finds in the joiner's logits, in nats: a scalar.
+    """The sum of `transducer_loss` over utterances, computed without holding all logits, in nats: a scalar.
 
     Float32 whatever the autocast, or float64 for float64. The joiner follows the autocast, unless to float16.
 
@@ -148,7 +148,7 @@ def _joined(joiner: Joiner, encoded: Tensor, predicted: Tensor, following: Tenso
 
 
 class _WithGradients(torch.autograd.Function):
-    """A loss whose gradients by `inputs` are known; None for an input that it does not depend on."""
+    """A loss with known gradients by `inputs`; None for an input that it does not depend on."""
 
     @staticmethod
     def forward(ctx: Any, loss: Tensor, gradients: list[Tensor | None], *inputs: Tensor) -> Tensor:

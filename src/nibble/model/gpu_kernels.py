@@ -1,4 +1,4 @@
-"""Where the transducer loss finds its Triton kernels."""
+"""Loads the Triton kernels of the transducer loss."""
 
 from importlib import import_module
 from types import ModuleType

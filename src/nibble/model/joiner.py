@@ -1,4 +1,4 @@
-"""Where speech and labels meet: one distribution for each frame and label position (Graves et al., 2013)."""
+"""The joiner: one distribution over labels for each frame and label position (Graves et al., 2013)."""
 
 from torch import Tensor, nn
 

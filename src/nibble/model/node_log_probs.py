@@ -1,4 +1,4 @@
-"""The two log-probabilities that the loss needs of a node of the lattice: of blank, and of the label that follows."""
+"""Computes the two log-probabilities of each lattice node that the loss needs: blank and the next label."""
 
 from types import ModuleType
 from typing import Any

@@ -8,7 +8,7 @@ from omegaconf import MISSING
 from nibble.errors import UserError
 from nibble.ranges import COUNT, Range, check
 
-MAX_ATTENDED_FRAMES = 1_000  # of a model that streams: a file from anywhere must not make it take any memory
+MAX_ATTENDED_FRAMES = 1_000  # of a streaming model: a configuration from anywhere must not exhaust memory
 
 
 class SubsamplingKind(StrEnum):

@@ -1,4 +1,4 @@
-"""What keeps padding out of the result: a mask of real frames, and batch normalisation that counts only those."""
+"""Keeps padding out of the result: a mask of real frames, and batch normalisation over real frames only."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""What greedy and beam search need of a transducer: the seam between a search and whatever computes."""
+"""The seam `Searchable`: what greedy and beam search need of a transducer."""
 
 from typing import NamedTuple, Protocol
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class LabelState(NamedTuple):
-    """What the label side knows about some hypotheses, a row each."""
+    """The state of the label side for some hypotheses, one row each."""
 
     predicted: Tensor  # (rows, J or more): the predictor's output, projected for the joiner
     memory: tuple[Tensor, ...]  # (rows, …) each: what the predictor carries from label to label

@@ -1,4 +1,4 @@
-"""Recognition of speech while it is being said."""
+"""Greedy search while speech is spoken."""
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +37,7 @@ class Stream:
 
     @property
     def hypothesis(self) -> Hypothesis:
-        """What was recognised so far."""
+        """The labels recognised so far."""
         return self._search.hypotheses[0]
 
     @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""Fewer frames: strided convolutions over log-mel features, then a projection to the model's width."""
+"""Subsampling: strided convolutions over log-mel features, then a projection to the model's width."""
 
 import torch
 import torch.nn.functional as F

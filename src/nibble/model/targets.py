@@ -1,4 +1,4 @@
-"""What a transducer loss compares a network's output with."""
+"""The targets of a transducer loss."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Targets(NamedTuple):
-    """The labels of a batch, and how much of each utterance is no padding."""
+    """The labels of a batch, and the lengths of its utterances without padding."""
 
     lengths: Tensor  # (B,) encoded frames
     labels: Tensor  # (B, U), padded with blank

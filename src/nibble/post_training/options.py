@@ -13,15 +13,15 @@ from nibble.ranges import COUNT_OR_NONE, SEED, check
 
 
 class Rounding(StrEnum):
-    """How the weights of a float model become integers without training."""
+    """How the weights of a float model are rounded without training."""
 
     nearest = "nearest"
-    gptq = "gptq"  # so that each layer's outputs change least on calibration speech (Frantar et al., 2022)
+    gptq = "gptq"  # the outputs of each layer change least on calibration speech (Frantar et al., 2022)
 
 
 @dataclass
 class QuantizeConfig:
-    """`python -m nibble.quantize`: a float model to a bundle of fewer bits."""
+    """`python -m nibble.quantize`: turns a float model into a bundle of fewer bits."""
 
     checkpoint: str | None = None  # a run folder, a .ckpt or a bundle, with float weights
     quant: QuantConfig = MISSING

@@ -1,4 +1,4 @@
-"""A float checkpoint to fewer bits without training, with what calibration speech tells about its layers."""
+"""Quantizes a float checkpoint without training, with the help of calibration speech."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -36,7 +36,7 @@ class PostTraining(NamedTuple):
 def quantize_without_training(loaded: Loaded, options: QuantizeConfig, device: torch.device) -> PostTraining:
     """A float model at the precision of `options.quant`, rounded as they say.
 
-    A run for several precisions was trained at this one: it is rounded to nearest, as it was in training.
+    A run for several precisions was trained at this precision already, so it is rounded to nearest, as in training.
 
     Raises:
         UserError: the model is quantized already, a rule does not fit it, there is nothing for GPTQ to round, or its

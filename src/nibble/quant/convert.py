@@ -1,4 +1,4 @@
-"""The life of a quantized model: prepare, set_precision and prune (and train), freeze, load_frozen."""
+"""Quantizes a model: prepare, set_precision, prune, freeze, load_frozen."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,7 +61,7 @@ def set_precision(model: nn.Module, precision: Precision, blend: float = 1.0) ->
 
 
 def precision_of(model: nn.Module) -> Precision:
-    """What the quantized modules of a model run at; float if it has none."""
+    """The precision of a model's quantized modules; float if it has none."""
     return next((module.precision for module in quantized_modules(model).values()), Precision.float)
 
 

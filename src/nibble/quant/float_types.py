@@ -1,4 +1,4 @@
-"""In which floating type a quantized layer computes, and which one it returns."""
+"""The floating types in which a quantized layer computes, and which it returns."""
 
 from contextlib import AbstractContextManager, nullcontext
 

@@ -1,4 +1,4 @@
-"""Which quantized type takes the place of which float type, and which subclasses of one cannot have any.
+"""Chooses the quantized type for a float type, and finds subclasses that cannot be quantized.
 
 A subclass with a forward of its own keeps it: `super().forward(...)` in it reaches the quantized product. So does
 Parakeet's CTC head, a convolution that transposes its input, and MBart's embedding, which scales its output.
@@ -57,7 +57,7 @@ def quantized_type(float_type: type) -> type[QuantizedLayer] | None:
 
 
 def why_not(module: nn.Module, weight_names: tuple[str, ...]) -> str | None:
-    """What keeps a float module of a known type from being quantized; None if nothing does.
+    """Why a float module of a known type cannot be quantized; None if it can.
 
     Args:
         module: of a type that has a quantized type.

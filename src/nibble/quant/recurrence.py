@@ -213,7 +213,7 @@ def _slopes(update: Tensor, forget: Tensor, candidate: Tensor, output: Tensor, c
 def _back(
     slopes: Tensor, through: Tensor, forget: Tensor, by_hidden: Tensor, by_cell: Tensor, weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients by the gates' inputs (U, B, 4, N), by the first hidden state and by the first cell (B, N).
+    """Gradients with respect to the gates' inputs (U, B, 4, N), the first hidden state and the first cell (B, N).
 
     Args:
         slopes: of `_slopes`, (U, B, 4, N).

@@ -1,6 +1,6 @@
-"""Tries a training step at every precision that the schedule has in store, before the first one is taken.
+"""Tries a training step at every precision of the schedule, before training begins.
 
-A network that runs in float may fail once it is quantized. Hours into a training would be late to find that out.
+A network that runs in float may fail once it is quantized, and training would find that out only after hours.
 """
 
 import inspect

@@ -1,4 +1,4 @@
-"""Which precision a step of training runs at."""
+"""Finds the precision of a training step in the schedule."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Says what of a prepared model becomes integers and what does not, by name and share of the bytes."""
+"""Summarises which parameters of a prepared model become integers and which don't, by name and share of the bytes."""
 
 from collections import defaultdict
 from collections.abc import Iterable

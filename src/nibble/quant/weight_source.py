@@ -20,7 +20,7 @@ from nibble.quant.tensor import Factor, QuantizedTensor
 
 
 class WeightSource(Protocol):
-    """What a layer computes with in place of its parameter (N, ...).
+    """The form of a parameter (N, ...) that a layer computes with.
 
     The contract:
     - `values` has the parameter's shape, and is float32, or float64 for a float64 parameter.
@@ -40,7 +40,7 @@ class WeightSource(Protocol):
 
 
 class Trained(NamedTuple):
-    """A weight that has a parameter, and what belongs to it."""
+    """A weight that is still a parameter, with its mask and learned scale."""
 
     parameter: Tensor
     mask: Tensor | None = None  # False where it is pruned

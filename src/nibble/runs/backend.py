@@ -1,4 +1,4 @@
-"""What computed an evaluation, and how labels were found: the text of `backend` in a record, taken apart."""
+"""Parses `backend` of a record: the engine, its arithmetic and the search of an evaluation."""
 
 import re
 from dataclasses import dataclass
@@ -34,6 +34,6 @@ class Inference:
         """
         found = re.fullmatch(r"(?:(bundle|onnx|sherpa)\b ?)?(?:(\d[\w.]*) )?(.*?) ?\b(greedy|beam([1-9]\d{0,5}))", text)
         if found is None:
-            raise UserError(f"backend is {text!r:.60}; it ends with how labels were found: greedy or beam8")
+            raise UserError(f"backend is {text!r:.60}; it must end with the search: greedy or beam8")
         engine, version, arithmetic, _, width = found.groups()
         return cls(Backend(engine or "torch"), arithmetic, int(width) if width else None, version or "")

@@ -4,7 +4,7 @@ model.safetensors  integers, scales, and the rest in 16 bits: `nibble.runs.tenso
 config.json        the run's configuration, what the weights are, and checksums: `nibble.runs.description`
 tokenizer.model    SentencePiece
 tokens.txt         "symbol id" a line, as sherpa-onnx reads it
-README.md          for people: what the model is worth, how large it is, and where it comes from: `nibble.runs.card`
+README.md          for people: error rate, size and origin of the model: `nibble.runs.card`
 
 The size of a bundle counts all files but README.md, which nothing needs and anyone may change.
 """

@@ -1,4 +1,4 @@
-"""README.md of a bundle: what the model is worth, how large it is, and where it comes from.
+"""README.md of a bundle: error rate, size and origin of the model.
 
 It is documentation: no checksum covers it, and nothing is read from it.
 """
@@ -25,7 +25,7 @@ config.json has a checksum of every file but this page, which may be changed.
 
 @dataclass(frozen=True)
 class Measured:
-    """What an evaluation of the bundle found."""
+    """The result of evaluating a bundle."""
 
     corpus: str
     part: str

@@ -20,7 +20,7 @@ from nibble.runs.locate import locate
 from nibble.runs.method import Method
 from nibble.shapes import shapes_only
 
-_PREFIX = "model."  # of the transducer in `TransducerModule`; what else is there exists in training only
+_PREFIX = "model."  # of the transducer's weights in `TransducerModule`; all others exist in training only
 
 
 def load_checkpoint(path: Path) -> Loaded:
@@ -29,7 +29,7 @@ def load_checkpoint(path: Path) -> Loaded:
     With averaged weights (`trainer.ema_decay`) the state in the file is the average.
 
     Raises:
-        UserError: nothing there, not a checkpoint, truncated, from another model or another version.
+        UserError: the file is absent, not a checkpoint, truncated, or from another model or version.
     """
     path = locate(path)
     if is_exported(path):

@@ -1,4 +1,4 @@
-"""A checkpoint file, whoever wrote it: every byte is checked, nothing in it is executed, and it takes what it holds.
+"""Reads a checkpoint file from anywhere safely: every byte is checked, nothing is executed, memory is bounded.
 
 torch.save writes a zip file: `data.pkl`, a pickle of names, numbers and shapes, and for each tensor its bytes as they
 are, each with a checksum (CRC-32) that torch.load does not look at. A pickle is a program; of the functions that it may
@@ -30,7 +30,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """The dictionary in a checkpoint file: tensors in main memory, and plain data; anything else is refused, not run.
 
     Raises:
-        UserError: absent, unreadable, truncated, changed in any bit, or not a checkpoint.
+        UserError: the file is absent, unreadable, truncated, changed in any bit, or not a checkpoint.
     """
     try:
         with path.open("rb") as file:
@@ -43,14 +43,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def read_saved(file: BinaryIO, name: str) -> Any:
-    """What any program wrote with torch.save, under the same checks.
+    """Read any file that torch.save wrote, with the same checks.
 
     Args:
         file: open for reading; it may be a member of an archive.
         name: what messages call it.
 
     Raises:
-        UserError: truncated, changed in any bit, or it holds more than tensors and plain data.
+        UserError: the file is truncated or changed, or holds more than tensors and plain data.
     """
     pickled, tensor_bytes = _checked(file, name)
     _check_program(name, pickled)
@@ -90,7 +90,7 @@ def _checked(file: BinaryIO, path: str) -> tuple[bytes, int]:
 
 
 def _check_members(path: str, members: list[zipfile.ZipInfo], size_bytes: int) -> None:
-    """Compressed files could hold any number of bytes, and of two with one name readers may take either."""
+    """Refuse compressed members, which could hold any number of bytes, and two members with one name."""
     packed = next((member.filename for member in members if member.compress_type != zipfile.ZIP_STORED), None)
     if packed is not None:
         raise UserError(f"{path} is not a checkpoint: {packed} is compressed, which torch.save never does")
@@ -101,7 +101,7 @@ def _check_members(path: str, members: list[zipfile.ZipInfo], size_bytes: int) -
 
 
 def _check_program(path: str, pickled: bytes) -> None:
-    """The pickle calls nothing but what puts tensors together."""
+    """Check that the pickle calls only functions that build tensors."""
     try:
         for opcode, argument, _ in pickletools.genops(pickled):
             if opcode.name == "GLOBAL" and argument in _ALLOWED | _STORAGES:
@@ -118,7 +118,7 @@ def _check_program(path: str, pickled: bytes) -> None:
 
 
 def _check_tensors(path: str, saved: Any, held_bytes: int) -> None:
-    """Tensors have the bytes that the file holds for them: none was made larger than its own."""
+    """Check that no tensor is larger than the bytes that the file holds for it."""
     storages: dict[int, int] = {}
     for tensor in _tensors(saved):
         storage = tensor.untyped_storage()

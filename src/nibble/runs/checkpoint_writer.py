@@ -1,4 +1,4 @@
-"""How Lightning writes and reads a checkpoint of a run: whole or not at all, finite, and with every byte checked."""
+"""Lightning's reading and writing of checkpoints: whole or not at all, finite, every byte checked."""
 
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class CheckpointFiles(TorchCheckpointIO):
 
 
 def _state(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-    """All tensors by which a run goes on, by name."""
+    """All tensors that a resumed run needs, by name."""
     found: dict[str, Tensor] = {}
     for part in ("state_dict", "current_model_state"):  # with averaged weights, the first one is the average
         found |= {name: value for name, value in checkpoint.get(part, {}).items() if isinstance(value, Tensor)}

@@ -8,8 +8,8 @@
 The checksum of config.json is that of its other entries, as JSON without spaces and with sorted names. README.md has
 none: nothing is read from it, so that whoever passes a bundle on may change it or leave it out.
 
-The file may come from anywhere: its size is limited, it must have these entries and options of these types and no
-others, and the files it speaks of can only be those four. Nothing in it is resolved, imported or run.
+The file may come from anywhere: its size is limited, it must have exactly these entries and options of these types and
+no others, and it can only name those four files. Nothing in it is resolved, imported or run.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ _MAX_BYTES = 2**20  # some hundred times what the options of a run take
 
 @dataclass(frozen=True)
 class Description:
-    """What config.json says."""
+    """The contents of config.json."""
 
     format: str
     version: int
@@ -46,7 +46,7 @@ class Description:
     step: int
     config: Config
     sha256: dict[str, str]  # file -> checksum
-    heard_s: float | None = None  # bundles of older versions don't say
+    heard_s: float | None = None  # absent in bundles of older versions
 
 
 def described(loaded: Loaded, checksums: Mapping[str, str]) -> str:
@@ -62,7 +62,7 @@ def described(loaded: Loaded, checksums: Mapping[str, str]) -> str:
 
 
 def read_description(folder: Path) -> Description:
-    """What config.json of a bundle says, with every file checked against it.
+    """Read config.json of a bundle, and check every file against it.
 
     Raises:
         UserError: a file is missing, damaged or changed; the bundle is of another version; or an entry is unknown,

@@ -42,7 +42,7 @@ _AGAIN = "export it again: python -m nibble.export checkpoint=RUN"
 
 @dataclass(frozen=True)
 class _Description:
-    """What nibble.json says."""
+    """The contents of nibble.json."""
 
     format: str
     version: int
@@ -53,9 +53,9 @@ class _Description:
     step: int
     config: Config
     sha256: dict[str, str]
-    opset: int | None = None  # older exports don't say
+    opset: int | None = None  # absent in older exports
     labels_per_frame: int | None = None
-    heard_s: float | None = None  # exports of older versions don't say
+    heard_s: float | None = None  # absent in exports of older versions
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,12 @@ class Exported:
 
 
 class Form(NamedTuple):
-    """How a model was exported, and the texts that say so."""
+    """How a model was exported, with the texts of the folder."""
 
     encoding: Encoding
     opset: int
     labels_per_frame: int
-    symbols: list[str]  # what the joiner emits, in the order of ids
+    symbols: list[str]  # that the joiner emits, in the order of ids
     readme: str
 
 
@@ -133,7 +133,7 @@ def write_sherpa(folder: Path, loaded: Loaded, graphs: "Mapping[str, ModelProto]
 
 
 def read_exported(folder: Path) -> Exported:
-    """What an exported folder says of itself, with every file checked against it.
+    """Read the description of an exported folder, and check every file against it.
 
     Raises:
         UserError: it is no exported folder, or a file is missing, damaged or changed.

@@ -1,4 +1,4 @@
-"""What is written must be numbers: NaN or infinity in a file would only show when it is used."""
+"""Finds NaN and infinity in tensors before they are written: in a file they would be noticed only in use."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Folders of one kind, such as bundles: written whole, replaced only by one of their kind, with checksums of files."""
+"""Writes folders of one kind, such as bundles: whole or not at all, replacing only folders of that kind."""
 
 import hashlib
 from collections.abc import Collection, Iterator

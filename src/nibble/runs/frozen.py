@@ -1,4 +1,4 @@
-"""A model as exports see it: integer weights, and the layers that have any."""
+"""A copy of a model for export, with integer weights."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""A trained transducer with all that is needed to use it, whether it came from a checkpoint or a bundle."""
+"""A trained transducer with everything needed to use it, from a checkpoint or a bundle."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,12 +34,12 @@ class Loaded:
 
     @property
     def quant(self) -> str:
-        """The name of what the weights are at: that of the run's rules, or float, int8 and so on."""
+        """The name of the weights' precision: that of the run's rules, or float, int8 and so on."""
         return quant_name(self.config, self.precision)
 
     @property
     def notes(self) -> dict[str, Any]:
-        """What `write_bundle` is told about the weights."""
+        """Notes on the weights, for the bundle's card."""
         return {
             "precision": self.precision.value,
             "method": self.method,
@@ -50,7 +50,7 @@ class Loaded:
 
 
 def quant_name(config: Config, precision: Precision) -> str:
-    """The name of what the weights of a run are at when they are at `precision`, as in records."""
+    """The name that records give to the weights of a run at `precision`."""
     if precision is Precision.rules:
         return config.quant.name
     return precision.value + ("_lowrank" if config.quant.low_rank else "")

@@ -92,7 +92,7 @@ def runs_below(path: Path) -> list[Path]:
 
 
 def beside(path: Path, folders: bool = False) -> str:
-    """What a message says about a path that is not there: the names beside it that are nearest; empty if none are."""
+    """A hint for a path that doesn't exist: the most similar names beside it; empty if there are none."""
     if not path.parent.is_dir():
         return ""
     names = [entry.name for entry in path.parent.iterdir() if entry.is_dir() or not folders]

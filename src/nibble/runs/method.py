@@ -1,15 +1,15 @@
-"""How weights came to their precision; records, cards and tables say it."""
+"""The methods by which weights are quantized, as records, cards and tables name them."""
 
 from enum import StrEnum
 
 
 class Method(StrEnum):
-    """How weights came to their precision.
+    """The method by which weights were quantized.
 
     Attributes:
-        label: what a row of a table says; empty where there is nothing to say.
-        short: what tells it, in one cell, from the plain way to train or not to train; empty for that.
-        sentence: what a model card says.
+        label: the text in a row of a table; empty for float.
+        short: the text in one cell that distinguishes it from plain training or rounding; empty for these.
+        sentence: the text on a model card.
     """
 
     label: str
@@ -32,5 +32,5 @@ class Method(StrEnum):
 
     @property
     def is_trained(self) -> bool:
-        """Whether the weights were trained at this precision; else they are a float run's, rounded."""
+        """Whether the weights were trained at this precision; otherwise float weights were rounded."""
         return self not in (Method.ptq, Method.gptq)

@@ -1,4 +1,4 @@
-"""One JSON line per evaluation: what was measured, on what, and how to measure it again."""
+"""Records: one JSON line per evaluation, with the result, the speech, and the command that repeats it."""
 
 import fcntl
 import json
@@ -14,7 +14,7 @@ from nibble.plain import build, build_lines
 from nibble.runs.backend import Inference
 from nibble.runs.method import Method
 
-_AT_LEAST = {  # what a table divides by, and what counts
+_AT_LEAST = {  # lower bounds of counts, and of what tables divide by
     **dict.fromkeys(("parameters", "reference_words", "bundle_bytes", "float32_bytes", "threads"), 1),
     **dict.fromkeys(("wer", "substitutions", "deletions", "insertions", "ratio", "rtf", "windowed"), 0),
 }
@@ -23,7 +23,7 @@ _MOST_WORDS = 2**31  # in an utterance: sums stay within 64 bits
 
 @dataclass(frozen=True)
 class Group:
-    """The errors in utterances that have something in common."""
+    """The errors in one group of utterances."""
 
     name: str  # of the speaker, the language, the length ...
     utterances: int
@@ -95,7 +95,7 @@ class Record:
 
     @property
     def inference(self) -> Inference:
-        """`backend`, taken apart."""
+        """The parsed `backend`."""
         return Inference.parse(self.backend)
 
 

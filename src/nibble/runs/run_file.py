@@ -1,4 +1,4 @@
-"""run.json of a run folder: which run it is and, once it is finished, its evaluation."""
+"""run.json of a run folder: the identity of the run and, once it is finished, its evaluation."""
 
 import json
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from nibble.writing import write_text
 
 @dataclass(frozen=True)
 class RunFile:
-    """What stands in run.json."""
+    """The contents of run.json."""
 
     identity: str  # equal for runs that give the same result
     command: str
@@ -34,7 +34,7 @@ class RunFile:
 def identity(config: Config) -> str:
     """The hash of all options but those that don't change the result, with the folders that speech comes from.
 
-    In records those folders don't count, because the same corpus may lie anywhere. Here they do: what looks like
+    In records those folders don't count, because a corpus may lie anywhere. Here they count: what looks like
     another corpus is trained on rather than skipped.
     """
     data = config.data
@@ -44,7 +44,7 @@ def identity(config: Config) -> str:
 
 
 def begin(folder: Path, config: Config) -> None:
-    """Write run.json of a run that starts in `folder`, or goes on there: then its command stays that of its start."""
+    """Write run.json of a run that starts in `folder` or is resumed there; a resumed run keeps its first command."""
     earlier = read(folder)
     command = provenance.command() if earlier is None else earlier.command
     _write(folder, RunFile(identity(config), command, plain(config)))
@@ -102,7 +102,7 @@ def is_finished(folder: Path) -> bool:
 def find(config: Config, runs: Path = RUNS) -> Path | None:
     """The folder of a run with the result of `config`: its own, or one below `runs`; None if there is none.
 
-    Of several, a finished one before one that has a checkpoint, then the one begun last.
+    Finished runs come first, then those with a checkpoint, then the one that began last.
     """
     wanted = identity(config)
     folders = {Path(config.run_dir), *(file.parent for file in run_files(runs))}
@@ -116,7 +116,7 @@ def find(config: Config, runs: Path = RUNS) -> Path | None:
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Inside, no other process trains in `folder`; the claim of a killed process ends with it.
+    """Inside, no other process can train in `folder`; the lock ends with its process, even if that is killed.
 
     Raises:
         UserError: another process does.

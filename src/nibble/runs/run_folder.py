@@ -26,7 +26,7 @@ RUN_FILE = "run.json"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of a run, and where each of its files lies; none need be there."""
+    """The paths of a run's files, which need not exist."""
 
     path: Path
 
@@ -38,12 +38,12 @@ class RunFolder:
 
     @property
     def run_file(self) -> Path:
-        """Says which run it is and what it was worth."""
+        """The identity of the run, and its evaluation."""
         return self.path / RUN_FILE
 
     @property
     def speech_file(self) -> Path:
-        """Says where its speech lies."""
+        """Where the speech of the run lies."""
         return self.path / "speech.json"
 
     @property
@@ -106,7 +106,7 @@ class RunFolder:
 
     @property
     def overrides(self) -> Path:
-        """What was typed, as Hydra keeps it."""
+        """The command's options, as Hydra saves them."""
         return self.path / ".hydra" / "overrides.yaml"
 
     @property

@@ -1,4 +1,4 @@
-"""What of a bundle is not integers."""
+"""Lists the values of a bundle that are not integers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Where the speech of a run lies, kept in its folder: a model is evaluated on it from any working directory."""
+"""Remembers where the speech of a run lies, so that a model can be evaluated from any working directory."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from nibble.writing import write_text
 
 @dataclass(frozen=True)
 class Home:
-    """What stands in speech.json."""
+    """The contents of speech.json."""
 
     directory: str  # the working directory of the training: paths in its configuration begin there
     corpus: str  # the folder of parts
@@ -33,7 +33,7 @@ def remember(run: Path, corpus: Path) -> None:
 
 
 def speech(config: Config, run: Path, overrides: DataOverrides | None = None) -> tuple[Config, Path]:
-    """The configuration of a run with its folders of speech as they are called here.
+    """The configuration of a run, with its folders of speech relative to the present working directory.
 
     Args:
         config: of the run.

@@ -1,4 +1,4 @@
-"""model.safetensors of a bundle: the tensors of a trained model, and back to a model with integer weights.
+"""Writes model.safetensors of a bundle, and reads it as a model with integer weights.
 
 <module>.<weight>_codes  uint8: integers, packed as `nibble.quant.packing` says
 <module>.<weight>_scale  float16
@@ -39,7 +39,7 @@ _ITEM_BYTES = {"I64": 8, "F32": 4, "F16": 2, "I8": 1, "U8": 1}
 
 
 class Stored(NamedTuple):
-    """What the file's header says of a tensor."""
+    """The type and shape of a tensor in the file's header."""
 
     type: str  # F32, F16, I64, I8, U8
     shape: tuple[int, ...]
@@ -49,12 +49,12 @@ class Stored(NamedTuple):
 
     @property
     def size_bytes(self) -> int:
-        """Of the tensor alone, without its entry in the header."""
+        """The size of the tensor, without its entry in the header."""
         return _ITEM_BYTES[self.type] * prod(self.shape)
 
 
 def stored(path: Path) -> dict[str, Stored]:
-    """What a safetensors file holds, by name; only its header is read.
+    """The tensors of a safetensors file by name; only its header is read.
 
     Raises:
         UserError: the file is damaged.
@@ -68,7 +68,7 @@ def stored(path: Path) -> dict[str, Stored]:
 
 
 def stored_of(loaded: Loaded) -> dict[str, Stored]:
-    """What the file of a model's bundle holds or would hold, by name."""
+    """The tensors that the file of a model's bundle holds or would hold, by name."""
     return {name: Stored(_TYPE_NAMES[x.dtype], tuple(x.shape)) for name, x in tensors_of(loaded).items()}
 
 
@@ -84,7 +84,7 @@ def file_bytes(tensors: Mapping[str, Stored]) -> int:
 
 
 def tensors_of(loaded: Loaded) -> dict[str, Tensor]:
-    """What to store of a model at its precision; the model stays as it is.
+    """The tensors to store for a model at its precision; the model stays as it is.
 
     Raises:
         UserError: a value is not finite, or larger than float16 can hold.

@@ -1,4 +1,4 @@
-"""Training speech as it was recorded, for what looks at a model and does not train it."""
+"""Training speech without augmentation, for calibration and analysis."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,7 +18,7 @@ from nibble.model.transducer import encoder_outline
 def undisturbed(
     config: Config, root: Path, tokenizer: Tokenizer, hardware: HardwareConfig, max_utterances: int | None = None
 ) -> SpeechDataModule:
-    """The speech of a run, neither masked nor changed in speed or level; its noise stays, since it is the task.
+    """The speech of a run without augmentation; its noise stays, since it is part of the task.
 
     Args:
         config: of the run, with its folders as they are called here (`nibble.runs.speech`).
@@ -36,7 +36,7 @@ def undisturbed(
 
 
 def first_utterances(data: SpeechDataModule, utterances: int) -> Iterator[Batch]:
-    """Whole batches of the first epoch of training, until there are so many utterances.
+    """Whole batches of the first epoch of training, until they have `utterances` utterances.
 
     Raises:
         UserError: the speech is not there.

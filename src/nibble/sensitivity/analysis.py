@@ -1,4 +1,4 @@
-"""From a float checkpoint to the damage of each layer, and to the rules that a budget allows."""
+"""Finds the damage of each layer of a float checkpoint, and the rules that fit a budget."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,10 +31,10 @@ class Analysis:
     """What was found."""
 
     weights: dict[str, int]  # layer -> how many it has
-    damage: Damage  # by the method asked for
-    estimate: Damage  # from gradients, whatever the method
+    damage: Damage  # found by the chosen method
+    estimate: Damage  # from gradients, with either method
     assignment: dict[str, int] | None = None  # layer -> bits; None without a budget
-    prediction: str = ""  # what the assignment costs, in words
+    prediction: str = ""  # the predicted cost of the assignment, in words
     written: list[Path] = field(default_factory=list)
 
     def rank_correlation(self, bits: int) -> float:

@@ -11,9 +11,9 @@ Cost = Mapping[str, Mapping[int, float]]  # layer -> bits -> what it takes of th
 
 
 def best_assignment(damage: Damage, cost: Cost, budget: float) -> dict[str, int]:
-    """Layer -> bits, with the least sum of damages among all whose sum of costs is within the budget.
+    """Choose bits for each layer: the least total damage whose total cost is within the budget.
 
-    Damages are added up as if layers didn't influence each other. One binary variable for each layer and width, one
+    Damages are added, as if layers were independent. There is one binary variable for each layer and width, one
     equation a layer, one inequality for the budget; HiGHS proves the optimum.
 
     Raises:
@@ -40,7 +40,7 @@ def best_assignment(damage: Damage, cost: Cost, budget: float) -> dict[str, int]
 def monotone(damage: Damage) -> Damage:
     """Damage that does not fall with fewer bits, and is never below 0.
 
-    On so many utterances coarser rounding may lower the loss by chance; a sum of such gains would not come true.
+    On a limited number of utterances, coarser rounding may lower the loss by chance; such gains would not add up.
     """
     rising: Damage = {}
     for layer, widths in damage.items():

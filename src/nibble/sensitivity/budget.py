@@ -14,7 +14,7 @@ from nibble.sensitivity.damage import Damage, lowered
 from nibble.sensitivity.options import SensitivityConfig
 from nibble.sensitivity.rules import rules_of
 
-_TRIES = 8  # to fit the layers and their rules into a bundle: 1/128 of the way from the least is given away
+_TRIES = 8  # bisection steps to fit the layers and their rules into a bundle: at most 1/128 of the range is wasted
 
 
 def check_budget(loaded: Loaded, options: SensitivityConfig) -> None:

@@ -1,4 +1,4 @@
-"""What a layer loses at fewer bits, measured: the rise of the loss when it alone is lowered."""
+"""Measures the damage of a layer at fewer bits: the rise of the loss when only that layer is quantized."""
 
 from collections.abc import Iterator, Sequence
 
@@ -19,9 +19,9 @@ Damage = dict[str, dict[int, float]]  # layer -> bits -> nats per label
 
 
 def measured_damage(loaded: Loaded, bits: Sequence[int], batches: Sequence[Batch]) -> Damage:
-    """The loss with one layer at few bits, its activations at 8, and all others in float, minus the loss in float.
+    """The loss with one layer at few bits and 8-bit activations, the others in float, minus the loss in float.
 
-    It may be below 0: on so many utterances, rounding may help by chance.
+    It may be below 0: rounding may help by chance.
 
     Args:
         loaded: float weights.

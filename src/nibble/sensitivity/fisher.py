@@ -1,4 +1,4 @@
-"""What a layer loses at fewer bits, estimated from gradients at the float weights.
+"""Estimates the damage of a layer at fewer bits from gradients at the float weights.
 
 To second order, with the empirical Fisher information of single utterances in place of the Hessian, of which only
 the diagonal is kept (LeCun et al., 1990, Optimal Brain Damage; Kirkpatrick et al., 2017, for the Fisher):

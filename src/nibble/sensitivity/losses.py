@@ -1,4 +1,4 @@
-"""The transducer loss of batches, and of the utterances in them one by one."""
+"""The transducer loss of whole batches, and of single utterances."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

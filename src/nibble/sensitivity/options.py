@@ -13,14 +13,14 @@ from nibble.ranges import COUNT, Range, check
 
 
 class DamageMethod(StrEnum):
-    """How the damage of a layer at few bits is found."""
+    """How the damage of a layer at few bits is determined."""
 
-    loss = "loss"  # measured: the rise of the loss when that layer alone is lowered
-    fisher = "fisher"  # estimated from one pass of gradients; knows nothing of activations
+    loss = "loss"  # measured: the rise of the loss when only that layer is quantized
+    fisher = "fisher"  # estimated from one pass of gradients; ignores activations
 
 
 class SensitivityPart(StrEnum):
-    """Which speech the damage is found on; dev only where its error rates are not reported afterwards."""
+    """The speech that damage is measured on; use dev only if its error rates are not reported afterwards."""
 
     train = "train"
     dev = "dev"
@@ -28,7 +28,7 @@ class SensitivityPart(StrEnum):
 
 @dataclass
 class SensitivityConfig:
-    """`python -m nibble.sensitivity`: what fewer bits do to each layer, and the best bits under a budget."""
+    """`python -m nibble.sensitivity`: the damage of fewer bits to each layer, and the best bits within a budget."""
 
     checkpoint: str | None = None  # a run folder or a .ckpt with float weights
     bits: list[int] = field(default_factory=lambda: [2, 4, 8])  # the choices for each layer's weights
@@ -37,7 +37,7 @@ class SensitivityConfig:
     method: DamageMethod = DamageMethod.loss
     part: SensitivityPart = SensitivityPart.train  # without augmentation; noise at the level of dev
     max_utterances: int = 200  # evenly spread over the part
-    name: str = "mixed"  # what is written is used as quant=<name>
+    name: str = "mixed"  # of the rules that are written: use them with quant=<name>
     output: str | None = None  # null: conf/quant/<name>.yaml
     plot: str = MISSING  # a picture of layers against bits
     data: DataOverrides = field(default_factory=DataOverrides)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from nibble.sensitivity.damage import Damage
 
-_DECADES = 4  # of damage that differ in colour; less is drawn as none
+_DECADES = 4  # of damage that have colours; smaller damage is drawn as zero
 
 
 def draw(damage: Damage, assignment: Mapping[str, int] | None, path: Path, title: str) -> None:

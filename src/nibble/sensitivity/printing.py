@@ -1,4 +1,4 @@
-"""What `python -m nibble.sensitivity` shows."""
+"""Prints the results of `python -m nibble.sensitivity`."""
 
 from nibble.sensitivity.analysis import Analysis
 from nibble.terminal import Console, Table

@@ -1,4 +1,4 @@
-"""An assignment as few rules, and as a file that `train.py` takes."""
+"""Writes an assignment of bits as a few rules, in a file for `train.py`."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
@@ -10,8 +10,8 @@ from nibble.quant.spec import ActivationSpec, Arithmetic, QuantConfig, Rule, Wei
 def rules_of(assignment: Mapping[str, int], look_ups: Collection[str] = ()) -> list[Rule]:
     """Few rules that give each layer its bits, and 8 to its activations.
 
-    The last rule is for all, at the commonest width. Each before it names layers of one width only, so their order
-    is free; the next is always the one that names most of the layers that are left.
+    The last rule is for all layers, at the commonest width. Each rule before it names layers of one width only, so
+    their order is free; the next is always the one that names most of the layers that are left.
 
     Args:
         assignment: layer -> bits, for every layer of a model that can be quantized.
@@ -47,13 +47,13 @@ def as_yaml(quant: QuantConfig, comments: Collection[str]) -> str:
 
 
 def _named(pattern: str, assignment: Mapping[str, int]) -> set[str]:
-    """The layers that a pattern names; none if they are of several widths."""
+    """The layers that a pattern matches; none if they have different widths."""
     named = {layer for layer in assignment if matches(pattern, layer)}
     return named if len({assignment[layer] for layer in named}) == 1 else set()
 
 
 def _patterns(layer: str) -> Iterator[str]:
-    """Ways to name a layer: alone or with all below each of its parents, in its block or in all blocks."""
+    """Patterns that match a layer: alone or with everything below one of its parents, in its block or in all blocks."""
     for parts in (layer.split("."), ["*" if part.isdigit() else part for part in layer.split(".")]):
         yield ".".join(parts)
         for length in range(1, len(parts)):

@@ -1,4 +1,4 @@
-"""The speech that damage is found on: the same utterances for each layer and width, so they are kept in memory."""
+"""Reads the speech that damage is measured on, and keeps it in memory: it is the same for each layer and width."""
 
 from collections.abc import Iterable
 from pathlib import Path

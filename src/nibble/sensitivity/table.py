@@ -13,11 +13,11 @@ from nibble.writing import write_text
 
 @dataclass(frozen=True)
 class DamageTable:
-    """What one analysis found."""
+    """The result of one analysis."""
 
     name: str  # of the analysis
     method: str  # loss or fisher
-    speech: str  # what it was found on
+    speech: str  # that it was measured on
     damage: dict[str, dict[str, float]]  # layer -> bits -> nats per label
     assignment: dict[str, int] | None  # layer -> bits; None without a budget
 
@@ -25,7 +25,7 @@ class DamageTable:
     def of(
         cls, name: str, method: str, speech: str, damage: Damage, assignment: dict[str, int] | None
     ) -> "DamageTable":
-        """With bits as JSON has them."""
+        """With bits as texts, since JSON's names are texts."""
         text = {layer: {str(bits): value for bits, value in widths.items()} for layer, widths in damage.items()}
         return cls(name, method, speech, text, assignment)
 

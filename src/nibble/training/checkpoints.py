@@ -1,4 +1,4 @@
-"""What a run keeps: `last.ckpt` to resume from, `best.ckpt` to use, and one checkpoint at the end of each phase."""
+"""Writes checkpoints: `last.ckpt` to resume from, `best.ckpt` to use, and one at the end of each phase."""
 
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,16 @@ from nibble.runs.run_folder import RunFolder
 
 
 class Checkpoints(pl.Callback):
-    """Says when checkpoints are written; `CheckpointFiles` says how.
+    """Decides when checkpoints are written; `CheckpointFiles` writes them.
 
-    `best.ckpt` is the lowest dev WER of the last phase at its full precision, the later of equals: a better number of
-    an earlier, wider phase is not a result of this run.
+    `best.ckpt` has the lowest dev WER of the last phase at its full precision (of equals, the later one): a better WER
+    of an earlier phase with more bits is not a result of this run.
 
-    `last.ckpt` and a phase's checkpoint of a step that is followed by a validation are written after it, when
-    `best.ckpt` is. So a run that is killed in a validation makes it again, and ends with the model that it would have
-    ended with, whichever checkpoint it goes on from.
+    If a step is followed by a validation, `last.ckpt` and a phase's checkpoint are written after the validation, as
+    `best.ckpt` is. So a run that is killed during a validation repeats it, and ends with the same model as
+    without the kill, whichever checkpoint it resumes from.
 
-    It is to stand after all callbacks that have a state of their own and change it at the end of a validation.
+    It must come after all callbacks that change their state at the end of a validation.
     """
 
     def __init__(self, run: RunFolder, every_steps: int | None, schedule: ScheduleConfig) -> None:
@@ -31,7 +31,7 @@ class Checkpoints(pl.Callback):
         self.best_wer = float("inf")
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """`phase_<n>_<precision>.ckpt` after the last step of a phase, `last.ckpt` every so many steps."""
+        """Write `phase_<n>_<precision>.ckpt` after the last step of a phase, and `last.ckpt` at regular intervals."""
         if not is_between_steps(trainer) or validation_follows(trainer):
             return
         self._save_phases(trainer)
@@ -39,7 +39,7 @@ class Checkpoints(pl.Callback):
             self._save(trainer, self.run.last_checkpoint)
 
     def on_validation_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
-        """`best.ckpt` if the WER fell, that of a phase, and `last.ckpt`, unless that is due at other steps."""
+        """Write `best.ckpt` if the WER fell, a phase's checkpoint, and `last.ckpt` unless it is due at other steps."""
         if trainer.sanity_checking:
             return
         wer = float(trainer.callback_metrics.get("val_wer", float("inf")))
@@ -51,11 +51,11 @@ class Checkpoints(pl.Callback):
             self._save(trainer, self.run.last_checkpoint)
 
     def on_train_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
-        """The last weights, wherever training stopped."""
+        """Write the last weights, wherever training stopped."""
         self._save(trainer, self.run.last_checkpoint)
 
     def on_exception(self, trainer: pl.Trainer, _module: pl.LightningModule, exception: BaseException) -> None:
-        """A run that `Interruption` stopped can go on from here."""
+        """Write a checkpoint if `Interruption` stopped the run, so that it can be resumed."""
         if isinstance(exception, Interrupted) and not exception.abrupt:
             self._save(trainer, self.run.last_checkpoint)
 

@@ -1,4 +1,5 @@
-"""Builds the callbacks, loggers and metrics that a configuration names by `_target_`, as lightning-hydra-template does.
+"""Builds the callbacks, loggers and metrics that a configuration names with `_target_`, as lightning-hydra-template
+does.
 
 conf/callbacks/timer.yaml, chosen with callbacks=timer:
 

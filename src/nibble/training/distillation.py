@@ -1,4 +1,4 @@
-"""Distillation: what a quantized student loses by differing from a float teacher, added to its own loss.
+"""Distillation: adds to the loss of a quantized student how much it differs from a float teacher.
 
 Two terms, each zero where student and teacher agree:
 - encoder_match: the outputs of both encoders, as hidden layers in Romero et al. (2015), equation 3;
@@ -27,7 +27,7 @@ ABSENT = -1e30  # a logit without probability; finite, since 0 x infinity is NaN
 
 @dataclass(frozen=True)
 class Taught:
-    """Another loss, and in training the terms of a teacher while the network is at a precision that it teaches.
+    """Adds a teacher's terms to another loss, in training, at the precisions that the teacher teaches.
 
     Attributes:
         other: the loss of the network's labels.
@@ -76,7 +76,7 @@ class Taught:
 
 
 def encoder_match(student: Tensor, teacher: Tensor, lengths: Tensor) -> Tensor:
-    """Mean squared difference of two encoders' outputs over valid frames, in variances of the teacher's: a scalar.
+    """Mean squared difference of two encoders' outputs over valid frames, relative to the teacher's variance: a scalar.
 
     Over the batches of all processes that train together, as is `posterior_divergence`.
 
@@ -111,7 +111,7 @@ def posterior_divergence(student: Tensor, teacher: Tensor, lengths: Tensor, labe
     """Kullback-Leibler divergence of the teacher's to the student's distribution, per label: a scalar.
 
     Summed over the nodes that an alignment passes, in expectation over the teacher's alignments, as the transducer
-    loss sums. All nodes alike would teach mostly what no alignment ever asks.
+    loss sums. With equal weights, most of the sum would come from nodes that no alignment passes.
 
     Args:
         student: log-probabilities of `collapse`, (B, T', U + 1, 3).

@@ -1,4 +1,4 @@
-"""Start from the weights of another run, or of another toolkit."""
+"""Starts a run from the weights of another run or toolkit."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -17,9 +17,9 @@ _OF_LABELS = ("predictor.embedding.weight", "joiner.output.weight", "joiner.outp
 
 
 class Start(NamedTuple):
-    """What a run should know of the weights that it began from."""
+    """The history of the weights that a run starts from."""
 
-    said: str | None  # for the user, in one line
+    said: str | None  # a line for the user
     steps: int  # of training before; 0 for another toolkit, which does not say
     heard_s: float  # speech trained on before
 
@@ -90,7 +90,7 @@ def load_weights(model: nn.Module, path: Path, low_rank: list[LowRank], tokenize
 
 
 def _with_shared_rows(source: dict[str, Tensor], target: dict[str, Tensor], theirs: Tokenizer, ours: Tokenizer) -> str:
-    """Put rows for our labels in the place of those for theirs, in `source`; how many there are of each kind."""
+    """Replace the rows of the checkpoint's labels in `source` by rows for this run's; returns a line for the user."""
     places = {piece: label for label, piece in enumerate(_pieces(theirs))}
     pairs = [(label, places[piece]) for label, piece in enumerate(_pieces(ours)) if piece in places]
     own, other = torch.tensor(pairs).unbind(1)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end training where it can go on from: after a step, and after the validation that follows it."""
+"""Ctrl-C and SIGTERM stop training where it can be resumed: after a step, and after the validation that follows it."""
 
 import signal
 import sys

@@ -1,4 +1,4 @@
-"""Finds out before the first step whether the largest batch fits into memory, and not in the fifth hour."""
+"""Tests before the first step whether the largest batch fits into memory."""
 
 import pytorch_lightning as pl
 import torch
@@ -14,8 +14,8 @@ from nibble.training.skipping import Statistics
 class LargestBatch(pl.Callback):
     """Sends the largest batch forward and backward once, at the precision of the coming step.
 
-    It leaves no trace: no step is taken, gradients are dropped, statistics are put back, and random states are those
-    from before.
+    It changes nothing: no step is taken, gradients are dropped, and statistics and random states are restored as they
+    were.
 
     Args:
         config: of the run.

@@ -1,4 +1,4 @@
-"""The processes of a run on several devices: how many, who starts them, and with which of Lightning's strategies.
+"""Starts and checks the processes of a run on several devices, and chooses Lightning's strategy.
 
 On one machine `train` starts them itself, each as `python -m nibble.commands.training_process RUN_DIR`. On several
 machines, Slurm (srun, or hydra/launcher=slurm) or torchrun has started them before.
@@ -25,12 +25,12 @@ from nibble.errors import Interrupted, UserError
 from nibble.hardware import HardwareConfig, Strategy
 from nibble.runs.run_folder import RunFolder
 
-_PATIENCE_S = 10.0  # with the other processes, once one has failed
+_PATIENCE_S = 10.0  # for the other processes to end, once one has failed
 _POLL_S = 0.05
 
 
 def count(hardware: HardwareConfig) -> int:
-    """How many processes the run is to have, one a device."""
+    """How many processes the run needs: one for each device."""
     devices = torch.cuda.device_count() if hardware.devices == -1 else hardware.devices
     return devices * hardware.nodes
 
@@ -68,7 +68,7 @@ def strategy(options: Config) -> pl.strategies.Strategy | str:
 
 
 def start(folder: Path, number: int) -> None:
-    """Train the run of `folder` in a number of processes; the first one shows how far they are.
+    """Train the run of `folder` in `number` processes; the first one shows the progress.
 
     The others print to a log in the folder.
 
@@ -96,7 +96,7 @@ def start(folder: Path, number: int) -> None:
             failed = _wait(started)
     if failed is None:
         return
-    for rank in range(number):  # whichever failed, others may have failed for it
+    for rank in range(number):  # the process that failed first may have failed because of another
         if run.error(rank).is_file():
             raise UserError(run.error(rank).read_text(encoding="utf-8"))
     code = started[failed].returncode
@@ -107,12 +107,12 @@ def start(folder: Path, number: int) -> None:
 
 
 def command(folder: Path) -> list[str]:
-    """What starts one of the processes."""
+    """The command that starts one of the processes."""
     return [sys.executable, "-m", "nibble.commands.training_process", str(folder)]
 
 
 def _environment(rank: int, number: int, port: int) -> dict[str, str]:
-    """What tells Lightning and torch which of the processes one is; nothing of a scheduler that started this one."""
+    """The environment that tells Lightning and torch the rank of a process, without a scheduler's variables."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "TORCHELASTIC_"))}
     ranks = {"RANK": rank, "LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": number, "MASTER_PORT": port}
     told = {"MASTER_ADDR": "127.0.0.1", provenance.COMMAND: provenance.command()}

@@ -1,4 +1,4 @@
-"""What a finished run was worth, beside its curves: numbers for every logger; for W&B speech and the bundle too."""
+"""Logs the result of a finished run beside its curves: numbers for every logger; for W&B speech and the bundle too."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ def log_result(loggers: Sequence[Logger], bundle: Path, result: Result, step: in
 
 
 def scalars(record: Record) -> dict[str, float]:
-    """The numbers of a record that runs are compared by."""
+    """The numbers of a record by which runs are compared."""
     low, high = record.wer_ci95
     memory = {} if record.memory is None else {"result/memory_bytes": float(record.memory.ran_bytes)}
     return {

@@ -20,7 +20,7 @@ from nibble.writing import write_text
 
 
 def check_loggers(options: LoggerConfig) -> None:
-    """What `logger=` asks for can be had.
+    """Check that the loggers of `logger=` can be built.
 
     Raises:
         UserError: W&B online without a key, TensorBoard without its package, or another that is no logger.
@@ -60,7 +60,7 @@ def build_loggers(config: Config, folder: Path) -> list[Logger]:
 
 
 def _wandb_id(folder: Path) -> str:
-    """W&B's name of the run in `folder`, made once: a run that goes on is the same run there, offline as online."""
+    """W&B's id of the run in `folder`, created once, so that a resumed run is the same run there, even offline."""
     path = RunFolder(folder).wandb_id
     if not path.is_file():
         write_text(path, secrets.token_hex(8))

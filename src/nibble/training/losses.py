@@ -1,4 +1,4 @@
-"""What training minimises: the seam `Loss`, the transducer loss computed in two ways, CTC beside either or alone."""
+"""The seam `Loss`: the transducer loss computed in two ways, with or without CTC, and CTC alone."""
 
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -20,23 +20,23 @@ from nibble.training.options import LossConfig
 
 @dataclass(frozen=True)
 class Encoded:
-    """A batch, and what the encoder of a network makes of it. B batch, T' encoded frames, D width."""
+    """A batch with its encoder outputs. B batch, T' encoded frames, D width."""
 
     batch: Batch
     output: Tensor  # (B, T', D)
     lengths: Tensor  # (B,)
-    counts: list[int]  # `lengths` as numbers: to read them from a GPU, the CPU would wait for it
-    labels: Tensor | int  # a scalar: what sums over utterances are divided by, such as the number of labels
+    counts: list[int]  # `lengths` as Python numbers, because the CPU would wait to read them from a GPU
+    labels: Tensor | int  # a scalar by which sums over utterances are divided, such as the number of labels
 
     @property
     def targets(self) -> Targets:
-        """What the transducer loss is of."""
+        """The labels and lengths that the transducer loss needs."""
         batch = self.batch
         return Targets(self.lengths, batch.labels, batch.label_lengths, (self.counts, batch.label_counts))
 
 
 class Found(NamedTuple):
-    """What a loss finds in a batch."""
+    """The loss of a batch and its terms."""
 
     loss: Tensor  # a scalar: what is minimised
     terms: dict[str, Tensor]  # its parts by name, before their weights: scalars, for the loggers
@@ -44,7 +44,7 @@ class Found(NamedTuple):
 
 
 class Loss(Protocol):
-    """What training minimises: the seam for a loss of your own.
+    """Computes what training minimises; the seam for a loss of your own.
 
     It is given a network and a batch that the network's encoder has seen, in training and in validation
     (`network.training` tells), and returns a scalar in nats per label: a sum over the utterances, divided by

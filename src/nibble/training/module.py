@@ -1,4 +1,4 @@
-"""The training and validation steps of a network, and its optimizer. Nothing else."""
+"""The training and validation steps of a network, and its optimizer."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -112,9 +112,9 @@ class TransducerModule(pl.LightningModule):
             compile_blocks(self.model)
 
     def training_step(self, batch: Batch, _index: int) -> Tensor:
-        """The mean loss per label: of this batch, or such that its mean over processes is that of all their batches.
+        """The mean loss per label; its mean over processes is that of all their batches together.
 
-        If it isn't finite in one process, all skip the step: its gradients are dropped, its statistics taken back.
+        If it isn't finite in one process, all skip the step: gradients are dropped and statistics are restored.
 
         Raises:
             UserError: ten steps in a row were skipped; the text names the utterances.
@@ -135,7 +135,7 @@ class TransducerModule(pl.LightningModule):
         return loss + weight * norm_decay(self.model) if weight else loss
 
     def loss(self, batch: Batch) -> Tensor:
-        """What is minimised in a training batch, per label: a scalar. Labels are their mean number over processes."""
+        """The loss of a training batch per label, a scalar; divided by the mean number of labels over processes."""
         found = self._found(batch)
         terms = {f"train_{name}": term for name, term in found.terms.items()}
         self.log_dict(terms, batch_size=len(batch.ids), sync_dist=distributed.count() > 1)
@@ -151,7 +151,7 @@ class TransducerModule(pl.LightningModule):
             return self._found(batch).loss
 
     def _method(self) -> Method:
-        """How the weights came to the present precision."""
+        """How the weights are quantized at the present precision: trained, distilled and so on."""
         if precision_of(self.model) is Precision.float:
             return Method.float
         if self.config.schedule.together:
@@ -202,7 +202,7 @@ class TransducerModule(pl.LightningModule):
         """
         shares = distributed.gathered(self._validation)
         self._validation = []
-        # By its first utterance: a process without a batch of its own is given one of another.
+        # Identified by its first utterance: a process without a batch of its own is given that of another process.
         batches = list({batch.ids[0]: batch for share in shares for batch in share}.values())
         if not batches:
             return
@@ -231,7 +231,7 @@ class TransducerModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """What `evaluate.py` needs to rebuild the model without a flag: plain data only."""
+        """Save what `evaluate.py` needs to rebuild the model without options: plain data only."""
         layers = list(quantized_modules(self.model).values())
         checkpoint["nibble"] = {
             "config": plain(self.config),

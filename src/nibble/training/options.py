@@ -46,7 +46,7 @@ class DistillConfig:
 
 
 class LearningRateSchedule(StrEnum):
-    """How the learning rate moves after a linear warm-up."""
+    """How the learning rate changes after a linear warm-up."""
 
     cosine = "cosine"  # to zero at the last step
     noam = "noam"  # as 1 / sqrt(step) (Vaswani et al., 2017)
@@ -81,7 +81,7 @@ class WandbMode(StrEnum):
 
 @dataclass
 class LoggerConfig:
-    """`logger=`: where curves go. Several at once are fine."""
+    """`logger=`: where curves are written; several at once are possible."""
 
     csv: bool = True  # csv/metrics.csv in the run folder
     wandb: bool = False  # Weights & Biases
@@ -95,7 +95,7 @@ class LoggerConfig:
 class TrainerConfig:
     """`trainer=`: how long, how often, and what is kept."""
 
-    max_epochs: int = 20  # times over the training speech
+    max_epochs: int = 20  # passes over the training speech
     max_steps: int | None = None  # optimizer steps; overrides max_epochs
     accumulate: int = 1  # batches a step
     gradient_clip: float = 5.0  # largest gradient norm

@@ -1,4 +1,4 @@
-"""What to type when a batch does not fit into memory."""
+"""Explains what to type when a batch does not fit into memory."""
 
 import torch
 
@@ -9,7 +9,7 @@ _CPU_ALLOCATOR = "DefaultCPUAllocator"  # torch has no error type for a full mai
 
 
 def out_of_memory(error: RuntimeError, config: Config, when: str, longest_s: float = 0.0) -> UserError | None:
-    """The message to show in place of torch's error; None if the error is not about memory.
+    """The message that replaces torch's error; None if the error is not about memory.
 
     Args:
         error: what a training or validation step raised.

@@ -1,4 +1,4 @@
-"""One line that says how far training is, how well it goes, and when it ends."""
+"""Shows the progress of training in one line: step, loss, dev WER and time left."""
 
 import sys
 import time
@@ -61,7 +61,7 @@ class TrainingProgress(pl.Callback):
         self._show(trainer, lambda: f"validating: batch {index + 1} of {trainer.num_val_batches[0]}")
 
     def on_validation_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
-        """The dev WER is worth a line of its own."""
+        """Print the dev WER on a line of its own."""
         if trainer.is_global_zero and "val_wer" in trainer.callback_metrics:
             wer = float(trainer.callback_metrics["val_wer"])
             self.console.print(f"step {trainer.global_step}: dev WER {wer:.2%}  {describe(trainer)}")

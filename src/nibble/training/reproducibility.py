@@ -1,4 +1,4 @@
-"""Exact resumption: what happens in a step depends on the seed and the step alone."""
+"""Makes resumption exact: a training step depends on the seed and the step number only."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ from nibble.data.batch import Batch
 class Reproducible(pl.Callback):
     """Seeds torch before each step from seed, rank and position in the data, and tells the loader that position.
 
-    So neither random state has to be saved: a run that was killed and resumed draws the same dropout masks and the
-    same batches as one that never was.
+    So no random state has to be saved: a run that was killed and resumed draws the same dropout masks and the
+    same batches as an uninterrupted one.
     """
 
     def __init__(self, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""Go on from where a run stopped.
+"""Resumes a run where it stopped.
 
 resume=RUN_DIR or resume=FILE.ckpt: with the options that run was started with.
 resume=true: with the options given; their run is looked for, and is started if there is none.
@@ -18,7 +18,7 @@ from nibble.runs.run_folder import RUN_FILE, RunFolder
 
 
 def resumed(config: Config) -> Config:
-    """What is to be trained: `config`, or the run that `config.resume` goes on with.
+    """The configuration to train: `config`, or that of the run that `config.resume` resumes.
 
     Its `run_dir` is where, and its `resume` the checkpoint to go on from; None begins at the first step.
 

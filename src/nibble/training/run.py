@@ -223,7 +223,7 @@ def build_trainer(config: Config, max_steps: int, steps_per_epoch: int, loggers:
 
 
 def check_rules(config: Config) -> None:
-    """Every rule must win a module of this model; found out on a model without storage, before data is touched."""
+    """Check that every rule matches a module of this model, on a model without storage, before data is read."""
     if config.loss.norm_decay and not any(rule.weight for rule in config.quant.rules):
         raise UserError(
             f"loss.norm_decay={config.loss.norm_decay:g} is for quantized weights, and quant={config.quant.name} "
@@ -239,7 +239,7 @@ def check_rules(config: Config) -> None:
 
 
 def check_parts(config: Config, rules: dict[str, Rule]) -> None:
-    """What is given its input in parts must not have one activation scale for all of them.
+    """Check that a layer that gets its input in parts has no activation scale that needs all parts.
 
     Args:
         config: of the run.
@@ -259,7 +259,7 @@ def check_parts(config: Config, rules: dict[str, Rule]) -> None:
 
 
 def check_hardware(config: Config) -> None:
-    """The GPUs that are asked for must be there."""
+    """Check that the requested GPUs exist."""
     if config.hardware.accelerator not in ("gpu", "cuda"):
         return
     choose_device(config.hardware)

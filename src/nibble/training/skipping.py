@@ -1,4 +1,4 @@
-"""A training step whose loss is not finite leaves no trace: not in weights, statistics, counters or averages."""
+"""Undoes a training step whose loss is not finite: weights, statistics, counters and averages stay as they were."""
 
 from collections import defaultdict
 from typing import Any
@@ -11,9 +11,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class Statistics:
-    """A copy of all that a forward pass changes in place: batch-norm statistics, activation maxima, counters.
+    """A copy of everything that a forward pass changes in place: batch-norm statistics, activation maxima, counters.
 
-    Copying and going back are a few launches on a GPU, and wait for nothing.
+    Copying and restoring take a few launches on a GPU, and the CPU doesn't wait.
 
     Args:
         module: its buffers are copied, except masks, which no forward pass changes.

@@ -1,4 +1,4 @@
-"""How fast a run is and what holds it back, beside its curves: what the machine hears, waits for and holds."""
+"""Logs the speed of a run, the time it waits for data, and its memory."""
 
 import time
 from typing import Any
@@ -19,7 +19,7 @@ class Speed(pl.Callback):
     memory/process_bytes         the most that this process has held
     memory/gpu_bytes             the most that tensors have held on this GPU; without one, not logged
 
-    It is the last callback, so that what others do at the end of a step is no waiting.
+    It is the last callback, so that the work of others at the end of a step doesn't count as waiting.
     """
 
     def __init__(self) -> None:

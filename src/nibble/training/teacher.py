@@ -1,4 +1,4 @@
-"""The float network that teaches a quantized student, and where it comes from."""
+"""Finds and loads the float network that teaches a quantized student."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -28,7 +28,7 @@ class Teacher(Protocol):
     """
 
     def teaches(self, precision: Precision) -> bool:
-        """Whether a student at `precision` has something to learn."""
+        """Whether the teacher adds anything for a student at `precision`."""
         ...
 
     def check_labels(self, tokenizer: Tokenizer) -> None:
@@ -82,7 +82,7 @@ class TrainedTeacher:
         yield self._loaded.model.to(next(student.parameters()).device)
 
     def __deepcopy__(self, memo: dict[int, object]) -> "TrainedTeacher":
-        """Itself: averaging the weights of a student copies the student, and needs no second teacher."""
+        """Return itself: averaging the weights of a student copies the student, and needs no second teacher."""
         return self
 
     def _load(self) -> Loaded:
@@ -135,7 +135,7 @@ class FloatBranch:
 
     @contextmanager
     def listening(self, student: Transducer) -> Iterator[Transducer]:
-        """The student in eval mode and in float; then it is as it was."""
+        """Inside, the student is in eval mode and in float; afterwards it is as before."""
         with evaluated_at(student, Precision.float):
             yield student
 

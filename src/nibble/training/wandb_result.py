@@ -1,4 +1,4 @@
-"""A result as W&B shows it: a table of utterances to listen to, and the bundle as an artifact."""
+"""Sends a result to W&B: a table of utterances to listen to, and the bundle as an artifact."""
 
 import io
 from dataclasses import asdict
@@ -18,7 +18,7 @@ WORST = 20  # utterances in the table
 
 
 def worst_utterances(bundle: Path, result: Result) -> dict[str, wandb.Table]:
-    """A table of those with most errors, with what the model heard, and both texts word by word."""
+    """A table of the utterances with most errors: the audio, and both texts word by word."""
     worst = result.worst(WORST)
     batches = listen(load_checkpoint(bundle), result.record.part, [one.transcript.id for one in worst])
     heard = {batch.ids[0]: batch.samples[0].numpy() for batch in batches if batch.samples is not None}
@@ -38,7 +38,7 @@ def alignment_html(reference: str, hypothesis: str) -> str:
 
 
 def artifact(bundle: Path, record: Record) -> wandb.Artifact:
-    """The bundle with its record, less the errors of each utterance, which are thousands of numbers."""
+    """The bundle with its record, without the errors of each utterance, which are thousands of numbers."""
     metadata = {name: value for name, value in asdict(record).items() if name not in ("utterance_errors", "groups")}
     found = wandb.Artifact(f"{record.experiment}-{record.quant}-seed{record.seed}", type="bundle", metadata=metadata)
     found.add_dir(str(bundle), policy="immutable")  # else W&B copies it to the home folder first

@@ -1,4 +1,4 @@
-"""An activation as integers in ONNX nodes: the codes that the layer has in training, `nibble.quant.numerics`.
+"""Quantizes an activation with ONNX nodes, to the same codes as in training: `nibble.quant.numerics`.
 
     s = max|x| / Q                        of each token or utterance; or one number, from training
     QuantizeLinear(x, s, 128)             round_half_even(x / s) + 128, in uint8

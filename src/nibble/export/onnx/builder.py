@@ -1,4 +1,4 @@
-"""An ONNX graph in the making: a node for a call, and constants in as few bytes as their values need."""
+"""Builds an ONNX graph: a node for each call, and constants in as few bytes as their values need."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ class Graph:
         return self.add(helper.make_node(kind, inputs, [], domain=domain or None, **attributes), outputs)
 
     def add(self, node: NodeProto, outputs: int) -> list[str]:
-        """Add a node, whose outputs may have no names yet; what does the same as one before is that one.
+        """Add a node, whose outputs may have no names yet; a node equal to an earlier one is not added again.
 
         So query, key and value share the codes of their input.
         """

@@ -1,4 +1,4 @@
-"""Arithmetic of a traced graph that has the same result whatever the input: sizes, axes and bounds of slices."""
+"""Folds the constant arithmetic of a traced graph: sizes, axes and bounds of slices."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ _OPERATORS = frozenset(("Add", "Cast", "Concat", "Gather", "Mul", "Neg", "Squeez
 
 
 def fold(node: NodeProto, inputs: Sequence[Array | None]) -> Array | None:
-    """The one output of a node whose inputs are all known; None: they are not, or the node is of another kind."""
+    """The output of a node with constant inputs; None if an input isn't constant or the node is of another kind."""
     if node.op_type not in _OPERATORS or any(array is None for array in inputs):
         return None
     names = [f"input{index}" for index in range(len(inputs))]

@@ -102,7 +102,7 @@ def default_opset(encoding: Encoding) -> int:
 
 
 def why_no_pairs(loaded: Loaded) -> str | None:
-    """Why an export can't have pairs of labels, if it can't: `nibble.export.sherpa.pairs`."""
+    """Why an export can't have pairs of labels; None if it can. See `nibble.export.sherpa.pairs`."""
     if not isinstance(loaded.model.predictor, StatelessPredictor):
         return "sherpa-onnx gets two labels a frame from models with predictor=stateless alone"
     if loaded.tokenizer.size > MOST_LABELS:
@@ -111,12 +111,12 @@ def why_no_pairs(loaded: Loaded) -> str | None:
 
 
 def default_labels_per_frame(loaded: Loaded) -> int:
-    """2 for characters, which come that fast, where there can be pairs of them; else 1."""
+    """2 for characters, which can come two in a frame, where pairs are possible; otherwise 1."""
     return 2 if loaded.config.data.tokens is Tokens.char and why_no_pairs(loaded) is None else 1
 
 
 def symbols(loaded: Loaded, labels_per_frame: int) -> list[str]:
-    """What an export emits, in the order of ids."""
+    """The symbols that an export emits, in the order of ids."""
     labels = loaded.tokenizer.pieces(range(loaded.tokenizer.size))
     return labels + pair_symbols(loaded.tokenizer) if labels_per_frame > 1 else labels
 
@@ -160,7 +160,7 @@ def _trace_encoder(model: Transducer, mel_bins: int) -> ModelProto:
 
 
 def choose_encoding(loaded: Loaded, wanted: Encoding | None) -> Encoding:
-    """The encoding to use: the one that is wanted, else what suits the bits of the weights.
+    """The encoding to use: the requested one, or one that fits the bits of the weights.
 
     Raises:
         UserError: the weights do not fit it.
@@ -184,7 +184,7 @@ def choose_encoding(loaded: Loaded, wanted: Encoding | None) -> Encoding:
 
 
 def _metadata(loaded: Loaded, model: Transducer, context: int, encoding: Encoding) -> dict[str, dict[str, str]]:
-    """What sherpa-onnx reads: it ends the process where what it needs of this is missing."""
+    """The metadata that sherpa-onnx reads; it ends the process if an entry is missing."""
     about = {"version": "1", "model_author": "nibble", "comment": f"{loaded.config.model.name} {encoding.value}"}
     streaming = _streaming_metadata(model.encoder) if isinstance(model.encoder, StreamingEncoder) else {}
     return {

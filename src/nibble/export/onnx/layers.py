@@ -1,4 +1,4 @@
-"""One layer of the network as ONNX nodes; what each encoding means stands in `onnx_products`."""
+"""Writes one layer of the network as ONNX nodes; see `nibble.export.onnx.products` for the encodings."""
 
 from typing import Any
 

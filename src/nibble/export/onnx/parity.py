@@ -1,4 +1,4 @@
-"""The layers of an ONNX export against torch's: `nibble.export.parity`."""
+"""Compares the layers of an ONNX export with torch's: see `nibble.export.parity`."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""How torch's tracing exporter writes a few operations, with fewer nodes than it does by itself.
+"""Makes torch's tracing exporter write a few operations with fewer nodes.
 
 It takes the shape of a tensor apart and puts it together again: eleven nodes for an `unflatten`. ONNX's Reshape can
 keep a dimension (0) and find one (-1), so where the last dimensions change one node does.

@@ -1,4 +1,4 @@
-"""A torch module as an ONNX graph in which every layer with weights is one node, and then as the nodes of an encoding.
+"""Traces a torch module to an ONNX graph in which every layer with weights is one node, and expands these nodes.
 
 torch's tracing exporter writes what lies between the layers, so the exported network is the trained one and no second
 description of it. Each layer stands in the trace as one node of a domain of this project's own, which is replaced.

@@ -1,4 +1,4 @@
-"""A model as a folder that sherpa-onnx loads as it is."""
+"""Exports a model as a folder that sherpa-onnx loads as it is."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -82,12 +82,12 @@ class StreamingEncoderGraph(nn.Module):
 
 
 def times_given(encoder: Encoder) -> int:
-    """How often each frame is given, so that sherpa-onnx, which knows a factor of 4 alone, has the times right."""
+    """How often each frame is repeated, so that sherpa-onnx, which assumes a factor of 4, reports the right times."""
     return max(1, encoder.factor // _FACTOR)
 
 
 def _repeated(frames: Tensor, times: int) -> Tensor:
-    """frames (N, T, J) -> (N, times T, J), each so many times."""
+    """frames (N, T, J) -> (N, times T, J), each repeated `times` times."""
     return frames if times == 1 else frames.unsqueeze(2).expand(-1, -1, times, -1).flatten(1, 2)
 
 

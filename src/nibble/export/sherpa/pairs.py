@@ -1,4 +1,4 @@
-"""Two labels in one frame, for sherpa-onnx, which emits one label a frame at most.
+"""Lets sherpa-onnx, which emits at most one label a frame, emit two at once as a pair.
 
 Models whose labels are characters often say two in the 40 ms of a frame. Were each frame given twice, sherpa-onnx would
 take speech to last twice as long: its timestamps would be late, and its endpoint rules would fire early. So the labels

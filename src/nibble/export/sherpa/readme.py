@@ -1,4 +1,4 @@
-"""README.md of an exported folder: for whoever is given the folder and nothing else."""
+"""README.md of an exported folder: how to load it."""
 
 from string import Template
 

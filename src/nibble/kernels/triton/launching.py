@@ -1,4 +1,4 @@
-"""How every Triton kernel is launched."""
+"""Launches Triton kernels."""
 
 from typing import Any
 

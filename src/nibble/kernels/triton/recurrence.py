@@ -64,7 +64,7 @@ def backward(
     by_cell: Tensor,
     weight: tuple[Tensor, Tensor],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients by the gates' inputs (U, B, 4, N), by the first hidden state and by the first cell (B, N).
+    """Gradients with respect to the gates' inputs (U, B, 4, N), the first hidden state and the first cell (B, N).
 
     Args:
         slopes: how each gate's input moves the cell or, the last, the hidden state, (U, B, 4, N).
@@ -181,7 +181,7 @@ def _gate(
     held: tl.tensor,
     UNITS: tl.constexpr,
 ):
-    """What a gate is made from, in the reference's order of roundings."""
+    """The input of a gate's activation, in the reference's order of roundings."""
     w_scale = tl.load(weight_scale + number * UNITS + unit, unit < UNITS, 0.0)
     return tl.load(from_input + number * UNITS, held, 0.0) + (sums.to(tl.float32) * x_scale) * w_scale[None, :]
 
