@@ -110,7 +110,7 @@ def test_samples_that_are_no_numbers(
     soundfile.write(tmp_path / "bad.wav", samples.numpy(), 16_000, subtype="FLOAT")
     assert transcribe.main([f"model={bundle}", str(tmp_path / "bad.wav")]) == 1
     message = capsys.readouterr().err
-    assert "bad.wav holds 3 samples that are no numbers (NaN or infinity), the first at 0.250 s" in message
+    assert "bad.wav holds 3 samples that are not numbers (NaN or infinity), the first at 0.250 s" in message
 
 
 @pytest.mark.parametrize(("rate_hz", "channels"), [(8_000, 1), (48_000, 2)])

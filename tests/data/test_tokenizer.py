@@ -108,6 +108,7 @@ def test_bytes_write_what_training_never_saw(tmp_path: Path) -> None:
         assert not found.unknown(text)
     half = found.encode("李")[:-1]
     assert "\ufffd" in found.decode(half)
+    assert found.written(found.pieces(found.encode("李 a"))) == " 李 a"
     assert not train_tokenizer(texts, Tokens.bpe, 30, tmp_path).has_bytes
     with pytest.raises(UserError, match=r"data.vocabulary_size=20 is smaller than .* 256 bytes; give at least 2\d\d"):
         train_tokenizer(texts, Tokens.bpe, 20, tmp_path, byte_fallback=True)

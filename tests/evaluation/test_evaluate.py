@@ -6,7 +6,7 @@ import pytest
 import torch
 from example_batch import random_batch
 
-from nibble.data.options import Condition, DataOverrides
+from nibble.data.options import Condition, DataOverrides, TextCase
 from nibble.device import choose_device
 from nibble.errors import UserError
 from nibble.evaluation.evaluate import evaluate, evaluate_checkpoints, evaluate_loaded
@@ -123,9 +123,10 @@ def test_other_speech_than_in_training(write_run, tiny_corpus: Path, tmp_path: P
     run = write_run()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "my-dev").symlink_to(tiny_corpus / "LibriSpeech" / "test-tiny")
-    overrides = DataOverrides(corpus_dir=str(tmp_path / "elsewhere"), dev_parts=["my-dev"])
+    overrides = DataOverrides(corpus_dir=str(tmp_path / "elsewhere"), dev_parts=["my-dev"], text_case=TextCase.lower)
     (result,) = evaluate_checkpoints(options(run, data=overrides))
     assert result.record.part == "my-dev"
+    assert all(one.reference.islower() for one in result.transcripts)
     with pytest.raises(UserError, match="nowhere"):
         evaluate_checkpoints(options(run, data=DataOverrides(corpus_dir="nowhere")))
 

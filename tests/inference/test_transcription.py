@@ -111,7 +111,7 @@ def test_windows_that_are_recognised_together_are_as_alone(fitted, tiny_corpus: 
     assert [found.ids for found in together] == [recognise(loaded, [one])[0].ids for one in utterances]
 
 
-@pytest.mark.parametrize("kind", list(FeatureKind))
+@pytest.mark.parametrize("kind", [FeatureKind.kaldi, FeatureKind.nemo])  # raw samples are for whole utterances
 @pytest.mark.parametrize("size", [37, 1_600, 7_777])
 def test_features_of_pieces_are_those_of_the_whole(kind: FeatureKind, size: int) -> None:
     extractor = make_features(replace(FeatureConfig(), kind=kind))

@@ -21,6 +21,8 @@ def bundle_of(compose_tiny, tmp_path_factory: pytest.TempPathFactory):
         run, patch = tmp_path_factory.mktemp("run"), pytest.MonkeyPatch()
         patch.chdir(run)
         steps = [
+            "model.subsampling_channels=8",
+            "model.kernel=7",
             "trainer.max_steps=20",
             "trainer.validate_every_steps=20",
             "trainer.max_validation_utterances=2",

@@ -228,6 +228,7 @@ class DataOverrides:
     corpus: Corpus | None = None
     corpus_dir: str | None = None
     columns: list[str] | None = None
+    text_case: TextCase | None = None  # of the references
     fsdd_dir: str | None = None
     dev_parts: list[str] | None = None
     test_parts: list[str] | None = None

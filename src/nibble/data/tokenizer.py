@@ -19,6 +19,7 @@ from nibble.writing import whole_file
 
 UNKNOWN = 1
 _BYTES = re.compile("(?:<0x[0-9A-F]{2}>)+")  # as SentencePiece writes bytes
+REPLACEMENT = "\ufffd"  # stands for bytes that are no character, or not yet
 _COVERAGE = 0.9995  # of the characters of the transcripts; with byte fallback the rarest are written as bytes
 
 
@@ -58,10 +59,14 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`; blanks are dropped."""
-        text = "".join(self.pieces([i for i in ids if i != BLANK]))
+        return self.written(self.pieces([i for i in ids if i != BLANK])).strip()
+
+    def written(self, pieces: Iterable[str]) -> str:
+        """The text of pieces, with a space where a word begins; pieces of bytes become characters."""
+        text = "".join(pieces)
         if self.has_bytes:
             text = _BYTES.sub(_decoded, text)
-        return text.replace(WORD_START, " ").strip()
+        return text.replace(WORD_START, " ")
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The symbol of each id."""

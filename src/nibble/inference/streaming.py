@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nibble.conventions import SAMPLE_RATE_HZ, WORD_START
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.samples import Samples
+from nibble.data.tokenizer import REPLACEMENT
 from nibble.errors import UserError
 from nibble.features.extractor import Features, make_features
 from nibble.features.options import Normalization
@@ -37,14 +38,14 @@ def transcribe_stream(loaded: Loaded, pieces: Iterable[Samples], said: Callable[
         raise UserError("this model normalises features over the whole utterance and cannot stream; leave stream out")
     stream, features = Stream(loaded.model), FeatureStream(make_features(config))
     device = next(iter(loaded.model.state_dict().values())).device
-    told, samples = 0, 0  # labels and samples
+    told, samples = 0, 0  # characters and samples
 
-    def tell() -> None:
+    def tell(whole: bool = False) -> None:
         nonlocal told
-        if new := stream.hypothesis.ids[told:]:
-            text = "".join(loaded.tokenizer.pieces(new)).replace(WORD_START, " ")
-            said(text if told else text.lstrip())
-            told += len(new)
+        text = loaded.tokenizer.decode(stream.hypothesis.ids)
+        if len(text) > told and (whole or not text.endswith(REPLACEMENT)):  # a character whose bytes are yet to come
+            said(text[told:])
+            told = len(text)
 
     for piece in pieces:
         samples += len(piece)
@@ -52,7 +53,7 @@ def transcribe_stream(loaded: Loaded, pieces: Iterable[Samples], said: Callable[
         tell()
     stream.accept(features.finish().to(device))
     stream.finish()
-    tell()
+    tell(whole=True)
     found = Found(loaded)
     found.add([Window(0.0, np.zeros(samples, np.float32))], [stream.hypothesis])
     return found.transcription(samples / SAMPLE_RATE_HZ)

@@ -1,7 +1,7 @@
 """Recognises recordings of any length with a loaded model."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -110,7 +110,8 @@ class Found:
             end_s = window.start_s + len(window.samples) / SAMPLE_RATE_HZ
             for word in words:
                 start_s = min(window.start_s + word.start_s, end_s)  # a model that streams hears silence after the end
-                self._words.append(replace(word, start_s=start_s, end_s=min(window.start_s + word.end_s, end_s)))
+                text = self._tokenizer.written([word.text])
+                self._words.append(Word(text, start_s, min(window.start_s + word.end_s, end_s)))
 
     def transcription(self, duration_s: float) -> Transcription:
         """All that was added, of a recording that lasts so long."""
