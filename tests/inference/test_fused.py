@@ -19,6 +19,7 @@ from nibble.inference.fused import (
     FusedAttention,
     FusedConvolution,
     FusedFeedForward,
+    FusedLinear,
     FusedSubsampling,
     fuse,
     fused_copy,
@@ -157,6 +158,24 @@ def test_positions_are_projected_once(fitted, monkeypatch: pytest.MonkeyPatch) -
 
 
 TOKENS = ActivationSpec()
+@pytest.mark.parametrize("bits", [4, 8])
+def test_linear_layers_of_the_search_give_the_same_bits(fitted, bits: int) -> None:
+    frozen, faster = pair(fitted, bits)
+    for name in ("encoder", "predictor", "output"):
+        was, is_now = (model.joiner.get_submodule(name) for model in (frozen, faster))
+        assert type(is_now) is FusedLinear
+        width = was.weight_codes.shape[1]
+        with torch.inference_mode():
+            for x in (torch.randn(2, 3, width), torch.randn(5, width), torch.randn(0, width)):
+                assert torch.equal(is_now(x), was(x))
+
+
+def test_a_linear_layer_with_groups_stays_as_it_is(fitted) -> None:
+    rules = [Rule(match="joiner.*", weight=WeightSpec(4, group_size=4), activation=TOKENS)]
+    loaded = quantize(fitted("stateless", None), QuantConfig("groups", rules))
+    assert not any(isinstance(layer, FusedLinear) for layer in fused_copy(loaded.model).modules())
+
+
 SLOWER = {
     "float": Rule(),
     "static": Rule(weight=WeightSpec(4), activation=replace(TOKENS, static=True)),

@@ -14,7 +14,7 @@ from nibble.data.audio import source
 from nibble.data.datamodule import SpeechDataModule
 from nibble.errors import UserError
 from nibble.evaluation.evaluate import evaluate_checkpoints
-from nibble.evaluation.options import EvaluateConfig
+from nibble.evaluation.options import Backend, EvaluateConfig
 from nibble.hardware import HardwareConfig
 from nibble.percent import percent_interval
 from nibble.quant.spec import ActivationSpec, QuantConfig, Rule, WeightSpec
@@ -76,7 +76,7 @@ def latest_of_each(folder: Path) -> dict[str, Path]:
 
 
 def evaluate_demo(runs: Mapping[str, Path], records: str | None, hardware: HardwareConfig) -> list[Record]:
-    """Evaluate runs as trained, and the float run at 8, 4 and 2 bits without training.
+    """Evaluate the bundles of runs, and the float run at 8, 4 and 2 bits without training.
 
     On the test parts: voices and sentences that neither training nor validation has heard.
 
@@ -86,7 +86,7 @@ def evaluate_demo(runs: Mapping[str, Path], records: str | None, hardware: Hardw
         hardware: where it runs.
     """
     trained = EvaluateConfig(checkpoint=[*map(str, runs.values())], part="test", records=records, hardware=hardware)
-    results = evaluate_checkpoints(trained)
+    results = evaluate_checkpoints(replace(trained, backend=Backend.bundle))
     for bits in _UNTRAINED_BITS:
         rule = Rule(weight=WeightSpec(bits=bits), activation=ActivationSpec(bits=8))
         quant = QuantConfig(name=f"int{bits}", rules=[rule])

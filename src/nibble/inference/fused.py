@@ -29,10 +29,13 @@ def fused_copy(model: Transducer) -> Transducer:
 
 
 def fuse(model: Transducer) -> None:
-    """Give the parts of a frozen encoder their fused types, in place; those whose layers take no codes stay.
+    """Give linear layers and the parts of the encoder their fused types, in place; what takes no codes stays.
 
     Afterwards the model can only recognise: it cannot be trained or exported.
     """
+    for layer in model.modules():
+        if type(layer) is QuantLinear and layer.takes_codes and not layer.quantized_weight().grouped:
+            layer.__class__ = FusedLinear
     for module in model.encoder.modules():
         fused = _FUSED.get(type(module))
         if fused is None or not all(_takes_codes(getattr(module, name)) for name in fused.given_codes):
@@ -42,6 +45,28 @@ def fuse(model: Transducer) -> None:
             if isinstance(layer, QuantConv2d):  # whose operator would turn the filters at each call
                 codes = layer.get_buffer("weight_codes")
                 layer.weight_codes = codes.contiguous(memory_format=torch.channels_last)
+
+
+class FusedLinear(QuantLinear):
+    """As `QuantLinear`, straight to the operators: a search multiplies a few rows at a time, and a look-up shows."""
+
+    # Codes (N, K), or packed, and scales (N,), on the device of the last input.
+    kept: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        """input (..., K) -> (..., N)."""
+        return self.of_codes(*ops.quantize_rows(input))
+
+    def of_codes(self, codes: Tensor, scale: Tensor) -> Tensor:
+        """codes int8 (..., K), scale (..., 1) -> float32 (..., N)."""
+        kept = self.kept
+        if kept is None or kept[0].device != codes.device:
+            factor = self._frozen_factor("weight")
+            weight = factor.quantized.codes if factor.packed is None else factor.packed
+            kept = self.kept = weight, factor.quantized.channel_scale().contiguous()
+        multiply = ops.linear_w4a8 if kept[0].dtype == torch.uint8 else ops.linear_w8a8
+        rows = multiply(codes.flatten(0, -2), scale.view(-1, 1), *kept, self.bias)
+        return rows.view(*codes.shape[:-1], rows.shape[1])
 
 
 class FusedSubsampling(Subsampling):
