@@ -158,6 +158,8 @@ def test_positions_are_projected_once(fitted, monkeypatch: pytest.MonkeyPatch) -
 
 
 TOKENS = ActivationSpec()
+
+
 @pytest.mark.parametrize("bits", [4, 8])
 def test_linear_layers_of_the_search_give_the_same_bits(fitted, bits: int) -> None:
     frozen, faster = pair(fitted, bits)
