@@ -93,7 +93,7 @@ def test_its_bundle_streams_the_same(fitted, tmp_path: Path) -> None:
 @pytest.mark.parametrize("encoding", list(Encoding))
 def test_onnx_runtime_streams_what_torch_computes(exported, encoding: Encoding) -> None:
     from nibble.export.onnx.parity import compare_graphs
-    from nibble.inference.onnx_transducer import OnnxTransducer
+    from nibble.inference.onnx_transducer import onnx_transducer
 
     loaded, graphs, folder = exported("stateless", encoding, CHUNK)
     model = frozen_copy(loaded.model)
@@ -101,7 +101,7 @@ def test_onnx_runtime_streams_what_torch_computes(exported, encoding: Encoding) 
     with torch.no_grad():
         encoded, lengths = model.encode(features, sizes)
         expected = model.joiner.project_encoder(encoded)
-    found, found_lengths = OnnxTransducer(folder, 1, loaded.tokenizer.size).encode(features, sizes)
+    found, found_lengths = onnx_transducer(folder, 1, loaded.tokenizer.size).encode(features, sizes)
     assert found_lengths.tolist() == lengths.tolist()
     for row, length in enumerate(lengths.tolist()):
         difference = (found[row, :length] - expected[row, :length]).abs()
@@ -114,7 +114,7 @@ def test_onnx_runtime_streams_what_torch_computes(exported, encoding: Encoding) 
 
 @pytest.mark.usefixtures("needs_onnx")
 def test_the_encoder_says_what_sherpa_onnx_feeds_it(exported) -> None:
-    from nibble.inference.onnx_transducer import session
+    from nibble.inference.onnx_session import session
 
     loaded, _, folder = exported("stateless", Encoding.w4a8, CHUNK)
     encoder = session(folder / "encoder.onnx", 1)

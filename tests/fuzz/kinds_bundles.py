@@ -196,7 +196,7 @@ def _weight(graph: bytes, draw: Random) -> tuple[str, bytes]:
 
 def load_export(folder: Path) -> None:
     """Loaded, it computes what another reader of its graphs finds in them, and recognises or says why not."""
-    from nibble.inference.onnx_transducer import OnnxTransducer
+    from nibble.inference.onnx_transducer import onnx_transducer
 
     exported = read_exported(folder)
     said = json.loads((folder / "nibble.json").read_bytes())
@@ -205,12 +205,12 @@ def load_export(folder: Path) -> None:
         {name: said[name] for name in ("step", "corpus", "config")},
     )
     labels = exported.tokenizer.size
-    model = OnnxTransducer(folder, 1, labels)
+    model = onnx_transducer(folder, 1, labels)
     found = computed(model)
     (folder / "again").mkdir()
     for name in GRAPHS:
         (folder / "again" / name).write_bytes(read_again((folder / name).read_bytes()))
-    for one, other in zip(found, computed(OnnxTransducer(folder / "again", 1, labels)), strict=True):
+    for one, other in zip(found, computed(onnx_transducer(folder / "again", 1, labels)), strict=True):
         assert np.array_equal(one, other, equal_nan=True), "what is computed is not what the files say"
     recognise(model, exported.tokenizer, MEL_BINS)
 

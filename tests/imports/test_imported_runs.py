@@ -130,12 +130,12 @@ def test_an_icefall_model_leaves_for_sherpa_onnx(tmp_path: Path) -> None:
     pytest.importorskip("onnx", reason="onnx is not installed: pip install -e '.[export]'")
     from nibble.commands.export import export
     from nibble.export.options import ExportConfig
-    from nibble.inference.onnx_transducer import OnnxTransducer
+    from nibble.inference.onnx_transducer import onnx_transducer
 
     root = write_icefall(tmp_path / "icefall", icefall_weights())
     assert main([str(root), str(tmp_path / "run")]) == 0
     folder = export(ExportConfig(checkpoint=str(tmp_path / "run"), output=str(tmp_path / "sherpa")))
-    loaded, found = load_checkpoint(tmp_path / "run"), OnnxTransducer(folder, 1, 30)
+    loaded, found = load_checkpoint(tmp_path / "run"), onnx_transducer(folder, 1, 30)
     features, lengths = features_of([90], 80)
     with torch.no_grad():
         expected = loaded.model.joiner.project_encoder(loaded.model.encode(features, lengths)[0])

@@ -16,9 +16,9 @@ MEL_BINS = 80
 
 def onnx(exported, predictor: str, encoding: Encoding, chunk: int | None = None) -> Searchable:
     loaded, _, folder = exported(predictor, encoding, chunk)
-    from nibble.inference.onnx_transducer import OnnxTransducer
+    from nibble.inference.onnx_transducer import onnx_transducer
 
-    return OnnxTransducer(folder, 1, loaded.tokenizer.size)
+    return onnx_transducer(folder, 1, loaded.tokenizer.size)
 
 
 MADE: dict[str, Callable] = {

@@ -132,7 +132,7 @@ def _exported(model: str, quant: str, encoding: Encoding, tokenizer: Tokenizer, 
 
 
 def _in_onnxruntime(file: Path, features: Tensor, lengths: Tensor) -> Callable[[], object]:
-    from nibble.inference.onnx_transducer import session
+    from nibble.inference.onnx_session import session
 
     run = session(file, threads=1).run
     return partial(run, None, {"x": features.numpy(), "x_lens": lengths.numpy()})

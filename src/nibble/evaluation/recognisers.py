@@ -53,6 +53,6 @@ def onnx_network(folder: Path, tokenizer: Tokenizer, decoder: Decoder, threads: 
         UserError: ONNX Runtime is not installed.
     """
     need("onnxruntime", "backend=onnx")
-    from nibble.inference.onnx_transducer import OnnxTransducer
+    from nibble.inference.onnx_transducer import onnx_transducer
 
-    return Network(OnnxTransducer(folder, threads, tokenizer.size), tokenizer, decoder)
+    return Network(onnx_transducer(folder, threads, tokenizer.size), tokenizer, decoder)

@@ -45,6 +45,7 @@ def load_sherpa(exported: Exported, beam_width: int, threads: int) -> Any:
         feature_dim=exported.config.features.mel_bins,
         decoding_method="greedy_search" if beam_width == 1 else "modified_beam_search",
         max_active_paths=beam_width,
+        **({"model_type": exported.sherpa_type} if exported.sherpa_type else {}),
     )
 
 

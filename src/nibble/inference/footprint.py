@@ -86,10 +86,10 @@ def onnx_folder(folder: Path, labels: int, options: FeatureConfig) -> Callable[[
         labels: how many its tokenizer has.
         options: of its features.
     """
-    from nibble.inference.onnx_transducer import OnnxTransducer
+    from nibble.inference.onnx_transducer import onnx_transducer
     from nibble.model.decoding import greedy
 
-    network = OnnxTransducer(folder, threads=1, labels=labels)
+    network = onnx_transducer(folder, threads=1, labels=labels)
 
     def hear() -> None:
         features = make_features(options)(torch.from_numpy(_noise()))
@@ -100,7 +100,7 @@ def onnx_folder(folder: Path, labels: int, options: FeatureConfig) -> Callable[[
 
 def encoder_file(file: Path, frames: int, mel_bins: int) -> Callable[[], object]:
     """Loads an encoder of whole utterances into ONNX Runtime; it encodes noise."""
-    from nibble.inference.onnx_transducer import session
+    from nibble.inference.onnx_session import session
 
     features = np.random.default_rng(0).standard_normal((1, frames, mel_bins), dtype=np.float32)
     return partial(session(file, threads=1).run, None, {"x": features, "x_lens": np.array([frames])})

@@ -21,6 +21,7 @@ from nibble.config import Config, plain, portable
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
 from nibble.export.options import Encoding
+from nibble.features.options import FeatureKind
 from nibble.plain import build, parse
 from nibble.quant.spec import Precision
 from nibble.runs.folder import check_replaceable, checksum, replacing
@@ -77,6 +78,11 @@ class Exported:
     def least_sherpa_onnx(self) -> str | None:
         """The first version that runs it; None: any, or an older export, which doesn't say."""
         return LEAST_SHERPA_ONNX.get(self.opset or 0)
+
+    @property
+    def sherpa_type(self) -> str | None:
+        """The model_type that sherpa-onnx must be told; None: it knows by itself."""
+        return "nemo_transducer" if self.config.features.kind is FeatureKind.nemo else None
 
     @property
     def quant(self) -> str:

@@ -15,8 +15,9 @@ from nibble.export.onnx.graphs import export_graphs
 from nibble.export.options import Encoding
 from nibble.export.parity import compare_bundle
 from nibble.export.sherpa.folder import export_folder
+from nibble.features.options import FeatureKind
 from nibble.inference.fused import fused_copy
-from nibble.inference.onnx_transducer import OnnxTransducer
+from nibble.inference.onnx_transducer import onnx_transducer
 from nibble.model.searchable import LabelState
 from nibble.quant.rules import coverage
 from nibble.quant.spec import QuantConfig
@@ -35,7 +36,16 @@ ICEFALL = (
     *("model.convolution_norm=layer", "model.final_norm=true", "model.predictor=stateless_linear", "model.kernel=7"),
     *("features.normalization=none", "model.subsampling_channels=8"),
 )
-KINDS = {"fastconformer": FASTCONFORMER, "nemo conformer": NEMO_CONFORMER, "icefall": ICEFALL}
+# These two leave as NeMo transducers.
+HEARS_NEMO = (*FASTCONFORMER, "features.kind=nemo", "features.normalization=utterance")
+STATELESS = ("features.kind=nemo", "features.normalization=corpus", "model.predictor=stateless", "model.kernel=7")
+KINDS = {
+    "fastconformer": FASTCONFORMER,
+    "nemo conformer": NEMO_CONFORMER,
+    "icefall": ICEFALL,
+    "nemo": HEARS_NEMO,
+    "stateless nemo": STATELESS,
+}
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -71,7 +81,7 @@ def test_every_product_is_quantized_and_the_bundle_is_what_was_rounded(run: Path
 def test_the_export_computes_what_torch_computes(run: Path, tmp_path: Path, encoding: Encoding) -> None:
     loaded = rounded(run, {Encoding.float: None, Encoding.w8a8: 8, Encoding.w4a8: 4}[encoding])
     export_folder(tmp_path / "sherpa", loaded, encoding)
-    found, model = OnnxTransducer(tmp_path / "sherpa", 1, loaded.tokenizer.size), frozen_copy(loaded.model)
+    found, model = onnx_transducer(tmp_path / "sherpa", 1, loaded.tokenizer.size), frozen_copy(loaded.model)
 
     def check(got: torch.Tensor, expected: torch.Tensor) -> None:
         assert got.shape == expected.shape
@@ -85,7 +95,8 @@ def test_the_export_computes_what_torch_computes(run: Path, tmp_path: Path, enco
         for frames in (150, 64, 8, 1):
             encoded, lengths = model.encode(features[:, :frames], torch.tensor([frames]))
             got, got_lengths = found.encode(features[:, :frames], torch.tensor([frames]))
-            times = model.encoder.factor // 4  # a frame of 80 ms is given twice, since sherpa-onnx counts 40 ms
+            # An icefall encoder gives a frame of 80 ms twice, since sherpa-onnx counts 40 ms.
+            times = 1 if loaded.config.features.kind is FeatureKind.nemo else model.encoder.factor // 4
             assert got_lengths.tolist() == [times * int(lengths)]
             check(got[:, ::times], model.project(encoded))
         labels = torch.randint(2, 10, (2, 9), generator=torch.Generator().manual_seed(0))
@@ -100,7 +111,12 @@ def test_the_export_computes_what_torch_computes(run: Path, tmp_path: Path, enco
         check(logits, model.label_logits(frame, expected_state))
 
 
-@pytest.mark.parametrize("options", [("features.kind=nemo",), ("features.normalization=utterance",)])
+STREAMING_NEMO = ("model.chunk_frames=4", "features.kind=nemo")
+
+
+@pytest.mark.parametrize("options", [STREAMING_NEMO, ("features.normalization=utterance",)])
 def test_features_that_sherpa_onnx_would_not_compute_are_refused(write_run, options: tuple[str, ...]) -> None:
-    with pytest.raises(UserError, match=r"features\.kind=.* and features\.normalization=.* target=bundle"):
+    with pytest.raises(
+        UserError, match=r"(features\.kind=.* and features\.normalization=|streams and hears NeMo's).*bundle"
+    ):
         export_graphs(load_checkpoint(write_run(options=options)), Encoding.float)

@@ -18,7 +18,8 @@ from nibble.errors import UserError
 from nibble.export.onnx.graphs import choose_encoding, export_graphs
 from nibble.export.options import Encoding
 from nibble.export.sherpa.graphs import REPLAYED
-from nibble.inference.onnx_transducer import OnnxTransducer, session
+from nibble.inference.onnx_session import session
+from nibble.inference.onnx_transducer import onnx_transducer
 from nibble.model.searchable import LabelState
 from nibble.quant.convert import quantized_modules
 from nibble.quant.spec import ActivationSpec, QuantConfig, Rule, WeightSpec
@@ -31,7 +32,7 @@ from nibble.runs.frozen import frozen_copy
 def test_the_network_computes_what_torch_computes(exported, predictor: str, encoding: Encoding) -> None:
     """Within float rounding; where activations are integers, a few per cent on average: flips of codes add up."""
     loaded, _, folder = exported(predictor, encoding)
-    model, exported_model = frozen_copy(loaded.model), OnnxTransducer(folder, 1, loaded.tokenizer.size)
+    model, exported_model = frozen_copy(loaded.model), onnx_transducer(folder, 1, loaded.tokenizer.size)
     if encoding is Encoding.w4:  # in torch too the weights alone are integers
         quant = QuantConfig("int4w", [Rule(weight=WeightSpec(4))])
         model = frozen_copy(quantize(load_checkpoint(loaded.path), quant).model)
@@ -72,7 +73,7 @@ def test_the_network_computes_what_torch_computes(exported, predictor: str, enco
 @pytest.mark.parametrize("encoding", list(Encoding))
 def test_padding_of_a_batch_changes_nothing(exported, encoding: Encoding) -> None:
     loaded, _, folder = exported("stateless", encoding)
-    model = OnnxTransducer(folder, 1, loaded.tokenizer.size)
+    model = onnx_transducer(folder, 1, loaded.tokenizer.size)
     features = torch.randn(2, 90, 80, generator=torch.Generator().manual_seed(0))
     features[0] *= 100  # a neighbour that an utterance must not depend on
     together, lengths = model.encode(features, torch.tensor([90, 50]))
@@ -102,7 +103,7 @@ def test_a_graph_that_does_not_give_what_a_search_needs(exported, tmp_path: Path
 
 
 def one_step(folder: Path, labels: int) -> None:
-    model = OnnxTransducer(folder, 1, labels)
+    model = onnx_transducer(folder, 1, labels)
     encoded, _ = model.encode(torch.randn(1, 90, 80), torch.tensor([90]))
     model.label_logits(encoded[:, 0], model.start_labels(1, encoded.device))
 

@@ -14,7 +14,7 @@ from nibble.export.onnx.builder import Graph
 from nibble.export.onnx.layers import add_layer
 from nibble.export.onnx.weights import weight_of
 from nibble.export.options import Encoding
-from nibble.inference.onnx_transducer import session
+from nibble.inference.onnx_session import session
 from nibble.model.padding import MaskedBatchNorm
 from nibble.quant.convert import freeze, prepare, set_precision
 from nibble.quant.numerics import activation_dims

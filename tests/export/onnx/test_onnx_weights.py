@@ -21,7 +21,7 @@ from nibble.export.onnx.builder import Graph
 from nibble.export.onnx.products import add_product
 from nibble.export.onnx.weights import MICROSOFT, Weight, add_codes, pack_halves, weight_of
 from nibble.export.options import Encoding
-from nibble.inference.onnx_transducer import session
+from nibble.inference.onnx_session import session
 from nibble.quant.convert import freeze, prepare, set_precision
 from nibble.quant.numerics import quantize_weight
 from nibble.quant.spec import ActivationSpec, Precision, QuantConfig, Rule, WeightSpec

@@ -1,13 +1,17 @@
 """A trained transducer as three ONNX graphs in one encoding, with the metadata that sherpa-onnx reads."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from onnx import ModelProto, helper
 from torch import nn
 
+from nibble.config import Config
+from nibble.conventions import BLANK
 from nibble.data.options import Tokens
 from nibble.errors import UserError
+from nibble.export.onnx.nemo import traced_nemo
 from nibble.export.onnx.products import packed
 from nibble.export.onnx.trace import OLDEST_OPSET, Site, expand, stand_in, trace
 from nibble.export.onnx.weights import INT4_OPSET, NIBBLE_BITS
@@ -57,10 +61,27 @@ def export_graphs(
     model = frozen_copy(loaded.model)
     if not isinstance(model.joiner, Joiner):
         raise UserError(f"{loaded.path} has a CTC head, and this export is of transducers; give target=bundle")
-    _check_features(loaded)
+    check_features(loaded.path, loaded.config)
     if labels_per_frame > 1 and (reason := why_no_pairs(loaded)) is not None:
         raise UserError(f"labels_per_frame={labels_per_frame}: {reason}; give labels_per_frame=1")
     opset = opset or default_opset(encoding)
+    about = {"version": "1", "model_author": "nibble", "comment": f"{loaded.config.model.name} {encoding.value}"}
+    layers, traced = _traced(loaded, model, labels_per_frame)
+    graphs = {}
+    for name, (graph, metadata) in traced.items():
+        model_proto, sites = expand(graph, layers, encoding, opset)
+        helper.set_model_props(model_proto, metadata | about)
+        graphs[name] = ExportedGraph(model_proto, sites)
+    return graphs
+
+
+def _traced(
+    loaded: Loaded, model: Transducer, labels_per_frame: int
+) -> tuple[dict[str, nn.Module], dict[str, tuple[ModelProto, dict[str, str]]]]:
+    """The layers of a frozen model by name, and each graph with stand-ins for them, and its metadata."""
+    if loaded.config.features.kind is FeatureKind.nemo:
+        return traced_nemo(model, loaded.config.features)
+    assert isinstance(model.joiner, Joiner)
     width = loaded.config.model.joiner_width
     joiner: nn.Module = JoinerGraph(model.joiner)
     decoder: StatelessDecoder | ReplayDecoder | PairDecoder = decoder_graph(model)
@@ -71,7 +92,7 @@ def export_graphs(
         decoder = PairDecoder(model.predictor, model.joiner)
         logits, beside = ["logit", "logit_of_labels"], decoder.context - 1
     layers = stand_in(model)
-    traced = {
+    graphs = {
         "encoder": _trace_encoder(model, loaded.config.features.mel_bins),
         "decoder": trace(
             decoder.eval(),
@@ -86,14 +107,8 @@ def export_graphs(
             {name: {0: "N"} for name in ("encoder_out", "decoder_out", *logits)},
         ),
     }
-    metadata = _metadata(loaded, model, decoder.context, encoding)
-    metadata["decoder"]["vocab_size"] = str(len(symbols(loaded, labels_per_frame)))
-    graphs = {}
-    for name, graph in traced.items():
-        model_proto, sites = expand(graph, layers, encoding, opset)
-        helper.set_model_props(model_proto, metadata[name])
-        graphs[name] = ExportedGraph(model_proto, sites)
-    return graphs
+    metadata = _metadata(model, width, decoder.context, len(symbols(loaded, labels_per_frame)))
+    return layers, {name: (graph, metadata[name]) for name, graph in graphs.items()}
 
 
 def default_opset(encoding: Encoding) -> int:
@@ -103,6 +118,8 @@ def default_opset(encoding: Encoding) -> int:
 
 def why_no_pairs(loaded: Loaded) -> str | None:
     """Why an export can't have pairs of labels; None if it can. See `nibble.export.sherpa.pairs`."""
+    if loaded.config.features.kind is FeatureKind.nemo:
+        return "sherpa-onnx finds several labels a frame by itself in models that hear NeMo's features"
     if not isinstance(loaded.model.predictor, StatelessPredictor):
         return "sherpa-onnx gets two labels a frame from models with predictor=stateless alone"
     if loaded.tokenizer.size > MOST_LABELS:
@@ -118,15 +135,24 @@ def default_labels_per_frame(loaded: Loaded) -> int:
 def symbols(loaded: Loaded, labels_per_frame: int) -> list[str]:
     """The symbols that an export emits, in the order of ids."""
     labels = loaded.tokenizer.pieces(range(loaded.tokenizer.size))
+    if loaded.config.features.kind is FeatureKind.nemo:
+        return [*labels[BLANK + 1 :], labels[BLANK]]
     return labels + pair_symbols(loaded.tokenizer) if labels_per_frame > 1 else labels
 
 
-def _check_features(loaded: Loaded) -> None:
-    """Raise `UserError` for features that sherpa-onnx does not compute beside an icefall transducer."""
-    features = loaded.config.features
+def check_features(path: Path, config: Config) -> None:
+    """Raise `UserError` for features that sherpa-onnx does not compute, for an icefall or a NeMo transducer."""
+    features = config.features
+    if features.kind is FeatureKind.nemo:
+        if config.model.chunk_frames is not None:
+            raise UserError(
+                f"{path} streams and hears NeMo's features, and sherpa-onnx streams with Kaldi's; train a model that "
+                "streams with features=fbank, or export it with target=bundle"
+            )
+        return
     if features.kind is not FeatureKind.kaldi or features.normalization is Normalization.utterance:
         raise UserError(
-            f"{loaded.path} was trained with features.kind={features.kind.value} and features.normalization="
+            f"{path} was trained with features.kind={features.kind.value} and features.normalization="
             f"{features.normalization.value}, and sherpa-onnx gives such a folder Kaldi's features, not normalized; "
             "export it with target=bundle"
         )
@@ -183,14 +209,13 @@ def choose_encoding(loaded: Loaded, wanted: Encoding | None) -> Encoding:
     return wanted or (Encoding.w4a8 if fits else Encoding.w8a8)
 
 
-def _metadata(loaded: Loaded, model: Transducer, context: int, encoding: Encoding) -> dict[str, dict[str, str]]:
+def _metadata(model: Transducer, joiner_width: int, context: int, tokens: int) -> dict[str, dict[str, str]]:
     """The metadata that sherpa-onnx reads; it ends the process if an entry is missing."""
-    about = {"version": "1", "model_author": "nibble", "comment": f"{loaded.config.model.name} {encoding.value}"}
     streaming = _streaming_metadata(model.encoder) if isinstance(model.encoder, StreamingEncoder) else {}
     return {
-        "encoder": {"model_type": "conformer", **streaming, **about},
-        "decoder": {"context_size": str(context), "vocab_size": str(loaded.tokenizer.size), **about},
-        "joiner": {"joiner_dim": str(loaded.config.model.joiner_width), **about},
+        "encoder": {"model_type": "conformer", **streaming},
+        "decoder": {"context_size": str(context), "vocab_size": str(tokens)},
+        "joiner": {"joiner_dim": str(joiner_width)},
     }
 
 

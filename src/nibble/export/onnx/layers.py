@@ -26,7 +26,7 @@ def add_layer(graph: Graph, layer: str, module: nn.Module, inputs: list[str], en
         graph: where to.
         layer: name of the module.
         module: one of `nibble.runs.frozen.LAYERS`; frozen if it is quantized.
-        inputs: what the module is called with; for the top layer of LSTMs also how many steps of each row count, (N,).
+        inputs: what the module is called with; of an LSTM also what `nibble.export.onnx.trace` gives it.
         encoding: how weights and products are.
     """
     if isinstance(module, nn.Linear):
@@ -131,8 +131,13 @@ def _end(left: int) -> int:
 
 
 def _lstm(graph: Graph, layer: str, module: nn.LSTM, given: list[str], encoding: Encoding) -> str:
-    """x (N, U, K), steps (N,) -> the hidden state after so many steps (N, P); without steps, all of them (N, U, P)."""
-    x, *steps = given
+    """As `nibble.export.onnx.trace` calls it.
+
+    x (N, U, K), steps (N,) -> the hidden state after so many steps (N, P); without steps, all of them (N, U, P).
+    x, hidden and cell before, (1, N, P) each -> those after the last step, (2, N, P).
+    """
+    x, *rest = given
+    steps, before = (rest, []) if len(rest) < 2 else ([], rest)
     weights = [weight_of(module, layer, name) for name in _LSTM_WEIGHTS]
     # DynamicQuantizeLSTM takes one scale a channel; where there are groups of K, the LSTM runs on values.
     integers = integer_activations(encoding) and all(one.integers is not None and not one.grouped for one in weights)
@@ -148,21 +153,23 @@ def _lstm(graph: Graph, layer: str, module: nn.LSTM, given: list[str], encoding:
     inputs.append(graph.op("Reshape", graph.op("Concat", *both, axis=0), graph.ints(1, -1)))
     inputs.append(graph.op("Cast", steps[0], to=TensorProto.INT32) if steps else "")
     if not integers:
-        every, hidden, _ = graph.ops("LSTM", *inputs, outputs=3, hidden_size=module.hidden_size)
-        return _hidden_states(graph, every, hidden, last=bool(steps))
-    inputs += ["", "", ""]  # initial states and peepholes: none
+        every, hidden, cell = graph.ops("LSTM", *inputs, *before, outputs=3, hidden_size=module.hidden_size)
+        return _states(graph, every, hidden, cell, len(rest))
+    inputs += [*(before or ["", ""]), ""]  # states before, and no peepholes
     for weight in weights:
         scale = graph.op("Expand", add_scale(graph, weight), graph.ints(gates, 1))
         no_zeros = graph.op("Expand", graph.number(np.int8(0)), graph.ints(1, gates))
         inputs += [graph.op("Reshape", _in_onnx_order(graph, scale, module), graph.ints(1, -1)), no_zeros]
     kind, width = "DynamicQuantizeLSTM", module.hidden_size
-    every, hidden, _ = graph.ops(kind, *inputs, outputs=3, domain=MICROSOFT, hidden_size=width)
-    return _hidden_states(graph, every, hidden, last=bool(steps))
+    every, hidden, cell = graph.ops(kind, *inputs, outputs=3, domain=MICROSOFT, hidden_size=width)
+    return _states(graph, every, hidden, cell, len(rest))
 
 
-def _hidden_states(graph: Graph, every: str, hidden: str, last: bool) -> str:
-    """ONNX's every (U, 1, N, P) and hidden (1, N, P) -> the last hidden state (N, P), or all of them (N, U, P)."""
-    if last:
+def _states(graph: Graph, every: str, hidden: str, cell: str, given: int) -> str:
+    """ONNX's every (U, 1, N, P), hidden and cell (1, N, P) -> what `_lstm` gives for so many inputs beside x."""
+    if given == 2:
+        return graph.op("Concat", hidden, cell, axis=0)
+    if given == 1:
         return graph.op("Squeeze", hidden, graph.ints(0))
     return graph.op("Transpose", graph.op("Squeeze", every, graph.ints(1)), perm=[1, 0, 2])
 

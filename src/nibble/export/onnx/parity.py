@@ -10,8 +10,8 @@ from nibble.export.onnx.builder import Array
 from nibble.export.onnx.graphs import ExportedGraph
 from nibble.export.onnx.products import block_codes, blocks_name
 from nibble.export.onnx.weights import codes_name, for_product, weight_of
-from nibble.export.parity import LayerParity, layer_parity, torch_calls
-from nibble.inference.onnx_transducer import session
+from nibble.export.parity import Call, LayerParity, layer_parity, torch_calls
+from nibble.inference.onnx_session import session
 from nibble.quant.layer import QuantizedLayer
 from nibble.quant.tensor import in_slices
 from nibble.runs.loaded import Loaded
@@ -23,11 +23,20 @@ def compare_graphs(loaded: Loaded, graphs: Mapping[str, ExportedGraph]) -> list[
     rows = []
     for graph in graphs.values():
         for layer, site in graph.sites.items():
-            call = calls[layer]
+            call = _with_state(calls[layer]) if len(site.inputs) > 2 else calls[layer]
             feed = {name: tensor.numpy() for name, tensor in zip(site.inputs, call.inputs, strict=True)}
             output = torch.from_numpy(_run(graph.model, feed, site.output))
             rows.append(layer_parity(layer, call, output, _equal(graph.model, layer, call.module)))
     return rows
+
+
+def _with_state(call: Call) -> Call:
+    """The second step of an LSTM, from the states that the first one leaves: hidden and cell after it, (2, N, P)."""
+    lstm, x = call.module, call.inputs[0]
+    with torch.no_grad():
+        before = lstm(x[:, :1])[1]
+        after = lstm(x[:, 1:2], before)[1]
+    return Call(lstm, [x[:, 1:2], *before], torch.cat(after))
 
 
 def _equal(graph: ModelProto, layer: str, module: nn.Module) -> list[bool]:

@@ -171,15 +171,18 @@ class _LastState(nn.Module):
     """An LSTM as the exported one is called.
 
     x (N, U, K), steps (N,) -> the hidden state after so many steps (N, P); without steps, all hidden states (N, U, P).
+    With the states before, hidden and cell (1, N, P) each, in place of steps: the states after the last, (2, N, P).
     """
 
     def __init__(self, lstm: nn.LSTM) -> None:
         super().__init__()
         self.lstm = lstm
 
-    def forward(self, x: Tensor, steps: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, *given: Tensor) -> Tensor:
+        if len(given) == 2:
+            return torch.cat(self.lstm(x, given)[1])
         states: Tensor = self.lstm(x)[0]
-        return states if steps is None else states[torch.arange(len(steps)), steps - 1]
+        return states[torch.arange(len(x)), given[0] - 1] if given else states
 
 
 @contextmanager

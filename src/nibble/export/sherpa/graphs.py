@@ -33,12 +33,16 @@ class EncoderGraph(nn.Module):
 
     sherpa-onnx takes a frame to last 40 ms. One that lasts n times as long is given n times; what is found is what a
     search for up to n labels a frame finds, since after a blank the same frame gives blank again.
+
+    Args:
+        model: the network.
+        times: how often a frame is given; None: as often as that takes.
     """
 
-    def __init__(self, model: Transducer) -> None:
+    def __init__(self, model: Transducer, times: int | None = None) -> None:
         super().__init__()
         assert isinstance(model.encoder, ConformerEncoder), "a foundation encoder is not exported"
-        self.times = times_given(model.encoder)
+        self.times = times or times_given(model.encoder)
         self.encoder = model.encoder
         self.joiner = model.joiner
 
