@@ -7,6 +7,7 @@ encoder     time of the encoder of conformer_l on one thread, ours and others', 
 feeding     hours of audio an hour from a loader, and how long a training waits for it; two minutes
 gemm        time of a linear layer of 4-bit weights against float32, int8 and others' int4; three minutes
 manifest    time and memory before the first batch of a corpus of lines= utterances; a minute a million
+long_stream an hour through conformer_stream_s, in sherpa-onnx and torch: growth of memory and latency; five minutes
 loss        memory and time of joiner and transducer loss, fused against torchaudio's; ten minutes
 size        bytes of the bundles of conformer_xs, s, m and l at int4 and int4_24, against float32; about a minute
 streaming   time of a chunk and till the first label, conformer_stream_s and l in sherpa-onnx, one thread; five minutes
@@ -28,6 +29,7 @@ from nibble.bench import (
     feeding,
     gemm,
     gemm_gpu,
+    long_stream,
     loss,
     manifest,
     size,
@@ -49,6 +51,7 @@ BENCHES: dict[str, Callable[[], list[Measurement]]] = {
     "encoder": encoder.measure,
     "feeding": feeding.measure,
     "gemm": gemm.measure,
+    "long_stream": long_stream.measure,
     "loss": loss.measure,
     "manifest": manifest.measure,
     "size": size.measure,

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from nibble.bench.fresh import fresh_model, fresh_tokenizer
+from nibble.bench.label_rate import bias_of_blank
 from nibble.bench.records import Measurement, with_footprints
 from nibble.bench.timing import Times, in_turns, measurements, torch_threads
 from nibble.conventions import BLANK, SAMPLE_RATE_HZ
@@ -45,8 +46,6 @@ from nibble.runs.loaded import Loaded
 MODEL = "conformer_l"
 AT_ONCE, THREADS = (1, 16), (1, 2)
 _ROUNDS = 7
-_LABELS_A_SECOND = 4  # of 1024 byte pairs, in read English speech
-_HALVINGS = 12
 
 TORCH, OURS = "float32, torch", "int4, torch"
 PARTS = FEATURES, ENCODER, SEARCH = tuple(f"{OURS}: {part}" for part in ("features", "encoder", "search"))
@@ -171,7 +170,9 @@ def _written(model: str, files: Sequence[Path], folder: Path) -> dict[str, Path]
     folders = {name: folder / str(number) for number, name in enumerate(WHOLE)}
     tokenizer = fresh_tokenizer(folder)
     floating, ours = (_fresh(model, quant, tokenizer) for quant in ("float", "int4"))
-    bias = _bias_of_blank(floating, [_samples(file) for file in files[:4]])
+    some = [_samples(file) for file in files[:4]]
+    duration_s = sum(map(len, some)) / SAMPLE_RATE_HZ
+    bias = bias_of_blank(floating.model, *_features(floating, some), duration_s)
     for loaded in (floating, ours):
         with torch.no_grad():
             loaded.model.joiner.output.bias[BLANK] = bias
@@ -190,21 +191,6 @@ def _written(model: str, files: Sequence[Path], folder: Path) -> dict[str, Path]
 def _fresh(model: str, quant: str, tokenizer: Tokenizer) -> Loaded:
     """With a predictor that sherpa-onnx runs as it is: an LSTM's labels would be heard again at each step."""
     return fresh_model(model, quant, tokenizer, "model.predictor=stateless")
-
-
-def _bias_of_blank(loaded: Loaded, samples: Sequence[Samples]) -> float:
-    """The least, to some thousandth, with which greedy search finds no more labels than speech has."""
-    wanted = _LABELS_A_SECOND * sum(len(each) for each in samples) / SAMPLE_RATE_HZ
-    bias = loaded.model.joiner.output.bias
-    with torch.inference_mode():
-        encoded = loaded.model.encode(*_features(loaded, samples))
-        low, high = -10.0, 10.0
-        for _ in track(range(_HALVINGS), "making labels as frequent as in speech", _HALVINGS):
-            middle = (low + high) / 2
-            bias[BLANK] = middle
-            found = sum(len(hypothesis.ids) for hypothesis in greedy(loaded.model, *encoded))
-            low, high = (middle, high) if found > wanted else (low, middle)
-    return high
 
 
 def _by_onnxruntime(source: Path, target: Path) -> None:

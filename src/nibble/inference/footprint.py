@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from nibble.quant.spec import QuantConfig
 
 _RUNS = 3
 _NOISE_S = 10  # what each run hears
+Result = TypeVar("Result")
 Load = Callable[[], Callable[[], object]]  # loads, and gives what then runs
 
 
@@ -36,10 +37,22 @@ def footprint(load: Load, *modules: str) -> Footprint:
     Raises:
         UserError: the process ended early, as it does when memory runs out.
     """
+    return in_process(partial(_measure, load, modules))
+
+
+def in_process(work: Callable[[], Result]) -> Result:
+    """Do some work in a process of its own, which begins with nothing of this one.
+
+    Args:
+        work: is pickled, and so is what it returns.
+
+    Raises:
+        UserError: the process ended early, as it does when memory runs out.
+    """
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn, initializer=_leave_ctrl_c_to_parent) as pool:
         try:
-            return pool.submit(_measure, load, modules).result()
+            return pool.submit(work).result()
         except BrokenProcessPool as error:
             raise UserError("the process that measures memory was killed; free some memory, and try again") from error
 
