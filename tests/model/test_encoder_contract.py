@@ -1,17 +1,21 @@
-"""What `Encoder` promises, for every encoder that the options can ask for."""
+"""What `Encoder` promises, for every encoder of conf/model at a small size, and for options that no file there uses."""
 
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_transducer import FEATURES, MEL_BINS, tiny_config
 
 from nibble.features.options import FeatureConfig, FeatureKind, Normalization
 from nibble.model.encoder import Encoder
-from nibble.model.options import ConvolutionNorm, FoundationConfig, FoundationKind, SubsamplingKind
+from nibble.model.options import ConvolutionNorm, FoundationConfig, FoundationKind, ModelConfig, SubsamplingKind
 from nibble.model.transducer import make_encoder
+from nibble.plain import build
 
 KINDS: dict[str, dict[str, Any]] = {
     "conformer": {},
@@ -37,18 +41,49 @@ KINDS["wav2vec 2.0"] = {"foundation": FoundationConfig(FoundationKind.wav2vec2, 
 KINDS["large wav2vec 2.0"] = {"foundation": FoundationConfig(FoundationKind.wav2vec2, **LARGE)}
 KINDS["HuBERT"] = {"foundation": FoundationConfig(FoundationKind.hubert, **SMALL)}
 RAW = FeatureConfig(FeatureKind.samples, 1, Normalization.utterance)
+CONFIGS = {kind: tiny_config(**options) for kind, options in KINDS.items()}
+SIZES = {"width": 16, "layers": 2, "heads": 2, "kernel": 5, "dropout": 0.0, "subsampling_channels": 6}
+CHUNKS = {"chunk_frames": 4, "left_chunks": 2}
+
+
+def options_in(file: Path) -> dict[str, Any]:
+    """The options of a file in conf/model, those of the files that it builds on included."""
+    options = yaml.safe_load(file.read_text())
+    below = [file.with_stem(name) for name in options.pop("defaults", []) if name != "_self_"]
+    return {name: value for one in map(options_in, below) for name, value in one.items()} | options
+
+
+def at_a_small_size(file: Path) -> ModelConfig:
+    """The configuration of a file in conf/model, with small sizes in place of its own."""
+    options = options_in(file)
+    small = {**options, **SIZES, **{name: value for name, value in CHUNKS.items() if name in options}}
+    if "foundation" in options:
+        small["foundation"] = {**options["foundation"], **SMALL}
+    return build(ModelConfig, small, file.stem)
+
+
+def of_encoder(config: ModelConfig) -> dict[str, Any]:
+    """The options that an encoder depends on."""
+    others = ("name", "predictor", "joiner", "context", "embedding", "feed_forward", "subsampling_channels")
+    return {name: value for name, value in asdict(config).items() if not name.startswith(others)}
+
+
+for file in sorted((Path(__file__).parents[2] / "conf" / "model").glob("*.yaml")):
+    config = at_a_small_size(file)
+    if of_encoder(config) not in map(of_encoder, CONFIGS.values()):
+        CONFIGS[file.stem] = config
 
 
 def make(kind: str, features: FeatureConfig = FEATURES) -> Encoder:
     torch.manual_seed(0)
-    config = tiny_config(**KINDS[kind])
+    config = CONFIGS[kind]
     encoder = make_encoder(config, RAW if config.foundation else features).eval()
     for tensor in encoder.state_dict().values():  # biases and statistics other than zero
         tensor += 0.1 * torch.rand_like(tensor) if tensor.is_floating_point() else 0
     return encoder
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=CONFIGS)
 def encoder(request: pytest.FixtureRequest) -> Encoder:
     return make(request.param)
 
@@ -71,7 +106,7 @@ def test_there_is_always_a_frame_and_more_speech_gives_no_fewer(encoder: Encoder
     assert encoder.output_length(long) == pytest.approx(10_000, abs=4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CONFIGS)
 @settings(deadline=None, max_examples=10)
 @given(lengths=st.lists(st.integers(1, 90), min_size=1, max_size=4), extra=st.integers(0, 20))
 @torch.no_grad()

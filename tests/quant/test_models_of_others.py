@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nibble.errors import UserError
-from nibble.quant.convert import freeze, load_frozen, prepare, quantized_modules, set_precision
+from nibble.quant.convert import freeze, prepare, quantized_modules, set_precision
 from nibble.quant.rules import coverage, quantized_share
 from nibble.quant.spec import ActivationSpec, Precision, QuantConfig, Rule, WeightSpec
 from nibble.quant.summary import summary
@@ -140,7 +140,8 @@ def test_trained_frozen_saved_and_loaded(make: Any, tmp_path: Path) -> None:
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, tmp_path / "frozen")
     prepare(untouched, INT4)
     set_precision(untouched, Precision.rules)
-    load_frozen(untouched, load_file(tmp_path / "frozen"))
+    freeze(untouched)
+    untouched.load_state_dict(load_file(tmp_path / "frozen"))
     with torch.no_grad():
         assert torch.equal(untouched(**inputs)["logits"], trained)
     said = summary(untouched).splitlines()

@@ -143,26 +143,25 @@ class _Entry(NamedTuple):
     row: int
 
 
+class _Beam(NamedTuple):
+    """The hypotheses that are kept, and the state of the label side with a row for each."""
+
+    entries: list[_Entry]
+    labels: LabelState
+
+
 def _search(model: Searchable, projected: Tensor, width: int, max_symbols: int) -> Hypothesis:
     """projected (T', J) of one utterance -> the best hypothesis."""
-    entries = [_Entry((), (), 0.0, 0)]
-    labels = model.start_labels(1, projected.device)
+    beam = _Beam([_Entry((), (), 0.0, 0)], model.start_labels(1, projected.device))
     for time, frame in enumerate(projected):
-        entries, labels = _search_frame(model, frame, time, entries, labels, width, max_symbols)
-    best = max(entries, key=_score)
+        beam = _search_frame(model, frame, time, beam, width, max_symbols)
+    best = max(beam.entries, key=_score)
     return Hypothesis(list(best.ids), list(best.frames), best.score)
 
 
-def _search_frame(
-    model: Searchable,
-    frame: Tensor,
-    time: int,
-    entries: list[_Entry],
-    labels: LabelState,
-    width: int,
-    max_symbols: int,
-) -> tuple[list[_Entry], LabelState]:
-    """Lets the entries emit up to `max_symbols` labels at `frame` (J,), then blank; the `width` best go on."""
+def _search_frame(model: Searchable, frame: Tensor, time: int, beam: _Beam, width: int, max_symbols: int) -> _Beam:
+    """Let the beam emit up to `max_symbols` labels at `frame` (J,), then blank; returns the `width` best."""
+    entries, labels = beam
     finished: dict[tuple[int, ...], _Entry] = {}
     pools: list[LabelState] = []
     first_row = 0
@@ -201,7 +200,7 @@ def _search_frame(
         torch.cat([part.predicted for part in pools]),
         tuple(torch.cat(parts) for parts in zip(*(part.memory for part in pools), strict=True)),
     )
-    return [entry._replace(row=row) for row, entry in enumerate(winners)], pool.select(rows)
+    return _Beam([entry._replace(row=row) for row, entry in enumerate(winners)], pool.select(rows))
 
 
 def _score(entry: _Entry) -> float:

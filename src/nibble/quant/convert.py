@@ -1,9 +1,9 @@
-"""Quantizes a model: prepare, set_precision, prune, freeze, load_frozen."""
+"""Quantizes a model: prepare, set_precision, prune, freeze."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import Tensor, nn
+from torch import nn
 
 from nibble.errors import UserError
 from nibble.kernels import implementations
@@ -90,27 +90,13 @@ def freeze(model: nn.Module) -> None:
 
     The codes are those of the present precision at full blend; at float nothing is frozen. In evaluation the outputs
     stay the same, bit for bit. Only products of floats with weights of up to 4 bits may be summed in another order.
+
+    A model that was prepared with the same rules and frozen takes the `state_dict` of another one: freeze it to make
+    its buffers, then `load_state_dict`.
     """
     for module in quantized_modules(model).values():
         module.freeze_weights()
     settle(model)
-
-
-def load_frozen(model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Fill a prepared model, at the precision of the tensors, with the state_dict of a frozen one, in place.
-
-    Args:
-        model: prepared with the same rules; its own weights are dropped.
-        tensors: `<module>.<weight>_codes` int8, `_scale`, `_zero` if any, and the rest under its own names.
-
-    Raises:
-        UserError: a tensor is missing, unknown or of another shape.
-    """
-    freeze(model)
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise UserError(f"these integer weights are of another model or other rules: {error}") from error
 
 
 def quantized_modules(model: nn.Module) -> dict[str, QuantizedLayer]:
