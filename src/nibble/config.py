@@ -58,8 +58,24 @@ class Config:
                 f"loss.ctc_weight={self.loss.ctc_weight:g} is of CTC beside a transducer, and model={self.model.name} "
                 "is trained with CTC alone; give loss=rnnt, or another model.predictor"
             )
+        if self.model.sizes:
+            self._check_sizes()
         if self.resume in ("False", "false"):  # the text that resume=false becomes
             self.resume = None
+
+    def _check_sizes(self) -> None:
+        """The first rows and columns of a weight must be all that a smaller size needs."""
+        if self.quant.low_rank:
+            raise UserError(
+                f"quant={self.quant.name} makes each matrix a product of two, whose corners are not the corner of the "
+                "product; leave model.sizes or quant.low_rank out"
+            )
+        grouped = [rule.weight for rule in self.quant.rules if rule.weight is not None and rule.weight.group_size]
+        if any(weight.learned for weight in grouped):
+            raise UserError(
+                f"quant={self.quant.name} learns scales of groups, which smaller sizes cannot share; "
+                "leave model.sizes, group_size or learned out"
+            )
 
     @property
     def has_ctc(self) -> bool:

@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_transducer import tiny_config
 
 from nibble.model.convolution import ConvolutionModule, DepthwiseConv
 from nibble.model.padding import valid_frames
@@ -18,7 +19,7 @@ def test_depthwise_is_conv1d(frames: int) -> None:
 
 def test_depthwise_input_is_zero_in_padding() -> None:
     """An activation scale over the whole utterance must not see what padding holds."""
-    module = ConvolutionModule(6, kernel=5, dropout=0.0).eval()
+    module = ConvolutionModule(tiny_config(width=6, kernel=5)).eval()
     seen = {}
     for name in ("pointwise1", "depthwise", "pointwise2"):
         getattr(module, name).register_forward_pre_hook(lambda _, args, name=name: seen.update({name: args[0]}))

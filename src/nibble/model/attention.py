@@ -79,20 +79,29 @@ def _attended(query: Tensor, key: Tensor, value: Tensor, scores: Tensor, dropout
 
 
 class RelativeAttention(nn.Module):
-    """LayerNorm, then relative multi-head self-attention: (B, T, D) -> (B, T, D)."""
+    """LayerNorm, then relative multi-head self-attention: (B, T, D) -> (B, T, D).
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    Args:
+        width: D.
+        heads: H.
+        dropout: share of attention weights and of outputs.
+        head_width: of a query, key or value; None: D / H.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float, head_width: int | None = None) -> None:
         super().__init__()
+        head_width = head_width or width // heads
+        inner = heads * head_width
         self.heads = heads
-        self.scale = (width // heads) ** -0.5
+        self.scale = head_width**-0.5
         self.norm = nn.LayerNorm(width)
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.position = nn.Linear(width, width, bias=False)
-        self.output = nn.Linear(width, width)
-        self.content_bias = nn.Parameter(torch.zeros(width))  # u
-        self.position_bias = nn.Parameter(torch.zeros(width))  # v
+        self.query = nn.Linear(width, inner)
+        self.key = nn.Linear(width, inner)
+        self.value = nn.Linear(width, inner)
+        self.position = nn.Linear(width, inner, bias=False)
+        self.output = nn.Linear(inner, width)
+        self.content_bias = nn.Parameter(torch.zeros(inner))  # u
+        self.position_bias = nn.Parameter(torch.zeros(inner))  # v
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, positions: Tensor, valid: Tensor, past: Past | None = None) -> Tensor:
@@ -120,5 +129,5 @@ class RelativeAttention(nn.Module):
         return self.dropout(self.output(attended.transpose(1, 2).flatten(2) * valid))
 
     def _heads(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., H, D / H)."""
+        """(..., H x head width) -> (..., H, head width)."""
         return x.unflatten(-1, (self.heads, -1))

@@ -15,12 +15,10 @@ class ConformerBlock(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.feed_forward1 = FeedForward(config.width, config.feed_forward_multiplier, config.dropout)
-        self.attention = RelativeAttention(config.width, config.heads, config.dropout)
-        causal = config.chunk_frames is not None
-        norm = config.convolution_norm
-        self.convolution = ConvolutionModule(config.width, config.kernel, config.dropout, causal, norm)
-        self.feed_forward2 = FeedForward(config.width, config.feed_forward_multiplier, config.dropout)
+        self.feed_forward1 = FeedForward(config.width, config.feed_forward_width, config.dropout)
+        self.attention = RelativeAttention(config.width, config.heads, config.dropout, config.width_of_head)
+        self.convolution = ConvolutionModule(config)
+        self.feed_forward2 = FeedForward(config.width, config.feed_forward_width, config.dropout)
         self.norm = nn.LayerNorm(config.width)
 
     def forward(self, x: Tensor, positions: Tensor, valid: Tensor, past: Past | None = None) -> Tensor:

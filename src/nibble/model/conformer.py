@@ -7,6 +7,7 @@ from nibble.model.attention import relative_positions
 from nibble.model.block import ConformerBlock
 from nibble.model.dropout import Dropout
 from nibble.model.encoder import Count
+from nibble.model.nested import add_size_norms
 from nibble.model.options import ModelConfig
 from nibble.model.padding import MaskedBatchNorm, valid_frames
 from nibble.model.subsampling import make_subsampling
@@ -29,6 +30,8 @@ class ConformerEncoder(nn.Module):
         self.factor = self.subsampling.factor
         self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(ConformerBlock(config) for _ in range(config.layers))
+        if config.sizes:
+            add_size_norms(self.blocks, config)
         self.final_norm = nn.LayerNorm(config.width) if config.final_norm else None
 
     def output_length(self, frames: Count) -> Count:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from nibble.model.chunks import Past
 from nibble.model.dropout import Dropout
-from nibble.model.options import ConvolutionNorm
+from nibble.model.options import ConvolutionNorm, ModelConfig
 from nibble.model.padding import MaskedBatchNorm
 
 
@@ -32,29 +32,23 @@ class DepthwiseConv(nn.Conv1d):
 
 
 class ConvolutionModule(nn.Module):
-    """LayerNorm, pointwise, GLU, depthwise, a norm, SiLU, pointwise: (B, T, D) -> (B, T, D).
+    """LayerNorm, pointwise, GLU, depthwise, a norm, SiLU, pointwise: (B, T, D) -> (B, T, D), with C channels inside.
 
     Pointwise convolutions are Linear: the same product, and one kind of layer less to quantize. The norm is BatchNorm,
     as in the paper, or LayerNorm, as in icefall and in NeMo's streaming models.
     """
 
-    def __init__(
-        self,
-        width: int,
-        kernel: int,
-        dropout: float,
-        causal: bool = False,
-        norm: ConvolutionNorm = ConvolutionNorm.batch,
-    ) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.past_frames = kernel - 1  # of a causal one
+        width, channels, norm = config.width, config.channels, config.convolution_norm
+        self.past_frames = config.kernel - 1  # of a causal one
         self.norm = nn.LayerNorm(width)
-        self.pointwise1 = nn.Linear(width, 2 * width)
-        self.depthwise = DepthwiseConv(width, kernel, causal)
-        self.batch_norm = MaskedBatchNorm(width) if norm is ConvolutionNorm.batch else None
-        self.layer_norm = nn.LayerNorm(width) if norm is ConvolutionNorm.layer else None
-        self.pointwise2 = nn.Linear(width, width)
-        self.dropout = Dropout(dropout)
+        self.pointwise1 = nn.Linear(width, 2 * channels)
+        self.depthwise = DepthwiseConv(channels, config.kernel, causal=config.chunk_frames is not None)
+        self.batch_norm = MaskedBatchNorm(channels) if norm is ConvolutionNorm.batch else None
+        self.layer_norm = nn.LayerNorm(channels) if norm is ConvolutionNorm.layer else None
+        self.pointwise2 = nn.Linear(channels, width)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, valid: Tensor, past: Past | None = None) -> Tensor:
         """x (B, T, D), valid (B, T, 1) -> (B, T, D); a causal one needs its past."""
@@ -66,7 +60,7 @@ class ConvolutionModule(nn.Module):
         return self.dropout(self.pointwise2(x))
 
     def normalized(self, x: Tensor, valid: Tensor) -> Tensor:
-        """The filtered x (B, T, D) through the norm before SiLU; padded frames come out with any finite value."""
+        """The filtered x (B, T, C) through the norm before SiLU; padded frames come out with any finite value."""
         norm = self.layer_norm
         out: Tensor = norm(x) if norm is not None else self.batch_norm(x, valid)  # type: ignore[misc]
         return out

@@ -9,11 +9,11 @@ from nibble.model.dropout import Dropout
 class FeedForward(nn.Module):
     """LayerNorm, expansion, SiLU, projection: (B, T, D) -> (B, T, D). The block adds half of it to its input."""
 
-    def __init__(self, width: int, multiplier: int, dropout: float) -> None:
+    def __init__(self, width: int, inner_width: int, dropout: float) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.expansion = nn.Linear(width, multiplier * width)
-        self.projection = nn.Linear(multiplier * width, width)
+        self.expansion = nn.Linear(width, inner_width)
+        self.projection = nn.Linear(inner_width, width)
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:

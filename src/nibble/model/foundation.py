@@ -92,7 +92,7 @@ def _network(config: ModelConfig) -> Any:
             hidden_size=config.width,
             num_hidden_layers=config.layers,
             num_attention_heads=config.heads,
-            intermediate_size=config.feed_forward_multiplier * config.width,
+            intermediate_size=config.feed_forward_width,
             conv_dim=given.channels,
             conv_kernel=given.kernels,
             conv_stride=given.strides,

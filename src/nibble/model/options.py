@@ -1,12 +1,13 @@
 """The options of the network: `model=`."""
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from omegaconf import MISSING
 
 from nibble.errors import UserError
-from nibble.ranges import COUNT, Range, check
+from nibble.ranges import COUNT, POSITIVE, Range, check
 
 MAX_ATTENDED_FRAMES = 1_000  # of a streaming model: a configuration from anywhere must not exhaust memory
 
@@ -83,18 +84,37 @@ class FoundationConfig:
 
 
 @dataclass
+class SizeConfig:
+    """A smaller network within the trained one: its first blocks, and in each the first heads and channels."""
+
+    name: str = MISSING  # as in size=NAME
+    layers: int | None = None  # Conformer blocks that are kept; null: all
+    feed_forward: float = 1.0  # share of the inner width of the feed-forward modules
+    heads: int | None = None  # of attention, each as wide as in the trained network; null: all
+    channels: int | None = None  # of the depthwise convolution; null: all
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z]\w*", self.name):
+            raise UserError(f"model.sizes: name={self.name[:60]!r}; give a letter, then letters, digits and _")
+        share = Range(0, 1, open_below=True)
+        check(self, f"model.sizes: {self.name}.", layers=COUNT, feed_forward=share, heads=COUNT, channels=COUNT)
+
+
+@dataclass
 class ModelConfig:
     """`model=`: a Conformer-Transducer (Gulati et al., 2020), or another encoder or head in its place."""
 
     name: str = MISSING  # in records
     width: int = MISSING  # D, of the encoder
     layers: int = MISSING  # Conformer blocks, or of a foundation encoder its transformer's layers
-    heads: int = MISSING  # of attention; they divide the width
-    feed_forward_multiplier: int = 4  # inner width of the feed-forward modules, in widths
+    heads: int = MISSING  # of attention
+    head_width: int | None = None  # of each; null: model.width / model.heads
+    feed_forward_multiplier: float = 4  # inner width of the feed-forward modules, in widths
     foundation: FoundationConfig | None = None  # an encoder of raw samples (features=samples); null: a Conformer
     subsampling: SubsamplingKind = SubsamplingKind.conv
     subsampling_factor: int = 4  # feature frames in an encoded frame: 4, or with depthwise 8
     subsampling_channels: int | None = None  # of the strided convolutions; null: model.width, as the paper
+    convolution_channels: int | None = None  # of the depthwise convolution; null: model.width
     kernel: int = 31  # of the depthwise convolution, in encoded frames: of 40 ms with a subsampling_factor of 4
     convolution_norm: ConvolutionNorm = ConvolutionNorm.batch
     final_norm: bool = False  # a LayerNorm after the last block, as icefall and ESPnet
@@ -108,6 +128,7 @@ class ModelConfig:
     context: int = 2  # stateless: labels seen
     joiner_width: int = 0  # where encoder and predictor are added; predictor=none has none
     joiner_activation: Activation = Activation.tanh
+    sizes: list[SizeConfig] = field(default_factory=list)  # smaller networks trained with it, the largest first
 
     def __post_init__(self) -> None:
         check(
@@ -116,8 +137,10 @@ class ModelConfig:
             width=COUNT,
             layers=COUNT,
             heads=COUNT,
-            feed_forward_multiplier=COUNT,
+            head_width=COUNT,
+            feed_forward_multiplier=POSITIVE,
             subsampling_channels=COUNT,
+            convolution_channels=COUNT,
             kernel=COUNT,
             dropout=Range(0, 0.99),
             predictor_layers=Range(1, 8),
@@ -128,8 +151,11 @@ class ModelConfig:
             check(self, "model.", predictor_width=COUNT, joiner_width=COUNT)
         if self.foundation is not None:
             self._check_foundation(self.foundation)
-        if self.width % self.heads:
-            raise UserError(f"model.heads={self.heads} does not divide model.width={self.width}")
+        if self.head_width is None and self.width % self.heads:
+            raise UserError(
+                f"model.heads={self.heads} does not divide model.width={self.width}; give model.heads that do, or "
+                "model.head_width"
+            )
         if self.kernel % 2 == 0:
             raise UserError(f"model.kernel={self.kernel} has no middle; give an odd number such as {self.kernel + 1}")
         if self.subsampling_factor not in (4, 8):
@@ -146,6 +172,66 @@ class ModelConfig:
             )
         if self.chunk_frames is not None:
             self._check_streaming(self.chunk_frames)
+        self._check_sizes()
+
+    @property
+    def width_of_head(self) -> int:
+        """Of a query, key or value."""
+        return self.head_width or self.width // self.heads
+
+    @property
+    def feed_forward_width(self) -> int:
+        """Inner width of the feed-forward modules."""
+        return max(1, round(self.feed_forward_multiplier * self.width))
+
+    @property
+    def channels(self) -> int:
+        """Of the depthwise convolution."""
+        return self.convolution_channels or self.width
+
+    @property
+    def whole(self) -> "ModelConfig":
+        """The trained network without its smaller sizes."""
+        return replace(self, sizes=[])
+
+    def at_size(self, size: str) -> "ModelConfig":
+        """The network of a size, as one would configure it to be trained alone.
+
+        Raises:
+            UserError: there is no such size.
+        """
+        for one in self.sizes:
+            if one.name == size:
+                return replace(
+                    self,
+                    name=f"{self.name}-{size}",
+                    layers=one.layers or self.layers,
+                    heads=one.heads or self.heads,
+                    head_width=self.width_of_head,
+                    feed_forward_multiplier=one.feed_forward * self.feed_forward_multiplier,
+                    convolution_channels=one.channels or self.channels,
+                    sizes=[],
+                )
+        known = ", ".join(one.name for one in self.sizes)
+        raise UserError(
+            f"{self.name} has no size={size[:60]}; "
+            + (f"it has: {known}; leave size= out for the whole network" if known else "it was trained at one size")
+        )
+
+    def _check_sizes(self) -> None:
+        larger, before = self, "the whole network"
+        for size in self.sizes:
+            if [other.name for other in self.sizes].count(size.name) > 1:
+                raise UserError(f"model.sizes: two are named {size.name}; give each a name of its own")
+            smaller = self.at_size(size.name)
+            own, other = ((one.layers, one.feed_forward_width, one.heads, one.channels) for one in (smaller, larger))
+            if any(mine > theirs for mine, theirs in zip(own, other, strict=True)) or own == other:
+                names = "layers, feed-forward width, heads and channels"
+                raise UserError(
+                    f"model.sizes: {size.name} is not within {before}: its {names} are {own}, those of {before} "
+                    f"{other}; give the larger size first, and let no number of the next be more"
+                )
+            larger, before = smaller, size.name
 
     def _check_foundation(self, foundation: FoundationConfig) -> None:
         if self.width % foundation.position_groups:
@@ -155,6 +241,13 @@ class ModelConfig:
             )
         if self.chunk_frames is not None:
             raise UserError("model.foundation hears whole utterances; leave model.chunk_frames out")
+        if self.sizes:
+            raise UserError(
+                "model.sizes cuts smaller networks out of a Conformer, and model.foundation is another encoder; leave "
+                "model.sizes out"
+            )
+        if self.head_width is not None:
+            raise UserError("model.foundation has heads of model.width / model.heads; leave model.head_width out")
 
     def _check_streaming(self, chunk_frames: int) -> None:
         if self.predictor is Predictor.none:
@@ -173,6 +266,13 @@ class ModelConfig:
             raise UserError(f"model.left_chunks={self.left_chunks}; give at least 1, as a streaming model needs a past")
         if self.kernel < 3:
             raise UserError(f"model.kernel={self.kernel} sees no past; with model.chunk_frames, give at least 3")
+        # sherpa-onnx keeps keys, values and convolution frames in tensors of one width.
+        if not self.heads * self.width_of_head == self.channels == self.width:
+            raise UserError(
+                f"model.heads={self.heads} of width {self.width_of_head} and {self.channels} channels of convolution "
+                f"need memory of other widths than model.width={self.width}; with model.chunk_frames, change "
+                "model.layers and model.feed_forward_multiplier alone, and of sizes layers and feed_forward"
+            )
         attended = chunk_frames * (1 + self.left_chunks)
         if attended > MAX_ATTENDED_FRAMES:
             raise UserError(

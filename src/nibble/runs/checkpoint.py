@@ -10,26 +10,30 @@ from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
 from nibble.model.transducer import Transducer
 from nibble.quant.convert import prepare, prune, set_precision
-from nibble.quant.norm_statistics import separate
 from nibble.quant.spec import Precision, QuantConfig
 from nibble.runs.bundle import is_bundle, read_bundle
 from nibble.runs.checkpoint_file import read_checkpoint
 from nibble.runs.exported import is_exported
-from nibble.runs.loaded import Loaded, check_sizes, check_state, float_model
+from nibble.runs.loaded import Loaded, check_sizes, check_state, float_model, prepared_model
 from nibble.runs.locate import locate
 from nibble.runs.method import Method
+from nibble.runs.sizes import taken_out
 from nibble.shapes import shapes_only
 
 _PREFIX = "model."  # of the transducer's weights in `TransducerModule`; all others exist in training only
 
 
-def load_checkpoint(path: Path) -> Loaded:
+def load_checkpoint(path: Path, size: str | None = None) -> Loaded:
     """The model of a run folder (its best checkpoint, else its last), a checkpoint file, or a bundle folder.
 
     With averaged weights (`trainer.ema_decay`) the state in the file is the average.
 
+    Args:
+        path: where it lies.
+        size: of a run with `model.sizes`, the smaller network to take out of it; None: the whole network.
+
     Raises:
-        UserError: the file is absent, not a checkpoint, truncated, or from another model or version.
+        UserError: the file is absent, not a checkpoint, truncated, from another model or version, or without that size.
     """
     path = locate(path)
     if is_exported(path):
@@ -38,7 +42,10 @@ def load_checkpoint(path: Path) -> Loaded:
             f"checkpoint={path} backend=sherpa or backend=onnx, or give the checkpoint that it came from"
         )
     if is_bundle(path):
-        return read_bundle(path)
+        bundle = read_bundle(path)
+        if size is not None:
+            bundle.config.model.at_size(size)  # a bundle is of one size, so this says so
+        return bundle
     saved = read_checkpoint(path)
     try:
         state: dict[str, Tensor] = {
@@ -60,6 +67,9 @@ def load_checkpoint(path: Path) -> Loaded:
             f"{path} is not a checkpoint of this version of nibble: "
             + (str(error) if isinstance(error, UserError) else f"{type(error).__name__} at {error}")
         ) from error
+    if config.model.sizes or size is not None:
+        check(path, config, tokenizer, state)
+        config, state = taken_out(config, tokenizer.size, state, size)
     quantized = bool(config.quant.rules) and precision is not Precision.float
     return Loaded(
         path=path,
@@ -125,21 +135,19 @@ def build(
     Raises:
         UserError: names or shapes of the weights are not those of this model.
     """
-    check_sizes(path, config, len(state), path.stat().st_size)
-
-    def prepared() -> Transducer:
-        model = Transducer(config.model, config.features, tokenizer.size)
-        prepare(model, config.quant)
-        separate(model, config.schedule.together)
-        return model
-
-    try:
-        with shapes_only():  # what a file describes may be larger than what it holds
-            check_state(path, prepared(), state)
-    except (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
-        text = str(error).partition("\n")[0]
-        raise UserError(f"{path} describes a model that cannot be: {text}") from error
-    model = prepared()
+    check(path, config, tokenizer, state)
+    model = prepared_model(config, tokenizer.size)
     model.load_state_dict(state)
     set_precision(model, precision, blend)
     return model.eval()
+
+
+def check(path: Path, config: Config, tokenizer: Tokenizer, state: dict[str, Tensor]) -> None:
+    """Raise `UserError` unless these are the weights of the network of a run, by names and shapes."""
+    check_sizes(path, config, len(state), path.stat().st_size)
+    try:
+        with shapes_only():  # what a file describes may be larger than what it holds
+            check_state(path, prepared_model(config, tokenizer.size), state)
+    except (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
+        text = str(error).partition("\n")[0]
+        raise UserError(f"{path} describes a model that cannot be: {text}") from error

@@ -11,7 +11,9 @@ from nibble.config import Config
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
 from nibble.model.transducer import Transducer
+from nibble.quant.convert import prepare
 from nibble.quant.low_rank import factorize
+from nibble.quant.norm_statistics import separate
 from nibble.quant.spec import Precision
 from nibble.runs.method import Method
 from nibble.shapes import shapes_only
@@ -64,6 +66,14 @@ def float_model(config: Config, vocabulary_size: int) -> Transducer:
     return model
 
 
+def prepared_model(config: Config, vocabulary_size: int) -> Transducer:
+    """The network of a run as training prepares it: quantized types, and batch norms for each of its precisions."""
+    model = Transducer(config.model, config.features, vocabulary_size)
+    prepare(model, config.quant)
+    separate(model, config.schedule.together)
+    return model
+
+
 def float_parameters(config: Config, vocabulary_size: int) -> int:
     """How many parameters the transducer of a run has in float, without parts that exist in training only."""
     with shapes_only():
@@ -80,7 +90,7 @@ def check_sizes(where: Path, config: Config, tensors: int, held_bytes: int) -> N
         tensors: how many the file with the weights holds; each layer has some.
         held_bytes: of that file.
     """
-    sizes = {f"model.{name}": size for name, size in vars(config.model).items() if isinstance(size, int)}
+    sizes = {f"model.{name}": size for name, size in vars(config.model).items() if isinstance(size, int | float)}
     for name, size in {**sizes, "features.mel_bins": config.features.mel_bins}.items():
         if size > (tensors if name == "model.layers" else held_bytes):
             raise UserError(

@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
 from nibble.imports.recognition import is_foreign, read_foreign
+from nibble.model.nested import start_size_norms
+from nibble.model.transducer import Transducer
 from nibble.quant.low_rank import factorize
 from nibble.quant.spec import LowRank
 from nibble.runs.checkpoint import load_checkpoint
@@ -38,7 +40,7 @@ def kept_tokenizer(path: Path) -> Tokenizer:
     return foreign.tokenizer
 
 
-def load_weights(model: nn.Module, path: Path, low_rank: list[LowRank], tokenizer: Tokenizer) -> Start:
+def load_weights(model: Transducer, path: Path, low_rank: list[LowRank], tokenizer: Tokenizer) -> Start:
     """Copy the weights of the checkpoint at `path` into `model`, which must have the same parameters.
 
     Factors come from a checkpoint with the same `low_rank`; one without any gives full weights, to be factorized. Of an
@@ -71,7 +73,7 @@ def load_weights(model: nn.Module, path: Path, low_rank: list[LowRank], tokenize
         source, theirs = dict(loaded.model.state_dict()), loaded.tokenizer
         imported = loaded.config.origin is not None
         steps, heard_s = loaded.step, loaded.heard_s or 0.0
-    target = model.state_dict()
+    target = {name: tensor for name, tensor in model.state_dict().items() if ".size_norms." not in name}
     said = None
     if theirs is None:
         source |= {name: tensor for name, tensor in target.items() if not name.startswith("encoder.")}
@@ -85,7 +87,9 @@ def load_weights(model: nn.Module, path: Path, low_rank: list[LowRank], tokenize
                 f"init_from={path}: {name} is {found} there and {tuple(tensor.shape)} here. "
                 "Use the same model=, data.tokens and data.vocabulary_size"
             )
-    model.load_state_dict({name: source[name] for name in target})  # without what only quantization uses
+    found = {name: source[name] for name in target}  # without what only quantization uses
+    model.load_state_dict(model.state_dict() | found)
+    start_size_norms(model)
     return Start(said, steps, heard_s)
 
 

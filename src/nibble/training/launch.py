@@ -62,9 +62,10 @@ def strategy(options: Config) -> pl.strategies.Strategy | str:
         return "auto"
     if options.hardware.strategy is Strategy.fsdp:
         return ModelParallelStrategy(wanted, tensor_parallel_size=1, save_distributed_checkpoint=False)
-    # A learned scale has no gradient in float phases. Buffers need no broadcast: all processes compute the same.
+    # A learned scale has no gradient in float phases, nor have the norms of a size that a step doesn't train. Buffers
+    # need no broadcast: all processes compute the same.
     learned = any(rule.weight is not None and rule.weight.learned for rule in options.quant.rules)
-    return DDPStrategy(broadcast_buffers=False, find_unused_parameters=learned)
+    return DDPStrategy(broadcast_buffers=False, find_unused_parameters=learned or bool(options.model.sizes))
 
 
 def start(folder: Path, number: int) -> None:

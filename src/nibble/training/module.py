@@ -32,6 +32,7 @@ from nibble.training.distillation import Taught
 from nibble.training.learning_rate import learning_rate_factor
 from nibble.training.losses import Found, WithCtc, encode, of_labels
 from nibble.training.parameter_groups import drop_gradients, parameter_groups
+from nibble.training.sizes import SmallerSizes
 from nibble.training.skipping import Statistics
 from nibble.training.teacher import Teacher
 
@@ -70,11 +71,14 @@ class TransducerModule(pl.LightningModule):
         self.teacher = teacher
         self.model = Transducer(config.model, config.features, tokenizer.size)
         self.ctc = nn.Linear(config.model.width, tokenizer.size) if config.loss.ctc_weight > 0 else None
-        self.objective = of_labels(config.model, config.loss)
+        self.objective = untaught = of_labels(config.model, config.loss)
         if teacher is not None:
-            self.objective = Taught(self.objective, teacher, config.distill)
+            self.objective = Taught(untaught, teacher, config.distill)
         if self.ctc is not None:
             self.objective = WithCtc(self.objective, self.ctc, config.loss.ctc_weight)
+            untaught = WithCtc(untaught, self.ctc, config.loss.ctc_weight)
+        self._untaught = untaught  # the same without a teacher, for `model.sizes`, which the network itself teaches
+        self._smaller: SmallerSizes | None = None
         self.skipped_in_a_row = 0
         self.skipped_ids: list[str] = []
         self.step_was_skipped = False  # the last one
@@ -98,7 +102,7 @@ class TransducerModule(pl.LightningModule):
                 register_fsdp_forward_method(self, step)
 
     def on_fit_start(self) -> None:
-        """Compile the blocks if `hardware.compile` says so, now that their layers are prepared.
+        """Find the smaller sizes, and compile the blocks if `hardware.compile` says so, of layers that are prepared.
 
         Raises:
             UserError: processes that were started one by one write to different folders.
@@ -108,6 +112,8 @@ class TransducerModule(pl.LightningModule):
                 f"the processes of this run have different folders, {', '.join(sorted(folders))}; "
                 "give all of them the same hydra.run.dir=DIR"
             )
+        if self.config.model.sizes:
+            self._smaller = SmallerSizes(self.model, self.config, self.tokenizer.size, self._untaught)
         if self.config.hardware.compile:
             compile_blocks(self.model)
 
@@ -135,7 +141,10 @@ class TransducerModule(pl.LightningModule):
         return loss + weight * norm_decay(self.model) if weight else loss
 
     def loss(self, batch: Batch) -> Tensor:
-        """The loss of a training batch per label, a scalar; divided by the mean number of labels over processes."""
+        """The loss of a training batch per label, a scalar; divided by the mean number of labels over processes.
+
+        With `model.sizes`, the mean over the networks that the step trains.
+        """
         found = self._found(batch)
         terms = {f"train_{name}": term for name, term in found.terms.items()}
         self.log_dict(terms, batch_size=len(batch.ids), sync_dist=distributed.count() > 1)
@@ -143,7 +152,15 @@ class TransducerModule(pl.LightningModule):
 
     def _found(self, batch: Batch) -> Found:
         labels = distributed.total(batch.label_lengths.sum()) / distributed.count()
-        return self.objective(self.model, encode(self.model, batch, labels.clamp(min=1)))
+        encoded = encode(self.model, batch, labels.clamp(min=1))
+        found = self.objective(self.model, encoded)
+        if self._smaller is None:
+            return found
+        losses, terms = [found.loss], dict(found.terms)
+        for size, smaller in self._smaller.losses(encoded, self.global_step):
+            losses.append(smaller.loss)
+            terms |= {f"{size}_{name}": term for name, term in smaller.terms.items()}
+        return Found(torch.stack(losses).mean(), terms)
 
     def rehearse(self, batch: Batch) -> Tensor:
         """The loss of a batch on which no step is taken: a scalar. Nothing is logged or counted."""

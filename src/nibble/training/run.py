@@ -229,13 +229,14 @@ def check_rules(config: Config) -> None:
             f"loss.norm_decay={config.loss.norm_decay:g} is for quantized weights, and quant={config.quant.name} "
             "has none; leave loss.norm_decay out, or give quant=int4"
         )
-    with shapes_only():
-        model = Transducer(config.model, config.features, vocabulary_size=64)
-        if config.quant.low_rank:
-            factorize(model, config.quant.low_rank)
-        if config.quant.rules:
-            check_parts(config, assign(model, config.quant.rules))
-            check_freezing(config.quant, config.schedule)
+    for network in (config.model, *(config.model.at_size(size.name) for size in config.model.sizes)):
+        with shapes_only():
+            model = Transducer(network, config.features, vocabulary_size=64)
+            if config.quant.low_rank:
+                factorize(model, config.quant.low_rank)
+            if config.quant.rules:
+                check_parts(config, assign(model, config.quant.rules))
+                check_freezing(config.quant, config.schedule)
 
 
 def check_parts(config: Config, rules: dict[str, Rule]) -> None:
