@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from nibble.model.convolution import ConvolutionModule
 from nibble.model.options import ModelConfig
 from nibble.model.padding import MaskedBatchNorm
 
@@ -33,17 +34,20 @@ def add_size_norms(blocks: nn.ModuleList, config: ModelConfig) -> None:
     """
     sizes = [config.at_size(size.name) for size in config.sizes]
     for number, block in enumerate(blocks):
-        if block.convolution.batch_norm is not None:
+        convolution = _convolution(block)
+        if convolution.batch_norm is not None:
             norms = [MaskedBatchNorm(size.channels) for size in sizes if number < size.layers]
-            block.convolution.size_norms = nn.ModuleList(norms)
+            convolution.size_norms = nn.ModuleList(norms)
 
 
 @torch.no_grad()
 def start_size_norms(network: "Transducer") -> None:
     """Let the batch norms of smaller sizes start from those of the whole network: for weights of one without sizes."""
     for block in network.encoder.blocks:
-        for norm in getattr(block.convolution, "size_norms", ()):
-            whole = block.convolution.batch_norm.state_dict()
+        convolution = _convolution(block)
+        for norm in getattr(convolution, "size_norms", ()):
+            assert convolution.batch_norm is not None, "norms of sizes stand beside that of the whole network"
+            whole = convolution.batch_norm.state_dict()
             norm.load_state_dict({name: _corner(whole[name], own.shape) for name, own in norm.state_dict().items()})
 
 
@@ -78,8 +82,11 @@ class NestedNetwork:
         own.normalization, own.subsampling, own.final_norm = large.normalization, large.subsampling, large.final_norm
         own.dropout = large.dropout
         for block, larger in zip(own.blocks, large.blocks, strict=False):
-            if block.convolution.batch_norm is not None:
-                block.convolution.batch_norm = larger.convolution.size_norms[size]
+            convolution = _convolution(block)
+            if convolution.batch_norm is not None:
+                norm = _convolution(larger).get_submodule(f"size_norms.{size}")
+                assert isinstance(norm, MaskedBatchNorm), type(norm)
+                convolution.batch_norm = norm
         shared = {id(module) for module in whole.modules()}
         self._layers = [
             (name, module, whole.get_submodule(name))
@@ -104,6 +111,12 @@ class NestedNetwork:
             for (_, module, _), (parameters, buffers) in zip(self._layers, before, strict=True):
                 module._parameters.update(parameters)
                 module._buffers.update(buffers)
+
+
+def _convolution(block: nn.Module) -> ConvolutionModule:
+    found = block.get_submodule("convolution")
+    assert isinstance(found, ConvolutionModule), type(found)
+    return found
 
 
 def _size_norm(size: int) -> str:

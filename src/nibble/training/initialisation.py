@@ -87,8 +87,8 @@ def load_weights(model: Transducer, path: Path, low_rank: list[LowRank], tokeniz
                 f"init_from={path}: {name} is {found} there and {tuple(tensor.shape)} here. "
                 "Use the same model=, data.tokens and data.vocabulary_size"
             )
-    found = {name: source[name] for name in target}  # without what only quantization uses
-    model.load_state_dict(model.state_dict() | found)
+    taken = {name: source[name] for name in target}  # without what only quantization uses
+    model.load_state_dict({**model.state_dict(), **taken})
     start_size_norms(model)
     return Start(said, steps, heard_s)
 
