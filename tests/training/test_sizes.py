@@ -160,4 +160,4 @@ def test_what_has_no_corner_is_refused(make_config):
     with pytest.raises(UserError, match="quant=int4 learns scales of groups"):
         make_config(*MANY, "quant.name=int4", "quant.rules=[{weight:{bits:4,group_size:4,learned:true}}]")
     with pytest.raises(UserError, match="group_size"):  # found on the size that it does not divide
-        train(make_config(*MANY, "quant=g32", "quant.rules=[{weight:{bits:4,group_size:48}}]"))
+        train(make_config(*MANY, "quant=int4_grouped", "quant.group_size=32", "quant.rules=[{weight:{bits:4,group_size:48}}]"))
