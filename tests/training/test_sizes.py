@@ -1,11 +1,13 @@
 """One run for several sizes: what a step trains, and that a size taken out is what was trained."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from nibble.errors import UserError
+from nibble.model.options import FoundationConfig, FoundationKind
 from nibble.model.transducer import Transducer
 from nibble.quant.convert import freeze, prune, quantized_modules, set_precision
 from nibble.quant.spec import Precision, QuantConfig
@@ -82,7 +84,8 @@ def test_codes_and_scales_are_those_of_the_weights_of_the_size(prepared, quant, 
 def test_a_step_trains_the_smallest_and_one_between(make_config):
     sizes = "model.sizes=[{name:a,layers:4},{name:b,layers:3},{name:c,layers:2},{name:d,layers:1}]"
     config = make_config(sizes, "model.layers=5")
-    smaller = SmallerSizes(Transducer(config.model, config.features, 12), config, 12, of_labels(config.model, config.loss))
+    whole = Transducer(config.model, config.features, 12)
+    smaller = SmallerSizes(whole, config, 12, of_labels(config.model, config.loss))
     drawn = [smaller.drawn(step) for step in range(300)]
     assert drawn == [smaller.drawn(step) for step in range(300)], "a resumed run draws the same"
     assert {first for first, _ in drawn} == {"d"}
@@ -159,5 +162,7 @@ def test_what_has_no_corner_is_refused(make_config):
         make_config(*MANY, "quant=int4_lowrank")
     with pytest.raises(UserError, match="quant=int4 learns scales of groups"):
         make_config(*MANY, "quant.name=int4", "quant.rules=[{weight:{bits:4,group_size:4,learned:true}}]")
+    with pytest.raises(UserError, match="model.foundation is another encoder; leave model.sizes out"):
+        replace(make_config(*MANY).model, foundation=FoundationConfig(FoundationKind.hubert))
     with pytest.raises(UserError, match="group_size"):  # found on the size that it does not divide
-        train(make_config(*MANY, "quant=int4_grouped", "quant.group_size=32", "quant.rules=[{weight:{bits:4,group_size:48}}]"))
+        train(make_config(*MANY, "quant=int4_grouped", "quant.group_size=48"))
