@@ -8,7 +8,7 @@ from nibble.model.options import Predictor
 from nibble.model.transducer import Transducer
 
 
-@pytest.fixture(params=list(Predictor), ids=lambda kind: kind.value)
+@pytest.fixture(params=[kind for kind in Predictor if kind is not Predictor.none], ids=lambda kind: kind.value)
 def predictor_kind(request: pytest.FixtureRequest) -> Predictor:
     return request.param
 
