@@ -105,7 +105,7 @@ class NestedNetwork:
                     for name, tensor in own.items():
                         found = source[name]
                         if tensor is not None and found is not None:
-                            own[name] = _part(f"{prefix}.{name}", found, tensor.shape)  # type: ignore[assignment]
+                            own[name] = _part(f"{prefix}.{name}", found, tensor.shape)
             yield self.network
         finally:
             for (_, module, _), (parameters, buffers) in zip(self._layers, before, strict=True):
