@@ -6,6 +6,7 @@ names, which test_parakeet.py runs.
 
 import io
 import tarfile
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from speech_model import as_transducer, features_of, sentencepiece_model
 from nibble.errors import UserError
 from nibble.features.options import FeatureKind, Normalization
 from nibble.imports.recognition import is_foreign, read_foreign
+from nibble.model.decoding import greedy
 
 PIECES, WIDTH, HEADS, INNER, KERNEL, JOINER = 30, 16, 2, 32, 5, 12
 
@@ -293,10 +295,31 @@ def test_encoder_and_logits_are_nemos(variant: str, mode: str, tmp_path: Path) -
     assert foreign.tokenizer.decode(foreign.tokenizer.encode("STOP GOING")) == "STOP GOING"
 
 
+@torch.no_grad()
+def test_a_ctc_network_is_nemos(tmp_path: Path) -> None:
+    said = description(target="nemo.collections.asr.models.EncDecCTCModelBPE")
+    tensors = {name: tensor for name, tensor in weights(said).items() if not name.startswith(("decoder.", "joint."))}
+    head = torch.randn(PIECES + 1, WIDTH, 1, generator=torch.Generator().manual_seed(2))
+    tensors |= {"decoder.decoder_layers.0.weight": head, "decoder.decoder_layers.0.bias": head[:, 0, 0]}
+    del said["joint"]
+    said["decoder"] = {"num_classes": PIECES, "vocabulary": ["a"] * PIECES}
+    path = write(tmp_path / "model.nemo", said, tensors)
+    model, features = as_transducer(read_foreign(path)), features_of([120], 80)[0]
+    expected = encoded_by_definition(tensors, said, features)
+    logits = F.linear(expected, head[..., 0], head[:, 0, 0])
+    encoded, lengths = model.encode(features, torch.tensor([120]))
+    torch.testing.assert_close(model.joiner.logits(encoded), logits.roll(1, -1), atol=1e-5, rtol=1e-5)
+    said_labels = [label for label, _ in groupby(logits[0].argmax(-1).tolist()) if label != PIECES]
+    assert [label - 1 for label in greedy(model, encoded, lengths)[0].ids] == said_labels
+    said["decoder"]["num_classes"] = 7
+    with pytest.raises(UserError, match=f"decoder.num_classes=7 cannot be imported; its tokenizer has {PIECES} pieces"):
+        read_foreign(write(tmp_path / "other.nemo", said, tensors))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"target": "nemo.EncDecCTCModelBPE"}, "target=EncDecCTCModelBPE cannot be imported; a CTC model has no"),
+        ({"target": "nemo.EncDecCTCModel"}, "target=EncDecCTCModel cannot be imported; give a model with Sentence"),
         ({"target": "nemo.EncDecMultiTaskModel"}, "target=EncDecMultiTaskModel cannot be imported"),
         ({"tokenizer": None}, "labels=characters cannot be imported"),
         ({"tokenizer__type": "wpe"}, "tokenizer.type=wpe cannot be imported"),

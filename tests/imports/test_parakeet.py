@@ -100,6 +100,20 @@ def test_encoder_logits_and_text_are_those_of_transformers(original, folder: Pat
 
 
 @torch.no_grad()
+def test_a_ctc_network_is_that_of_transformers(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    encoder = transformers.ParakeetEncoderConfig(**SIZES)
+    config = transformers.ParakeetCTCConfig(vocab_size=PIECES + 1, pad_token_id=PIECES, encoder_config=encoder)
+    original = transformers.ParakeetForCTC(config).eval()
+    foreign = read_foreign(write(tmp_path, original))
+    assert foreign.kind == "Hugging Face ParakeetForCTC"
+    model, (features, lengths) = as_transducer(foreign), features_of([161], 80)
+    encoded, _ = model.encode(features, lengths)
+    expected = original(input_features=features, attention_mask=torch.ones(1, 161)).logits
+    torch.testing.assert_close(model.joiner.logits(encoded), expected.roll(1, -1), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
 def test_features_are_those_of_transformers(folder: Path) -> None:
     """Their values are held against stored ones in tests/features."""
     foreign = read_foreign(folder)

@@ -1,4 +1,4 @@
-"""NeMo's .nemo archives of Conformer and FastConformer transducers, alone or beside a CTC head."""
+"""NeMo's .nemo archives of Conformer and FastConformer transducers, alone or beside a CTC head, and of CTC alone."""
 
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,15 @@ from nibble.errors import UserError
 from nibble.imports.archive import Archive, opened
 from nibble.imports.description import Described
 from nibble.imports.importer import Foreign
-from nibble.imports.nemo_layers import TDT, NemoModel, convert, untied
+from nibble.imports.nemo_layers import TDT, NemoModel, NemoTransducer, convert, untied
 from nibble.imports.pieces import with_blank_first
 from nibble.model.options import Activation
 from nibble.runs.checkpoint_file import read_saved
 
 CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"
-_CLASSES = ("EncDecRNNTBPEModel", "EncDecHybridRNNTCTCBPEModel")
-_TRANSDUCERS = "give a transducer with SentencePiece labels: EncDecRNNTBPEModel or EncDecHybridRNNTCTCBPEModel"
+_CTC = "EncDecCTCModelBPE"
+_CLASSES = ("EncDecRNNTBPEModel", "EncDecHybridRNNTCTCBPEModel", _CTC)
+_KNOWN = f"give a model with SentencePiece labels: {', '.join(_CLASSES[:-1])} or {_CTC}"
 _LICENCE = "licence: as the page of that model says (most of NVIDIA's are CC-BY-4.0, which asks for attribution)"
 
 
@@ -65,9 +66,7 @@ def _kind(config: Described) -> str:
     target = str(config.get("target", ""))
     kind = target.rpartition(".")[2]
     if kind not in _CLASSES:
-        if "CTC" in kind and "Hybrid" not in kind:
-            raise config.refused("target", kind, f"a CTC model has no predictor and joiner; {_TRANSDUCERS}")
-        raise config.refused("target", kind or target, _TRANSDUCERS)
+        raise config.refused("target", kind or target, _KNOWN)
     return kind
 
 
@@ -82,7 +81,7 @@ def nemo_model(config: Described, name: str, labels: int) -> NemoModel:
     Raises:
         UserError: our network cannot be that one.
     """
-    encoder, decoder, joint = (config.section(part) for part in ("encoder", "decoder", "joint"))
+    encoder = config.section("encoder")
     heard = config.section("preprocessor")
     _check_features(heard)
     width = encoder.size("d_model")
@@ -94,15 +93,10 @@ def nemo_model(config: Described, name: str, labels: int) -> NemoModel:
     factor = encoder.require("subsampling_factor", factors, f"with {subsampling} it may be {factors}", 4)
     _check_encoder(encoder)
     channels = encoder.get("subsampling_conv_channels", -1)
-    prednet, jointnet = decoder.section("prednet"), joint.section("jointnet")
-    _check_transducer(config, decoder, joint)
-    if (said := decoder.get("vocab_size", labels - 1)) != labels - 1:
-        raise decoder.refused("vocab_size", said, f"its tokenizer has {labels - 1} pieces")
     inner = encoder.size("ff_expansion_factor", 4) * width
     norm = encoder.require(
         "conv_norm_type", ("batch_norm", "layer_norm"), "batch_norm and layer_norm can be", "batch_norm"
     )
-    activation = jointnet.require("activation", ("relu", "tanh"), "joiners with relu or tanh can be", "relu")
     return NemoModel(
         name=name,
         width=width,
@@ -117,12 +111,29 @@ def nemo_model(config: Described, name: str, labels: int) -> NemoModel:
         scaled=bool(encoder.get("xscaling", True)),
         mel_bins=heard.size("features", 64),
         by_utterance=heard.values.get("normalize", "per_feature") == "per_feature",
-        embedding_width=prednet.size("pred_hidden"),
+        labels=labels,
+        transducer=_transducer(config, labels),
+    )
+
+
+def _transducer(config: Described, labels: int) -> NemoTransducer | None:
+    """What is said of predictor and joiner; None of a CTC network, which has neither."""
+    decoder = config.section("decoder")
+    ctc = _kind(config) == _CTC
+    size = "num_classes" if ctc else "vocab_size"
+    if (said := decoder.get(size, labels - 1)) not in (labels - 1, -1):
+        raise decoder.refused(size, said, f"its tokenizer has {labels - 1} pieces")
+    if ctc:
+        return None
+    joint = config.section("joint")
+    prednet, jointnet = decoder.section("prednet"), joint.section("jointnet")
+    _check_transducer(config, decoder, joint)
+    activation = jointnet.require("activation", ("relu", "tanh"), "joiners with relu or tanh can be", "relu")
+    return NemoTransducer(
         predictor_width=prednet.size("pred_hidden"),
         predictor_layers=prednet.size("pred_rnn_layers", 1),
         joiner_width=jointnet.size("joint_hidden"),
         activation=Activation(activation),
-        labels=labels,
         zero_start=True,
     )
 
@@ -180,7 +191,7 @@ def _check_transducer(config: Described, decoder: Described, joint: Described) -
 
 def _tokenizer(config: Described, archive: Archive) -> Tokenizer:
     if not isinstance(config.get("tokenizer"), dict):
-        raise config.refused("labels", "characters", _TRANSDUCERS)
+        raise config.refused("labels", "characters", _KNOWN)
     said = config.section("tokenizer")
     said.require("type", ("bpe",), "models with one SentencePiece tokenizer (type: bpe) can be", "bpe")
     wanted = str(said.get("model_path", "")).removeprefix("nemo:")

@@ -1,7 +1,8 @@
-"""The weights of NeMo's Conformer and FastConformer transducers, under NeMo's names, to ours."""
+"""The weights of NeMo's Conformer and FastConformer transducers and CTC networks, under NeMo's names, to ours."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,29 @@ TDT = (
     "a token-and-duration transducer (TDT) predicts durations too, for which this project has no loss and no search; "
     "give the RNN-T of the same family, such as parakeet-rnnt"
 )
+
+
+@dataclass(frozen=True)
+class NemoTransducer:
+    """What it says of predictor and joiner."""
+
+    predictor_width: int  # of embeddings too
+    predictor_layers: int
+    joiner_width: int
+    activation: Activation
+    zero_start: bool  # nothing is embedded at the start, so the row of blank is zero
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Those of `ModelConfig`."""
+        return {
+            "predictor": Predictor.lstm,
+            "predictor_width": self.predictor_width,
+            "predictor_layers": self.predictor_layers,
+            "embedding_width": self.predictor_width,
+            "joiner_width": self.joiner_width,
+            "joiner_activation": self.activation,
+        }
 
 
 @dataclass(frozen=True)
@@ -35,13 +59,8 @@ class NemoModel:
     scaled: bool  # the subsampling's output is multiplied by the square root of the width
     mel_bins: int
     by_utterance: bool  # features are normalised over the utterance
-    embedding_width: int
-    predictor_width: int
-    predictor_layers: int
-    joiner_width: int
-    activation: Activation
     labels: int  # with blank, which is the last one
-    zero_start: bool  # nothing is embedded at the start, so the row of blank is zero
+    transducer: NemoTransducer | None  # None: a CTC network
 
     @property
     def model(self) -> ModelConfig:
@@ -62,12 +81,7 @@ class NemoModel:
             subsampling_channels=self.channels,
             kernel=self.kernel,
             convolution_norm=ConvolutionNorm.layer if self.layer_norm else ConvolutionNorm.batch,
-            predictor=Predictor.lstm,
-            predictor_width=self.predictor_width,
-            predictor_layers=self.predictor_layers,
-            embedding_width=self.embedding_width,
-            joiner_width=self.joiner_width,
-            joiner_activation=self.activation,
+            **({"predictor": Predictor.none} if self.transducer is None else self.transducer.options),
         )
 
     @property
@@ -96,8 +110,11 @@ def convert(path: Path, said: NemoModel, tensors: dict[str, Tensor]) -> dict[str
         _block(conversion, f"encoder.layers.{number}", f"encoder.blocks.{number}")
     if not said.layer_norm and "encoder.blocks.0.convolution.batch_norm.running_mean" not in conversion.state:
         raise UserError(f"{path}: conv_norm_type=batch_norm has no running_mean in encoder.layers.0.conv.batch_norm")
-    _predictor(conversion, said)
-    _joiner(conversion)
+    if said.transducer is None:
+        _head(conversion, "decoder.decoder_layers.0")
+    else:
+        _predictor(conversion, said.transducer)
+        _joiner(conversion)
     conversion.finished(said.model, said.features, said.labels, UNUSED)
     return conversion.state
 
@@ -143,7 +160,7 @@ def _block(conversion: Conversion, source: str, target: str) -> None:
     conversion.norm(f"{source}.norm_out", f"{target}.norm")
 
 
-def _predictor(conversion: Conversion, said: NemoModel) -> None:
+def _predictor(conversion: Conversion, said: NemoTransducer) -> None:
     embedding = blank_first(conversion.take("decoder.prediction.embed.weight"))
     if said.zero_start:
         embedding[0] = 0.0
@@ -161,7 +178,12 @@ def _joiner(conversion: Conversion) -> None:
     both = conversion.state.pop("joiner.predictor.bias") + conversion.state["joiner.encoder.bias"]
     conversion.state["joiner.encoder.bias"] = both  # the two sides are added, so one bias is enough
     with_dropout = "joint.joint_net.2.weight" in conversion
-    conversion.linear(f"joint.joint_net.{2 if with_dropout else 1}", "joiner.output")
+    _head(conversion, f"joint.joint_net.{2 if with_dropout else 1}")
+
+
+def _head(conversion: Conversion, source: str) -> None:
+    """What gives the logits of labels."""
+    conversion.linear(source, "joiner.output")
     for name in ("weight", "bias"):
         conversion.state[f"joiner.output.{name}"] = blank_first(conversion.state[f"joiner.output.{name}"])
 

@@ -1,4 +1,4 @@
-"""Hugging Face folders of Parakeet RNN-T (transformers): FastConformer transducers that began in NeMo.
+"""Hugging Face folders of Parakeet RNN-T and CTC (transformers): FastConformers that began in NeMo.
 
 The layers are NeMo's under other names, so tensors are renamed and then converted as NeMo's.
 """
@@ -16,7 +16,7 @@ from nibble.imports.foundation import FOUNDATIONS
 from nibble.imports.hugging_face import model_type, read_json, tensors_of
 from nibble.imports.importer import Foreign
 from nibble.imports.licence import licence_of
-from nibble.imports.nemo_layers import TDT, NemoModel, convert
+from nibble.imports.nemo_layers import TDT, NemoModel, NemoTransducer, convert
 from nibble.imports.pieces import of_pieces, with_blank_first
 from nibble.model.options import Activation
 
@@ -33,9 +33,11 @@ _RENAMED = (  # transformers' names to NeMo's, one after the other
     (r"^decoder\.lstm\.", "decoder.prediction.dec_rnn.lstm."),
     (r"^decoder\.decoder_projector\.", "joint.pred."),
     (r"^joint\.head\.", "joint.joint_net.2."),
+    (r"^ctc_head\.", "decoder.decoder_layers.0."),
 )
 _UNUSED = re.compile(r"^encoder\.encode_positions\.")  # sines and cosines
-_INSTEAD = "ParakeetForRNNT can be (model_type parakeet_rnnt)"
+_CLASSES = {"parakeet_rnnt": "ParakeetForRNNT", "parakeet_ctc": "ParakeetForCTC"}
+_INSTEAD = "ParakeetForRNNT and ParakeetForCTC can be (model_type parakeet_rnnt, parakeet_ctc)"
 
 
 class Parakeet:
@@ -52,7 +54,7 @@ class Parakeet:
         kind = config.get("model_type")
         if kind == "parakeet_tdt":
             raise config.refused("model_type", kind, TDT)
-        config.require("model_type", ("parakeet_rnnt",), _INSTEAD)
+        toolkit = f"Hugging Face {_CLASSES[config.require('model_type', tuple(_CLASSES), _INSTEAD)]}"
         said = _model(config, path.resolve().name)
         tokenizer = _tokenizer(path, said.labels)
 
@@ -63,18 +65,18 @@ class Parakeet:
                 {_renamed(name): tensor for name, tensor in tensors_of(path).items() if not _UNUSED.match(name)},
             )
 
-        origin = f"{path.resolve().name}, a Hugging Face ParakeetForRNNT; {licence_of(path)}"
-        return Foreign(path, "Hugging Face ParakeetForRNNT", said.model, said.features, tokenizer, origin, weights)
+        origin = f"{path.resolve().name}, a {toolkit}; {licence_of(path)}"
+        return Foreign(path, toolkit, said.model, said.features, tokenizer, origin, weights)
 
 
 def _model(config: Described, name: str) -> NemoModel:
     encoder = config.section("encoder_config")
     for option, value in (("subsampling_conv_kernel_size", 3), ("subsampling_conv_stride", 2), ("hidden_act", "silu")):
         encoder.require(option, (value,), f"{value} can be", value)
-    labels = config.size("vocab_size")
-    config.require("blank_token_id", (labels - 1,), f"with vocab_size={labels}, blank must be the last label", 8192)
-    width = config.size("decoder_hidden_size", 640)
-    activation = config.require("hidden_act", ("relu", "tanh"), "joiners with relu or tanh can be", "relu")
+    ctc = config.get("model_type") == "parakeet_ctc"
+    labels = config.size("vocab_size", 1025 if ctc else None)
+    blank, usual = ("pad_token_id", 1024) if ctc else ("blank_token_id", 8192)
+    config.require(blank, (labels - 1,), f"with vocab_size={labels}, blank must be the last label", usual)
     return NemoModel(
         name=name,
         width=encoder.size("hidden_size", 1024),
@@ -89,12 +91,19 @@ def _model(config: Described, name: str) -> NemoModel:
         scaled=bool(encoder.get("scale_input", True)),
         mel_bins=encoder.size("num_mel_bins", 80),
         by_utterance=True,
-        embedding_width=width,
+        labels=labels,
+        transducer=None if ctc else _transducer(config),
+    )
+
+
+def _transducer(config: Described) -> NemoTransducer:
+    width = config.size("decoder_hidden_size", 640)
+    activation = config.require("hidden_act", ("relu", "tanh"), "joiners with relu or tanh can be", "relu")
+    return NemoTransducer(
         predictor_width=width,
         predictor_layers=config.size("num_decoder_layers", 2),
         joiner_width=width,
         activation=Activation(activation),
-        labels=labels,
         zero_start=False,
     )
 

@@ -75,8 +75,9 @@ def _error_rate(measured: Measured | None) -> str:
 
 def _origin(loaded: Loaded) -> str:
     config = loaded.config
+    trained = f"- Trained on {loaded.corpus}: {loaded.step:,} steps, seed {config.seed}, experiment {config.name}\n"
     return (
-        f"- Trained on {loaded.corpus}: {loaded.step:,} steps, seed {config.seed}, experiment {config.name}\n"
+        (trained if loaded.step or not config.origin else "")  # not of an import that was only rounded
         + (f"- Weights imported from {config.origin}\n" if config.origin else "")
         + f"- Source: Nibble, commit {provenance.commit()}\n"
     )
