@@ -265,7 +265,9 @@ def test_the_corpus_check_finds_them(
 ) -> None:
     monkeypatch.setattr(audio, "MAX_STORED_HOURS", hours)
     spoil(chapter, value)
-    message = r"1 utterances can't be used.*11-1-0000: .*11-1-0000.wav holds 3 samples that are no numbers.*at 0\.500 s"
+    message = (
+        r"1 utterances can't be used.*11-1-0000: .*11-1-0000.wav holds 3 samples that are not numbers.*at 0\.500 s"
+    )
     with pytest.raises(UserError, match=message):
         read_all(module(corpus, tmp_path / "data", stored))
     with caplog.at_level(logging.WARNING):
@@ -276,9 +278,9 @@ def test_the_corpus_check_finds_them(
 
 def test_doubles_are_found_too_and_after_the_check_as_well(corpus: Path, chapter: Path, tmp_path: Path) -> None:
     spoil(chapter, 1e300, "DOUBLE")
-    with pytest.raises(UserError, match=r"11-1-0000.wav holds 3 samples that are no numbers"):
+    with pytest.raises(UserError, match=r"11-1-0000.wav holds 3 samples that are not numbers"):
         decode(chapter / "11-1-0000.wav")
-    with pytest.raises(UserError, match=r"11-1-0000.wav holds 3 samples that are no numbers"):
+    with pytest.raises(UserError, match=r"11-1-0000.wav holds 3 samples that are not numbers"):
         convert(chapter / "11-1-0000.wav", tmp_path / "x.flac")
     with pytest.raises(UserError, match="1 utterances can't be used"):
         read_part(LibriSpeech(corpus / "LibriSpeech" / "dev-tiny"), tmp_path)
@@ -299,7 +301,7 @@ def test_a_shard_s_are_found(shards: Path, tmp_path: Path) -> None:
             content = bad.getvalue() if one.name == "11-1-0000.flac" else content
             one.size = len(content)
             tar.addfile(one, io.BytesIO(content))
-    with pytest.raises(UserError, match=r"1 utterances can't be used.*11-1-0000: .*recording.*\.tar:.*no numbers"):
+    with pytest.raises(UserError, match=r"1 utterances can't be used.*11-1-0000: .*recording.*\.tar:.*not numbers"):
         read_all(module(corpus, tmp_path / "data"))
     assert len(read_all(module(corpus, tmp_path / "data", max_bad_utterances=1))) == 3
 
@@ -307,7 +309,7 @@ def test_a_shard_s_are_found(shards: Path, tmp_path: Path) -> None:
 def test_noise_s_are_found_before_training(tmp_path: Path) -> None:
     (tmp_path / "noise").mkdir()
     write_float(tmp_path / "noise/hum.wav", np.nan)
-    with pytest.raises(UserError, match=r"data.noise.dir: .*hum.wav holds 3 samples that are no numbers"):
+    with pytest.raises(UserError, match=r"data.noise.dir: .*hum.wav holds 3 samples that are not numbers"):
         FolderNoise(tmp_path / "noise")
 
 

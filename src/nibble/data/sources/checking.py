@@ -14,6 +14,7 @@ from typing import NamedTuple
 from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.audio import file_of, is_member, is_stretch, stretch, stretch_of
 from nibble.data.conversion import check, convert, must_be_decoded
+from nibble.data.remote import fetched, is_url
 from nibble.data.sources.kept import Findings, Utterance
 from nibble.data.sources.source import Claim, Problem, Source
 from nibble.data.text import is_unicode, normalised
@@ -136,6 +137,8 @@ class Checker:
         """The file at a place, or why it can't be used."""
         path = self.source.root / place
         try:
+            if is_url(place):
+                return self._fetch(place, channel)
             if is_member(place) and file_of(place).endswith(".tar"):
                 shape = check(path)
                 if shape.difference():
@@ -152,12 +155,30 @@ class Checker:
                 if not whole.samples or not whole.change(channel):
                     return Audio(place, False, whole.samples, "")
             status = os.stat(file_of(str(path)))
-            what = f"{place} {channel} {status.st_size} {status.st_mtime_ns}"
-            name = f"{hashlib.sha256(os.fsencode(what)).hexdigest()[:32]}.flac"
-            change = convert(path, self.converted / name[:2] / name[2:], channel)
-            return Audio(f"{name[:2]}/{name[2:]}", True, check(self.converted / name[:2] / name[2:]).samples, change)
+            target = self._target(f"{place} {channel} {status.st_size} {status.st_mtime_ns}")
+            return self._kept(target, convert(path, target, channel))
         except UserError as error:
             return str(error)
+
+    def _fetch(self, url: str, channel: str) -> Audio:
+        """The audio at a URL, converted and kept like a file of another rate; it is fetched once.
+
+        Raises:
+            UserError: it can't be fetched, or can't be used.
+        """
+        target = self._target(f"{url} {channel}")
+        if not target.is_file():
+            with fetched(url) as path:
+                convert(path, target, channel)
+        return self._kept(target, "fetched by URL")
+
+    def _target(self, what: str) -> Path:
+        """Where converted audio is kept, by what tells it from all other."""
+        name = f"{hashlib.sha256(os.fsencode(what)).hexdigest()[:32]}.flac"
+        return self.converted / name[:2] / name[2:]
+
+    def _kept(self, target: Path, change: str) -> Audio:
+        return Audio(target.relative_to(self.converted).as_posix(), True, check(target).samples, change)
 
     def _overlap(self, utterance: Utterance) -> Note | None:
         """Whether an utterance and the one before it in the same recording are spoken at once."""

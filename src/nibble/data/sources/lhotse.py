@@ -132,8 +132,8 @@ def _claim(
         return Problem(id_, _NOT_A_FILE, "give recordings of one source")
     source = _dictionary(sources[0], "a source")
     file = source.get("source")
-    if source.get("type") != "file" or not isinstance(file, str):
-        return Problem(id_, _NOT_A_FILE, f"type {source.get('type')!r:.40}; nothing is run or fetched: save it first")
+    if source.get("type") not in ("file", "url") or not isinstance(file, str):
+        return Problem(id_, _NOT_A_FILE, f"type {source.get('type')!r:.40}; nothing is run: save it first")
     channel = sentence.get("channel")
     channel = channel[0] if isinstance(channel, list) and len(channel) == 1 else channel
     several = isinstance(source.get("channels"), list) and len(source["channels"]) > 1
