@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nibble.model.subsampling import DepthwiseSubsampling, PaddedSubsampling, Subsampling
 
@@ -72,3 +73,20 @@ def test_padding_passes_no_gradient_on(subsampling: Subsampling) -> None:
         subsampling(features[row : row + 1, :frames], torch.tensor([frames]))[0].square().sum().backward()
     for found, parameter in zip(together, subsampling.parameters(), strict=True):
         torch.testing.assert_close(found, parameter.grad)
+
+
+def test_lengths_take_two_operations_a_convolution() -> None:
+    """On a GPU each is a launch, which costs more than the sum."""
+    done: list[str] = []
+
+    class Recorded(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            done.append(func.__name__.split(".")[0])
+            return func(*args, **(kwargs or {}))
+
+    lengths = torch.tensor([50, 100])
+    for kind, convolutions in (("conv", 2), ("depthwise 8", 3)):
+        done.clear()
+        with Recorded():
+            KINDS[kind]().output_length(lengths)
+        assert done[-2 * convolutions :] == ["add", "floor_divide"] * convolutions, kind

@@ -62,7 +62,7 @@ class Subsampling(nn.Module):
 
     def _halved(self, frames: Count) -> Count:
         """Frames, or mel bins, after one convolution."""
-        return (frames + 2 * self.padding - 1) // 2
+        return (frames + (2 * self.padding - 1)) // 2  # one launch on a GPU, not one for each number
 
 
 class PaddedSubsampling(Subsampling):
