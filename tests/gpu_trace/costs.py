@@ -4,7 +4,7 @@ Launches: a call is one launch, unless it only makes a view, memory or a number 
 on many tensors in one launch, as many as `multi_tensor_apply` takes (torch's ATen/native/cuda/MultiTensorApply.cuh).
 A backward convolution is one launch for each gradient. Bytes: each tensor is read or written once; elements that are
 only repeated (stride 0) count once. A Triton kernel of fewer programs than there are multiprocessors has only theirs.
-What a host needs to launch a kernel is left out, as are the caches of the GPU.
+What a host needs to launch a kernel is left out, as are the caches of the GPU and the network between GPUs.
 """
 
 import math
@@ -129,7 +129,7 @@ def of_launch(launch: "Launch", tensors: list[Tensor]) -> Cost:
         # Each program reads the weight's codes, its second or its fifth tensor, in every step.
         weight, rows = tensors[1 if launch.name == "_forward" else 4].numel(), programs * sizes["ROWS"]
         products = 2 * sizes["steps"] * rows * weight
-        kind, passes = (torch.int8, 1) if launch.name == "_forward" else (torch.bfloat16, 3)
+        kind, passes = (torch.int8, 1) if launch.name == "_forward" else (torch.bfloat16, 2)
         return Cost(moved + sizes["steps"] * programs * weight, passes * products, rate(kind), programs)
     if name == "_linear_w8a8":
         return Cost(moved, 2 * sizes["rows"] * sizes["outputs"] * sizes["terms"], rate(torch.int8), programs)

@@ -25,6 +25,7 @@ import torch
 import torch.optim.optimizer
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, init_gpu_context
+from torch.distributed.tensor import DTensor
 from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
@@ -126,10 +127,10 @@ class Trace(TorchDispatchMode):
             self.values[fake] = numbers
         return fake
 
-    def lengths(self, length: int, count: int) -> Tensor:
-        """So many equal lengths, (B,), on the host."""
+    def lengths(self, lengths: list[int]) -> Tensor:
+        """Lengths (B,), on the host."""
         with no_dispatch():
-            numbers = torch.full((count,), length)
+            numbers = torch.tensor(lengths)
         return self.given(numbers)
 
     def list_of(self, x: Tensor) -> Any:
@@ -158,7 +159,7 @@ class Trace(TorchDispatchMode):
             return self._value(x).item()
 
     def _dynamic(self, name: str, tensors: list[Tensor]) -> Any:
-        """A result as long as it can be: every element counts."""
+        """A result as long as it can be: every element counts, each once."""
         x = tensors[0]
         if name == "repeat_interleave":
             assert not x.is_cuda, "repeat_interleave on a GPU is not traced"
@@ -170,7 +171,11 @@ class Trace(TorchDispatchMode):
             self.waits()
             self._add(f"aten::{name}", 3, costs.Cost(2 * costs.held_bytes(x)), [x])  # count, scan, write
         if name == "nonzero":
-            return x.new_empty((x.numel(), x.dim()), dtype=torch.long)
+            places = x.new_empty((x.numel(), x.dim()), dtype=torch.long)
+            if x.numel() <= _SMALL:
+                with no_dispatch():
+                    self.values[places] = torch.ones(x.shape).nonzero()
+            return places
         assert name == "masked_select", f"{name} is not traced"
         return x.new_empty(x.numel())
 
@@ -378,6 +383,7 @@ def _where() -> str:
     return last
 
 
+_FOREACH = [Tensor, FakeTensor, DTensor]  # torch's own list has no fake ones
 _PRETENCE: list[tuple[Any, str, Any]] = [
     (FakeTensorMode, "avoid_device_init", True),
     (Tensor, "pin_memory", lambda x, *_: x),
@@ -397,6 +403,6 @@ _PRETENCE: list[tuple[Any, str, Any]] = [
     (torch.cuda, "device", lambda *_: nullcontext()),
     (torch.cuda, "device_of", lambda *_: nullcontext()),
     (torch.cuda, "is_current_stream_capturing", lambda: False),
-    (sys.modules["torch.optim.optimizer"], "_foreach_supported_types", [Tensor, torch.nn.Parameter, FakeTensor]),
-    (sys.modules["torch.utils._foreach_utils"], "_foreach_supported_types", [Tensor, FakeTensor]),
+    (sys.modules["torch.optim.optimizer"], "_foreach_supported_types", [*_FOREACH, torch.nn.Parameter]),
+    (sys.modules["torch.utils._foreach_utils"], "_foreach_supported_types", _FOREACH),
 ]

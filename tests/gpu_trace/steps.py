@@ -1,10 +1,12 @@
 """The steps that are traced, at the sizes that hardware=gpu and hardware=h200 make of LibriSpeech."""
 
+from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from pretend import GPU, Found, Trace
+from processes import lightning_strategy, parallel_step
 from torch.optim.optimizer import _default_to_fused_or_foreach
 
 from nibble import composition
@@ -16,7 +18,8 @@ from nibble.quant.convert import freeze, prepare, set_precision
 from nibble.quant.spec import Precision
 from nibble.training.module import TransducerModule
 
-DURATION_S, LABELS, VOCABULARY = 15, 60, 1024
+SHORTEST_S, LONGEST_S, LABELS_A_SECOND, VOCABULARY = 10, 15, 4, 1024  # of one of the sampler's buckets
+PARALLEL = {"DDP": "ddp", "FSDP": "fsdp"}  # -> hardware.strategy of hardware=multi_gpu
 PHASES = {
     "float": (Precision.float, 1.0),
     "int8": (Precision.int8, 1.0),
@@ -26,7 +29,10 @@ PHASES = {
 
 
 def config(model: str, profile: str) -> Config:
-    words = [f"model={model}", f"hardware={profile}", "quant=int4", "data=librispeech", "optimizer=adamw_noam"]
+    hardware = [f"hardware={profile}"]
+    if profile in PARALLEL:
+        hardware = ["hardware=multi_gpu", f"hardware.strategy={PARALLEL[profile]}"]
+    words = [f"model={model}", *hardware, "quant=int4", "data=librispeech", "optimizer=adamw_noam"]
     return composition.training_config([*words, "run_dir=."])
 
 
@@ -38,21 +44,28 @@ def make_module(config: Config) -> TransducerModule:
         prepare(module.model, config.quant)
     module._device = GPU
     module.log = module.log_dict = lambda *_, **__: None
-    module._trainer = SimpleNamespace(precision=config.hardware.precision, max_steps=1000, strategy=None, global_step=0)
+    strategy = lightning_strategy(config)
+    module._trainer = SimpleNamespace(
+        precision=config.hardware.precision, max_steps=1000, strategy=strategy, global_step=0
+    )
+    module.configure_model()
     return module
 
 
 def make_batch(config: Config, trace: Trace) -> Batch:
-    """In page-locked memory, as the loader gives it."""
-    count = int(config.hardware.batch_duration_s // DURATION_S)
+    """In page-locked memory, as the loader gives it: utterances of different lengths."""
+    count = int(config.hardware.batch_duration_s / ((SHORTEST_S + LONGEST_S) / 2))
+    step_s = (LONGEST_S - SHORTEST_S) / (count - 1)
+    durations_s = [SHORTEST_S + step_s * number for number in range(count)]
+    frames, labels = ([int(rate * one) for one in durations_s] for rate in (100, LABELS_A_SECOND))
     return Batch(
-        features=torch.empty(count, 100 * DURATION_S, config.features.mel_bins),
-        feature_lengths=trace.lengths(100 * DURATION_S, count),
-        labels=torch.empty(count, LABELS, dtype=torch.long),
-        label_lengths=trace.lengths(LABELS, count),
+        features=torch.empty(count, max(frames), config.features.mel_bins),
+        feature_lengths=trace.lengths(frames),
+        labels=torch.empty(count, max(labels), dtype=torch.long),
+        label_lengths=trace.lengths(labels),
         ids=[str(number) for number in range(count)],
         texts=[""] * count,
-        duration_s=float(count * DURATION_S),
+        duration_s=sum(durations_s),
         position=(0, 0),
     )
 
@@ -66,6 +79,7 @@ class Step:
         self.config.model.layers = layers
         self.module = make_module(self.config)
         self.optimizer = self.module.configure_optimizers()["optimizer"]
+        self.training_step = parallel_step(self.module, self.module.trainer.strategy)
         self.take(profile)
         self._step()  # the optimizer makes its state
 
@@ -86,7 +100,7 @@ class Step:
     def _step(self) -> None:
         batch = self.batch.to(GPU)
         with torch.autocast("cuda", torch.bfloat16):
-            loss = self.module.training_step(batch, 0)
+            loss = self.training_step(batch, 0)
         self.optimizer.zero_grad()
         loss.backward()
         self.module.on_before_optimizer_step(self.optimizer)
@@ -94,9 +108,9 @@ class Step:
         self.optimizer.step()
 
 
-def whole(one: Step, two: Step, layers: int) -> dict[str, Found]:
+def whole(one: Step, two: Step, layers: int, phases: Iterable[str] = PHASES) -> dict[str, Found]:
     """Each phase of training a model of so many layers, from models of one and two: layers are alike."""
-    return {phase: one(phase).extended(two(phase), layers - 1) for phase in PHASES}
+    return {phase: one(phase).extended(two(phase), layers - 1) for phase in phases}
 
 
 def optimizer_loop(optimizer: torch.optim.Optimizer) -> str:

@@ -92,10 +92,22 @@ def test_a_step_seldom_waits_for_the_gpu(trace):
         assert sum(waits.values()) <= SYNCHRONISATIONS, (row["model"], row["profile"], row["phase"], waits)
 
 
+@pytest.mark.parametrize("kind", ["DDP", "FSDP"])
+def test_one_of_several_processes_exchanges_its_gradients(trace, kind):
+    """All parameters together: the launches beyond those of one GPU are copies and sums of buckets."""
+    collective = {"DDP": "c10d::allreduce_", "FSDP": "c10d::_reduce_scatter_base_"}[kind]
+    for model in trace["optimizers"]:
+        if "," in model:
+            continue
+        (row,) = (one for one in steps(trace, "rules") if (one["model"], one["profile"]) == (model, kind))
+        assert row["found"]["by_operator"][collective] >= 1
+        assert row["found"]["by_operator"]["triton::_quantize_weights"] == 1  # whole weights, and all at once
+
+
 @pytest.mark.parametrize("phase", list(TARGETS))
 def test_a_quantized_step_costs_little_more_than_a_float_one(trace, phase):
     for row in steps(trace, phase):
-        if row["model"] != "conformer_l":
+        if row["layers"] != "all":
             continue
         (base,) = (
             one["found"] for one in steps(trace, "float") if all(one[key] == row[key] for key in ("model", "profile"))

@@ -18,9 +18,11 @@ import launches
 import ranges
 import steps
 from pretend import Found, Trace, gpu
+from processes import processes
 
 MODELS, PROFILES = ("conformer_s", "conformer_m", "conformer_l"), ("gpu", "h200")
 KERNELS_OF = ("float", "ramp", "rules")  # those of int8 are those of the rules
+PARALLEL_PHASES = ("float", "rules")
 MEASURED = "conformer_l"  # whose whole step is counted; of the others a layer is enough to find every kernel
 
 
@@ -65,6 +67,15 @@ def traced(trace: Trace, model: str, options: argparse.Namespace, loops: dict[st
         yield from (row(profile, *found) for found in phases.items())
     one.take(first)
     yield from (row(first, *found) for found in steps.use(one).items())
+    with processes():
+        for kind in steps.PARALLEL:
+            one = steps.Step(model, kind, trace, 1)
+            loops[f"{model}, {kind}"] = steps.optimizer_loop(one.optimizer)
+            if options.whole:
+                found = steps.whole(one, steps.Step(model, kind, trace, 2), layers, PARALLEL_PHASES)
+                yield from (row(kind, *of_phase) for of_phase in found.items())
+            else:
+                yield {**row(kind, "rules", one("rules")), "layers": "one"}
     print(f"{model}: traced in {time.process_time() - started:.1f} s", file=sys.stderr, flush=True)
 
 
@@ -107,7 +118,6 @@ def table(rows: list[dict[str, Any]]) -> str:
     floats = {(row["model"], row["profile"]): row["found"] for row in rows if row["phase"] == "float"}
     for row in rows:
         found = row["found"]
-        base = floats[row["model"], row["profile"]]
         of_whole = row["layers"] == "all"
         lines.append(
             [
@@ -116,7 +126,10 @@ def table(rows: list[dict[str, Any]]) -> str:
                 str(sum(found["synchronisations"].values())),
                 f"{1000 * found['seconds']:.1f}",
                 f"{found['peak_bytes'] / 2**30:.1f}",
-                *(f"{found[name] / base[name]:.2f}" if of_whole else "" for name in ("seconds", "launches")),
+                *(
+                    f"{found[name] / floats[row['model'], row['profile']][name]:.2f}" if of_whole else ""
+                    for name in ("seconds", "launches")
+                ),
             ]
         )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

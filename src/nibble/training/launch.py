@@ -63,9 +63,11 @@ def strategy(options: Config) -> pl.strategies.Strategy | str:
     if options.hardware.strategy is Strategy.fsdp:
         return ModelParallelStrategy(wanted, tensor_parallel_size=1, save_distributed_checkpoint=False)
     # A learned scale has no gradient in float phases, nor have the norms of a size that a step doesn't train. Buffers
-    # need no broadcast: all processes compute the same.
+    # need no broadcast: all processes compute the same. Where gradients are views of the buckets that are summed, no
+    # sum is copied back.
     learned = any(rule.weight is not None and rule.weight.learned for rule in options.quant.rules)
-    return DDPStrategy(broadcast_buffers=False, find_unused_parameters=learned or bool(options.model.sizes))
+    unused = learned or bool(options.model.sizes)
+    return DDPStrategy(broadcast_buffers=False, find_unused_parameters=unused, gradient_as_bucket_view=True)
 
 
 def start(folder: Path, number: int) -> None:
