@@ -74,15 +74,18 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def disassembled():
-    """disassembled(file) -> the machine code in a file for GPUs; the tool comes with CUDA, and in Triton's wheel."""
+    """disassembled(file) -> the machine code in a file for GPUs, or with another option of the tool what that shows.
+
+    The tool comes with CUDA, and in Triton's wheel.
+    """
     triton = find_spec("triton")
     beside = Path(triton.origin).parent / "backends/nvidia/bin/cuobjdump" if triton and triton.origin else None
     tool = shutil.which("cuobjdump") or (str(beside) if beside and beside.is_file() else None)
     if tool is None:
         pytest.skip("no cuobjdump: neither a CUDA toolkit nor Triton is installed")
 
-    def disassemble(file: str | Path) -> str:
-        return subprocess.run([tool, "-sass", str(file)], capture_output=True, text=True, check=True).stdout
+    def disassemble(file: str | Path, what: str = "-sass") -> str:
+        return subprocess.run([tool, what, str(file)], capture_output=True, text=True, check=True).stdout
 
     return disassemble
 

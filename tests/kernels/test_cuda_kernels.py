@@ -25,6 +25,7 @@ from nibble.kernels.nibbles import pack_rows
 
 AMPERE, HOPPER = 80, 90
 ROWS = st.one_of(st.integers(0, 20), st.sampled_from([64, 130]))
+REGISTERS = 184  # of a thread: what is reached; 255 may be
 HALVES = (torch.float16, torch.bfloat16)
 
 
@@ -179,26 +180,33 @@ def test_more_rows_than_a_grid_has_room_for(emulated):
 
 
 @pytest.fixture(scope="session")
-def machine_code(tmp_path_factory: pytest.TempPathFactory, disassembled) -> str:
-    """Of all kernels, for each GPU they are compiled for."""
+def machine_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file that has it, of all kernels, for each GPU they are compiled for."""
     if library.not_up_to_date() is None:
-        return disassembled(build.LIBRARY)
+        return build.LIBRARY
     try:
         made = tmp_path_factory.mktemp("cuda") / "launch.o"
         build.nvcc()
     except UserError as error:
         pytest.skip(str(error))
     build.compile_kernels(made)
-    return disassembled(made)
+    return made
 
 
-def test_the_machine_code_is_what_is_meant(machine_code):
+def test_the_registers_of_a_kernel_are_enough(machine_code, disassembled):
+    found = re.findall(r"REG:(\d+) STACK:(\d+)", disassembled(machine_code, "--dump-resource-usage"))
+    assert len(found) >= 4 * 13  # for each GPU
+    assert max(int(registers) for registers, _ in found) <= REGISTERS
+    assert {stack for _, stack in found} == {"0"}
+
+
+def test_the_machine_code_is_what_is_meant(machine_code, disassembled):
     kernels: dict[tuple[str, str], str] = {}
-    for part in re.split(r"(?=arch = )", machine_code)[1:]:
+    for part in re.split(r"(?=arch = )", disassembled(machine_code))[1:]:
         version = re.match(r"arch = (\w+)", part)[1]
         for kernel in part.split("Function : ")[1:]:
             kernels[version, kernel.split(maxsplit=1)[0]] = kernel
-    assert {version for version, _ in kernels} == {"sm_80", "sm_90a"}
+    assert {version for version, _ in kernels} == {"sm_80", "sm_90a", "sm_100", "sm_120"}
     for (version, name), text in kernels.items():
         assert not re.search(r"\b(LDL|STL)\b", text), f"{name} for {version} spills registers"
         if "6ampere" in name:
@@ -240,6 +248,23 @@ def test_the_gpus_to_compile_for(monkeypatch, listed, expected):
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", listed)
     assert [option for option in build.targets() if option.startswith("arch=")] == expected
     assert ("-DNIBBLE_WITH_HOPPER" in build.targets()) == ("9.0" in listed)
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [
+        ("sm_80 sm_90 sm_100 sm_120", "sm_80,compute_80 sm_90a sm_100 sm_120"),
+        ("sm_80 sm_90", "sm_80,compute_80 sm_90a"),  # CUDA 12.0
+    ],
+)
+def test_the_gpus_to_compile_for_are_those_that_nvcc_knows(monkeypatch, tmp_path, codes, expected):
+    nvcc = tmp_path / "bin/nvcc"
+    nvcc.parent.mkdir()
+    nvcc.write_text(f"#!/bin/sh\necho {codes}\n")
+    nvcc.chmod(0o755)
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
+    assert re.findall(r"code=\[(.*?)\]", " ".join(build.targets())) == expected.split()
 
 
 @pytest.mark.parametrize(

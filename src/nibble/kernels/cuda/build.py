@@ -18,8 +18,9 @@ from nibble.kernels.gpu import OLDEST
 
 FOLDER = Path(__file__).resolve().parent
 LIBRARY = FOLDER / "libnibble_cuda.so"
-# Machine code for Ampere also runs on Ada; Hopper has its own. Later GPUs compile the PTX when they load it.
-ARCHITECTURES = "8.0+PTX;9.0a"
+# Machine code for Ampere also runs on Ada; Hopper and Blackwell, in servers and in desktops, have their own. Later GPUs
+# compile the PTX when they load it.
+ARCHITECTURES = "8.0+PTX;9.0a;10.0;12.0"
 _NEEDED = "CUDA 12 or later, with a C++ compiler that it knows,"
 
 
@@ -45,14 +46,14 @@ def nvcc() -> str:
 
 
 def targets() -> list[str]:
-    """nvcc's options for the GPUs of $TORCH_CUDA_ARCH_LIST, or of ARCHITECTURES.
+    """nvcc's options for the GPUs of $TORCH_CUDA_ARCH_LIST, or for those of ARCHITECTURES that nvcc knows.
 
     GPUs before Ampere are left out: containers of several frameworks list them beside later ones.
 
     Raises:
         UserError: a name is not a GPU architecture, or all are older than Ampere.
     """
-    listed = os.environ.get("TORCH_CUDA_ARCH_LIST", ARCHITECTURES)
+    listed = os.environ.get("TORCH_CUDA_ARCH_LIST") or _known(ARCHITECTURES)
     options: list[str] = []
     for name in filter(None, re.split(r"[;, ]+", listed)):
         parts = re.fullmatch(r"(\d+)\.(\d)(a?)(\+PTX)?", name)
@@ -73,6 +74,13 @@ def targets() -> list[str]:
             f"TORCH_CUDA_ARCH_LIST={listed} names no GPU of Ampere (8.0) or later; unset it, or give {ARCHITECTURES}"
         )
     return options
+
+
+def _known(architectures: str) -> str:
+    """Those of a list that nvcc compiles for: CUDA 12.8 is the first that knows Blackwell."""
+    codes = subprocess.run([nvcc(), "--list-gpu-code"], capture_output=True, text=True, check=False).stdout.split()
+    numbers = {name: re.sub(r"\D", "", name) for name in architectures.split(";")}
+    return ";".join(name for name, number in numbers.items() if f"sm_{number}" in codes)
 
 
 def toolkit() -> str:
