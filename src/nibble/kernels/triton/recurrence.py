@@ -17,9 +17,9 @@ from nibble.kernels.triton.steps import rounded
 
 _ROWS = 16  # sequences of a program: the least that tl.dot takes
 _SIZES = {"ROWS": _ROWS, "BLOCK": 64, "TERMS": 64, "num_warps": 8, "num_stages": 3}
-_BACKWARD_SIZES = {**_SIZES, "TERMS": 32}  # with 64, registers of an Ampere don't hold slopes in two parts
-# Three products of bfloat16 in place of one of float32, in half the time of TF32. The interpreter does not know them.
-_PRECISION = tl.constexpr("ieee" if triton.knobs.runtime.interpret else "bf16x3")
+# The type of the backward products' factors. The interpreter takes the same values in float32: it keeps bfloat16 as
+# integers, and would multiply those.
+_FACTOR = tl.constexpr(tl.float32 if triton.knobs.runtime.interpret else tl.bfloat16)
 
 
 class Steps(NamedTuple):
@@ -77,8 +77,9 @@ def backward(
     steps, batch, _, units = slopes.shape
     by_gates, carried, by_cell = torch.empty_like(slopes), torch.zeros_like(by_cell), by_cell.clone()
     given = (x.contiguous() for x in (slopes, through, forget, by_hidden, *weight))
-    programs = triton.cdiv(batch, _ROWS)
-    launch(_backward, programs, *given, by_gates, carried, by_cell, batch, steps, UNITS=units, **_BACKWARD_SIZES)
+    launch(
+        _backward, triton.cdiv(batch, _ROWS), *given, by_gates, carried, by_cell, batch, steps, UNITS=units, **_SIZES
+    )
     return by_gates, carried, by_cell
 
 
@@ -249,9 +250,12 @@ def _backward(
                 )
                 slope *= tl.load(weight_scale + k, k_held, 0.0)[None, :]
                 w_held = k_held[:, None] & (unit < UNITS)[None, :]
-                w = tl.load(weight + k[:, None] * UNITS + unit[None, :], w_held, 0).to(tl.float32)
+                w = tl.load(weight + k[:, None] * UNITS + unit[None, :], w_held, 0).to(_FACTOR)
                 # Codes are exact in bfloat16, and a slope in two of them keeps 16 bits.
-                sums = tl.dot(slope, w, sums, input_precision=_PRECISION)
+                high = slope.to(tl.bfloat16)
+                low = (slope - high.to(tl.float32)).to(tl.bfloat16)
+                sums = tl.dot(high.to(_FACTOR), w, sums)
+                sums = tl.dot(low.to(_FACTOR), w, sums)
             held = row_held[:, None] & (unit < UNITS)[None, :]
             tl.store(carried + row[:, None] * UNITS + unit[None, :], sums, held)
         tl.debug_barrier()
