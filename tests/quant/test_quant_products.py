@@ -128,7 +128,6 @@ def test_products_of_codes_in_float_are_those_of_integers(gpu_products, rule, sh
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("terms", [16, 1000])
 def test_float_sums_on_a_gpu_are_exact(terms):
     x, weight = (torch.randint(-127, 128, (rows, terms), dtype=torch.int8).cuda() for rows in (33, 24))
