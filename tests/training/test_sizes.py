@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from nibble.bench.size import measure_run
 from nibble.errors import UserError
 from nibble.model.options import FoundationConfig, FoundationKind
 from nibble.model.transducer import Transducer
 from nibble.quant.convert import freeze, prune, quantized_modules, set_precision
 from nibble.quant.spec import Precision, QuantConfig
+from nibble.runs.bundle import bundle_bytes
 from nibble.runs.checkpoint import load_checkpoint, quantize
 from nibble.runs.loaded import prepared_model
 from nibble.runs.sizes import taken_out
@@ -140,8 +142,13 @@ def test_one_checkpoint_has_each_size_at_each_precision(make_config, options):
     assert load_checkpoint(run, "small").config.model.name == "tiny-small"
     with pytest.raises(UserError, match="tiny has no size=tall; it has: middle, small; leave size= out"):
         load_checkpoint(run, "tall")
-    with pytest.raises(UserError, match="tiny has no size=small; it was trained at one size"):
+    with pytest.raises(UserError, match="is a bundle, which holds one size; leave size=small out"):
         load_checkpoint(run / "bundle", "small")
+    measured = {(one.case, one.contender): one.bytes for one in measure_run(run)}
+    assert len(set(measured.values())) == 6
+    for quant in ("float", "int4"):
+        assert measured["tiny", quant] > measured["tiny-middle", quant] > measured["tiny-small", quant]
+    assert measured["tiny", "int4"] == bundle_bytes(run / "bundle")
     another = make_config("run_dir=runs/another", "quant=int4", *MANY, f"init_from={run}", "trainer.max_steps=1")
     assert train(another)["steps"] == 9
 

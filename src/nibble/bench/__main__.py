@@ -9,7 +9,8 @@ gemm        time of a linear layer of 4-bit weights against float32, int8 and ot
 manifest    time and memory before the first batch of a corpus of lines= utterances; a minute a million
 long_stream an hour through conformer_stream_s, in sherpa-onnx and torch: growth of memory and latency; five minutes
 loss        memory and time of joiner and transducer loss, fused against torchaudio's; ten minutes
-size        bytes of the bundles of conformer_xs, s, m and l at int4 and int4_24, against float32; about a minute
+size        bytes of the bundles of conformer_xs, s, m and l at int4 and int4_24, or of what checkpoint=RUN has trained,
+            against float32; about a minute
 streaming   time of a chunk and till the first label, conformer_stream_s and l in sherpa-onnx, one thread; five minutes
 threads     time of a training step by how its threads wait, alone and beside a busy process; two minutes
 together    training time of one run for several precisions, against a run for each; about a minute
@@ -81,6 +82,7 @@ class BenchOptions:
     bench: list[str] = field(default_factory=list, metadata=BARE)  # one of the names above
     device: str = "cpu"  # cpu or cuda
     corpus: str | None = None  # feeding: a folder of parts; transcribe: of recordings; null: the embedded corpus
+    checkpoint: str | None = None  # size: a run, of which each size is measured at each precision; null: fresh models
     lines: int | None = None  # manifest: how many utterances; null: a million
     records: str = "runs/bench.jsonl"  # file that the measurements are added to
 
@@ -94,6 +96,8 @@ class BenchOptions:
             raise UserError(f"{self.name} runs on the CPU alone; leave device out")
         if self.corpus and self.name not in ON_SPEECH:
             raise UserError(f"{self.name} takes no corpus=; only {' and '.join(ON_SPEECH)} do")
+        if self.checkpoint and self.name != "size":
+            raise UserError(f"{self.name} takes no checkpoint=; only size does")
         if self.lines and self.name != "manifest":
             raise UserError(f"{self.name} takes no lines=; only manifest does")
 
@@ -114,6 +118,8 @@ def _measure(options: BenchOptions) -> None:
     measure = (ON_A_GPU if options.device == "cuda" else BENCHES)[options.name]
     if options.corpus:
         measure = partial(ON_SPEECH[options.name], Path(options.corpus))
+    if options.checkpoint:
+        measure = partial(size.measure_run, Path(options.checkpoint))
     if options.lines:
         measure = partial(manifest.measure, options.lines)
     found = measure()

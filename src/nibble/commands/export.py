@@ -3,6 +3,7 @@
 python -m nibble.export checkpoint=runs/int4_run                     a folder for sherpa-onnx, at four bits
 python -m nibble.export checkpoint=runs/float_run quant=int4 parity=true
 python -m nibble.export checkpoint=runs/int4_run target=bundle output=bundle
+python -m nibble.export checkpoint=runs/sizes_run size=small quant=int8
 """
 
 from pathlib import Path
@@ -33,7 +34,7 @@ def export(options: ExportConfig) -> Path:
     from nibble.runs.checkpoint import load_checkpoint, quantize
     from nibble.runs.loaded import float_parameters
 
-    loaded = load_checkpoint(Path(str(options.checkpoint)))
+    loaded = load_checkpoint(Path(str(options.checkpoint)), options.size)
     if options.quant is not None:
         loaded = quantize(loaded, options.quant)
     folder = (_export_bundle if options.target is Target.bundle else _export_sherpa)(options, loaded)
@@ -49,7 +50,9 @@ def _export_bundle(options: ExportConfig, loaded: "Loaded") -> Path:
     from nibble.runs.bundle import read_bundle, write_bundle
     from nibble.runs.run_folder import RunFolder
 
-    folder = Path(options.output) if options.output else RunFolder.of(loaded.path).bundle
+    run = RunFolder.of(loaded.path)
+    own = run.bundle if options.size is None else run.size_bundle(options.size, loaded.quant)
+    folder = Path(options.output) if options.output else own
     write_bundle(loaded, folder)
     if options.parity:
         _print_parity(compare_bundle(loaded, read_bundle(folder)), folder)
@@ -68,7 +71,8 @@ def _export_sherpa(options: ExportConfig, loaded: "Loaded") -> Path:
     from nibble.runs.run_folder import RunFolder
 
     encoding = choose_encoding(loaded, options.encoding)
-    folder = Path(options.output) if options.output else RunFolder.of(loaded.path).exported(encoding.value)
+    own = RunFolder.of(loaded.path).exported(encoding.value, options.size)
+    folder = Path(options.output) if options.output else own
     check_folder(folder)
     exported, graphs = export_folder(folder, loaded, encoding, options.labels_per_frame, options.opset)
     if (least := exported.least_sherpa_onnx) is not None:

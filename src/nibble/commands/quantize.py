@@ -32,8 +32,8 @@ def quantize_checkpoint(options: QuantizeConfig) -> Path:
     from nibble.runs.loaded import float_parameters
     from nibble.runs.run_folder import RunFolder
 
-    loaded = load_checkpoint(Path(str(options.checkpoint)))
-    own = RunFolder.of(loaded.path).quantized_bundle(options.quant.name, options.rounding.value)
+    loaded = load_checkpoint(Path(str(options.checkpoint)), options.size)
+    own = RunFolder.of(loaded.path).quantized_bundle(options.quant.name, options.rounding.value, options.size)
     folder = Path(options.output) if options.output else own
     check_folder(folder)
     done = quantize_without_training(loaded, options, choose_device(options.hardware))

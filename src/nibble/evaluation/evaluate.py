@@ -63,10 +63,10 @@ def evaluate_checkpoints(options: EvaluateConfig) -> list[Result]:
             results += evaluate_exported(path, options)
             continue
         path = bundle_of(path) if options.backend is Backend.bundle else path
-        loaded = load_checkpoint(path)
+        loaded = load_checkpoint(path, options.size)
         if options.quant is not None:
             loaded = quantize(loaded, options.quant)
-        results += evaluate_loaded(loaded, options, checkpoint_footprint(path, options.quant))
+        results += evaluate_loaded(loaded, options, checkpoint_footprint(path, options.quant, options.size))
     return results
 
 

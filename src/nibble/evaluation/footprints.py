@@ -14,10 +14,10 @@ from nibble.runs.exported import Exported
 from nibble.terminal import Console
 
 
-def checkpoint_footprint(path: Path, quant: QuantConfig | None) -> Footprint:
+def checkpoint_footprint(path: Path, quant: QuantConfig | None, size: str | None = None) -> Footprint:
     """Of a checkpoint or a bundle in torch, quantized without training if `quant` is given."""
     modules = ("nibble.inference.fused", "nibble.inference.transcription", "nibble.runs.checkpoint")
-    return _measured(partial(checkpoint, path, quant), *modules)
+    return _measured(partial(checkpoint, path, quant, size), *modules)
 
 
 def export_footprint(exported: Exported, backend: Backend) -> Footprint:

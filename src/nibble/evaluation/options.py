@@ -54,6 +54,7 @@ class EvaluateConfig:
     by: Any = None  # error rates of groups: length, speaker, language or any field of the corpus; one or a list
     condition: Any = None  # how the speech is changed: names, one or a list, or all; null: unchanged
     ignore: Any = None  # what scoring ignores: case, punctuation or [case,punctuation]
+    size: str | None = None  # of a run with model.sizes, the smaller network to take; null: the whole network
     quant: QuantConfig | None = None  # quantize float checkpoints without training; null: as trained
     decoding: Search = Search.greedy
     beam_width: int = 8  # decoding=beam: hypotheses at once
@@ -69,10 +70,10 @@ class EvaluateConfig:
                 "give either checkpoint=RUN, checkpoint=[RUN,RUN] (run folders, .ckpt files or bundles), "
                 "or experiment=NAME for its latest run"
             )
-        if self.backend.reads_export and (self.experiment is not None or self.quant is not None):
+        if self.backend.reads_export and (self.experiment or self.size or self.quant is not None):
             raise UserError(
                 f"backend={self.backend.value} measures an exported folder as it is; "
-                "give checkpoint=FOLDER from python -m nibble.export, and leave experiment= and quant= out"
+                "give checkpoint=FOLDER from python -m nibble.export, and leave experiment=, size= and quant= out"
             )
         for one in self.ignored:
             if one not in set(Ignored):

@@ -29,6 +29,7 @@ class ExportConfig:
     """`python -m nibble.export`: exports a trained model."""
 
     checkpoint: str | None = None  # a run folder, a .ckpt or a bundle
+    size: str | None = None  # of a run with model.sizes, the smaller network to take; null: the whole network
     target: Target = Target.sherpa
     encoding: Encoding | None = None  # null: w4a8 for weights of up to 4 bits, w8a8 for more, float for a float model
     # Of the ONNX file. With 21, weights of 4 bits load in half the memory, in sherpa-onnx from 1.12.20 (ONNX Runtime

@@ -77,13 +77,13 @@ def _measure(load: Load, modules: tuple[str, ...]) -> Footprint:
     return Footprint(load_s, loaded - before, resident_bytes() - before, high_water_bytes() - before)
 
 
-def checkpoint(path: Path, quant: QuantConfig | None) -> Callable[[], object]:
+def checkpoint(path: Path, quant: QuantConfig | None, size: str | None = None) -> Callable[[], object]:
     """Loads a checkpoint or a bundle, quantized without training if `quant` is given; it recognises noise."""
     from nibble.inference.fused import fuse
     from nibble.inference.transcription import recognise
     from nibble.runs.checkpoint import load_checkpoint, quantize
 
-    loaded = load_checkpoint(path)
+    loaded = load_checkpoint(path, size)
     if quant is not None:
         loaded = quantize(loaded, quant)
     if loaded.frozen:

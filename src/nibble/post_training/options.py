@@ -24,6 +24,7 @@ class QuantizeConfig:
     """`python -m nibble.quantize`: turns a float model into a bundle of fewer bits."""
 
     checkpoint: str | None = None  # a run folder, a .ckpt or a bundle, with float weights
+    size: str | None = None  # of a run with model.sizes, the smaller network to take; null: the whole network
     quant: QuantConfig = MISSING
     rounding: Rounding = Rounding.nearest
     calibration_utterances: int = 128  # drawn from the training speech, for gptq and static activation scales

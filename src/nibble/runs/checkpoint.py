@@ -42,10 +42,11 @@ def load_checkpoint(path: Path, size: str | None = None) -> Loaded:
             f"checkpoint={path} backend=sherpa or backend=onnx, or give the checkpoint that it came from"
         )
     if is_bundle(path):
-        bundle = read_bundle(path)
         if size is not None:
-            bundle.config.model.at_size(size)  # a bundle is of one size, so this says so
-        return bundle
+            raise UserError(
+                f"{path} is a bundle, which holds one size; leave size={size} out, or give the run's checkpoint"
+            )
+        return read_bundle(path)
     saved = read_checkpoint(path)
     try:
         state: dict[str, Tensor] = {
@@ -67,7 +68,8 @@ def load_checkpoint(path: Path, size: str | None = None) -> Loaded:
             f"{path} is not a checkpoint of this version of nibble: "
             + (str(error) if isinstance(error, UserError) else f"{type(error).__name__} at {error}")
         ) from error
-    if config.model.sizes or size is not None:
+    sizes = [one.name for one in config.model.sizes]
+    if sizes or size is not None:
         check(path, config, tokenizer, state)
         config, state = taken_out(config, tokenizer.size, state, size)
     quantized = bool(config.quant.rules) and precision is not Precision.float
@@ -82,6 +84,7 @@ def load_checkpoint(path: Path, size: str | None = None) -> Loaded:
         method=method if quantized else Method.float,
         frozen=False,
         heard_s=heard_s,
+        sizes=sizes,
     )
 
 

@@ -1,7 +1,7 @@
 """A trained transducer with everything needed to use it, from a checkpoint or a bundle."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Loaded:
     method: Method
     frozen: bool  # a bundle's integer weights: they cannot be trained or quantized otherwise
     heard_s: float | None = None  # speech trained on, each pass counted; None if its file does not say
+    sizes: list[str] = field(default_factory=list)  # smaller networks that its file holds too: `size=` takes one out
 
     @property
     def quant(self) -> str:

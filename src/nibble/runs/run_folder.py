@@ -12,6 +12,7 @@ runs/NAME/RUN/
   rank1.log, rank1.error        of each process after the first, of a run on several devices
   sensitivity_NAME.json         the damage of each layer at few bits: `nibble.sensitivity.table`
   bundle_int4_gptq/             quantized without training: `python -m nibble.quantize`
+  bundle_small_int4/            of a smaller network, as sherpa_small_w4a8/: `model.sizes`
   sherpa_w4a8/                  exported: `nibble.runs.exported`
   .hydra/overrides.yaml         what was typed
   .lock, .data.lock             held by the process that trains there, and by the one that prepares data
@@ -70,13 +71,18 @@ class RunFolder:
         """What is deployed."""
         return self.path / "bundle"
 
-    def quantized_bundle(self, quant: str, rounding: str) -> Path:
-        """A bundle that was quantized without training."""
-        return self.path / f"bundle_{quant}_{rounding}"
+    def size_bundle(self, size: str, quant: str) -> Path:
+        """The bundle of a smaller network of `model.sizes`."""
+        return self.path / f"bundle_{size}_{quant}"
 
-    def exported(self, encoding: str) -> Path:
-        """An export for sherpa-onnx and ONNX Runtime."""
-        return self.path / f"sherpa_{encoding}"
+    def quantized_bundle(self, quant: str, rounding: str, size: str | None = None) -> Path:
+        """A bundle that was quantized without training, of the whole network or of a smaller one."""
+        name = f"{quant}_{rounding}"
+        return self.path / (f"bundle_{name}" if size is None else f"bundle_{size}_{name}")
+
+    def exported(self, encoding: str, size: str | None = None) -> Path:
+        """An export for sherpa-onnx and ONNX Runtime, of the whole network or of a smaller one."""
+        return self.path / (f"sherpa_{encoding}" if size is None else f"sherpa_{size}_{encoding}")
 
     @property
     def metrics(self) -> Path:
