@@ -1,6 +1,7 @@
-"""Every notebook runs from top to bottom in a kernel of its own, and is committed without outputs."""
+"""Every notebook runs from top to bottom in a kernel of its own, and is committed with small outputs."""
 
 import json
+import re
 import shutil
 from functools import cache
 from pathlib import Path
@@ -40,6 +41,10 @@ def test_runs_and_shows_pictures(stem, executed):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_has_no_outputs(path):
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells if "outputs" in cell)
+def test_keeps_small_outputs_where_it_is_only_looked_at(path):
+    text = path.read_text(encoding="utf-8")
+    outputs = [output for cell in json.loads(text)["cells"] for output in cell.get("outputs", [])]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert all(output["output_type"] != "error" and output.get("name") != "stderr" for output in outputs)
+    assert len(text) < 300_000
+    assert not re.findall(r"/(?:tmp|home|root|Users)/", text), "a path of the machine that it ran on"
