@@ -25,7 +25,7 @@ class Conversion:
         tensors: its tensors by name, of any float type.
     """
 
-    def __init__(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, path: Path, tensors: Mapping[str, object]) -> None:
         self.state: dict[str, Tensor] = {}
         self._path = path
         self._left = dict(tensors)
@@ -41,7 +41,12 @@ class Conversion:
         """
         if name not in self._left:
             raise UserError(f"{self._path} has no tensor {name}: it is not the model that it describes, or incomplete")
-        tensor = self._left.pop(name).detach()
+        tensor = self._left.pop(name)
+        if not isinstance(tensor, Tensor):
+            raise UserError(
+                f"{self._path} has {type(tensor).__name__} as {name}, which is no tensor; download it again"
+            )
+        tensor = tensor.detach()
         return tensor.float() if tensor.is_floating_point() else tensor
 
     def linear(self, source: str, target: str) -> None:

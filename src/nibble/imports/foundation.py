@@ -77,9 +77,9 @@ def _model(config: Described, kind: FoundationKind, name: str) -> ModelConfig:
     usual = FoundationConfig(kind)
     lists = {}
     for option, ours in (("conv_dim", "channels"), ("conv_kernel", "kernels"), ("conv_stride", "strides")):
-        lists[ours] = list(config.get(option, getattr(usual, ours)))
-        if not all(type(value) is int for value in lists[ours]):
-            raise config.refused(option, lists[ours], "whole numbers can be")
+        lists[ours] = config.get(option, getattr(usual, ours))
+        if not isinstance(lists[ours], list) or not all(type(value) is int for value in lists[ours]):
+            raise config.refused(option, lists[ours], "a list of whole numbers can be")
     return ModelConfig(
         name=name,
         width=width,

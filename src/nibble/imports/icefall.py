@@ -89,31 +89,34 @@ def _model(file: Path, tensors: dict[str, Tensor], name: str) -> ModelConfig:
     if layers < 1:
         raise UserError(f"{file} has no encoder.encoder.layers: it is no model of this kind; {_STATELESS}")
 
-    def shape(name: str) -> torch.Size:
-        return _tensor(file, tensors, name).shape
+    def shape(name: str, dimensions: int) -> torch.Size:
+        found = _tensor(file, tensors, name).shape
+        if len(found) != dimensions or not found.numel():
+            raise UserError(f"{file}: {name} has shape {tuple(found)}, and should have {dimensions} dimensions")
+        return found
 
     first = "encoder.encoder.layers.0"
-    inner, width = shape(f"{first}.feed_forward_macaron.0.weight")
-    labels, embedding_width = shape("decoder.embedding.weight")
+    inner, width = shape(f"{first}.feed_forward_macaron.0.weight", 2)
+    labels, embedding_width = shape("decoder.embedding.weight", 2)
     del labels
-    context = shape("decoder.conv.weight")[2] if "decoder.conv.weight" in tensors else 1
+    context = shape("decoder.conv.weight", 3)[2] if "decoder.conv.weight" in tensors else 1
     if inner % width:
         raise UserError(f"{file}: feed-forward modules of {inner} are no multiple of {width}, and cannot be imported")
     return ModelConfig(
         name=name,
         width=width,
         layers=layers,
-        heads=shape(f"{first}.self_attn.pos_bias_u")[0],
+        heads=shape(f"{first}.self_attn.pos_bias_u", 2)[0],
         feed_forward_multiplier=inner // width,
-        subsampling_channels=shape("encoder.encoder_embed.conv.0.weight")[0],
-        kernel=shape(f"{first}.conv_module.depthwise_conv.weight")[2],
+        subsampling_channels=shape("encoder.encoder_embed.conv.0.weight", 4)[0],
+        kernel=shape(f"{first}.conv_module.depthwise_conv.weight", 3)[2],
         convolution_norm=ConvolutionNorm.layer,
         final_norm=True,
         predictor=Predictor.stateless_linear,
         predictor_width=embedding_width,
         embedding_width=embedding_width,
         context=context,
-        joiner_width=shape("joiner.output_linear.weight")[1],
+        joiner_width=shape("joiner.output_linear.weight", 2)[1],
     )
 
 
