@@ -43,8 +43,9 @@ def add_size_norms(blocks: nn.ModuleList, config: ModelConfig) -> None:
 @torch.no_grad()
 def start_size_norms(network: "Transducer") -> None:
     """Let the batch norms of smaller sizes start from those of the whole network: for weights of one without sizes."""
-    for block in network.encoder.blocks:
-        convolution = _convolution(block)
+    for convolution in network.encoder.modules():
+        if not isinstance(convolution, ConvolutionModule):  # a foundation encoder has none
+            continue
         for norm in getattr(convolution, "size_norms", ()):
             assert convolution.batch_norm is not None, "norms of sizes stand beside that of the whole network"
             whole = convolution.batch_norm.state_dict()
