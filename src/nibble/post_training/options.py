@@ -24,11 +24,11 @@ class QuantizeConfig:
     """`python -m nibble.quantize`: turns a float model into a bundle of fewer bits."""
 
     checkpoint: str | None = None  # a run folder, a .ckpt or a bundle, with float weights
-    size: str | None = None  # of a run with model.sizes, the smaller network to take; null: the whole network
     quant: QuantConfig = MISSING
     rounding: Rounding = Rounding.nearest
     calibration_utterances: int = 128  # drawn from the training speech, for gptq and static activation scales
     seed: int = 1  # of that draw
+    size: str | None = None  # of a run with model.sizes, the smaller network to take; null: the whole network
     output: str | None = None  # folder of the bundle; null: bundle_<quant>_<rounding> in the run folder
     data: DataOverrides = field(default_factory=DataOverrides)
     hardware: HardwareConfig = MISSING
