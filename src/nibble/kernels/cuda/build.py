@@ -77,8 +77,14 @@ def targets() -> list[str]:
 
 
 def _known(architectures: str) -> str:
-    """Those of a list that nvcc compiles for: CUDA 12.8 is the first that knows Blackwell."""
-    codes = subprocess.run([nvcc(), "--list-gpu-code"], capture_output=True, text=True, check=False).stdout.split()
+    """Those of a list that nvcc compiles for: CUDA 12.8 is the first that knows Blackwell.
+
+    All of them if nvcc fails: what is wrong with it, the compilation tells.
+    """
+    said = subprocess.run([nvcc(), "--list-gpu-code"], capture_output=True, text=True, check=False)
+    if said.returncode:
+        return architectures
+    codes = said.stdout.split()
     numbers = {name: re.sub(r"\D", "", name) for name in architectures.split(";")}
     return ";".join(name for name, number in numbers.items() if f"sm_{number}" in codes)
 
