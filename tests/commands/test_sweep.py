@@ -95,7 +95,8 @@ def test_jobs_in_other_processes(options, tmp_path, launcher):
     states = [job.state for job in sweep.read(next(tmp_path.glob("runs/tiny/*_sweep")))]
     assert states == [State.failed, State.complete]
     (record,) = records.read(tmp_path / "runs/records.jsonl")
-    assert record.command.startswith("python train.py name=tiny")
+    assert record.command.startswith("python train.py ")
+    assert "name=tiny" in record.command.split()
 
 
 def test_optuna_searches_by_the_dev_error_rate(options, tmp_path):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nibble.evaluation.evaluate import evaluate_checkpoints
+from nibble.evaluation.evaluate import evaluate_loaded
 from nibble.evaluation.options import EvaluateConfig
 from nibble.evaluation.printing import print_results
 from nibble.evaluation.result import Result
@@ -37,7 +37,8 @@ def evaluate_run(folder: Path, console: Console | None = None) -> Result:
         max_utterances=config.trainer.max_validation_utterances,
         records=None,
     )
-    (result,) = evaluate_checkpoints(options)
+    # Without its memory in use, which takes a process of its own: evaluate.py measures that.
+    (result,) = evaluate_loaded(load_checkpoint(bundle), options)
     record = result.record
     measured = Measured(
         corpus=record.corpus,
