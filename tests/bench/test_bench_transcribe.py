@@ -48,5 +48,5 @@ def test_labels_come_as_often_as_in_speech(tiny_corpus: Path, tmp_path: Path) ->
 def test_a_folder_without_recordings(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no recordings; give a folder of them: corpus=FOLDER"):
         transcribe.measure(tmp_path)
-    with pytest.raises(UserError, match="only feeding and transcribe take one"):
+    with pytest.raises(UserError, match="only feeding and transcribe do"):
         BenchOptions(bench=["size"], corpus="speech")
