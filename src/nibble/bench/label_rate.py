@@ -13,14 +13,17 @@ _HALVINGS = 12
 
 
 @torch.inference_mode()
-def bias_of_blank(model: Transducer, features: Tensor, lengths: Tensor, duration_s: float) -> float:
-    """The least bias of blank, to some thousandth, with which greedy search finds no more labels than speech has.
+def favour_blank(model: Transducer, features: Tensor, lengths: Tensor, duration_s: float) -> float:
+    """Give blank the least bias, to some thousandth, with which greedy search finds no more labels than speech has.
 
     Args:
-        model: whose own bias is overwritten.
+        model: is changed.
         features: of some speech or noise, (B, T, F).
         lengths: (B,).
         duration_s: of all of it.
+
+    Returns:
+        the bias.
     """
     bias = model.joiner.output.bias
     encoded = model.encode(features, lengths)
@@ -29,4 +32,5 @@ def bias_of_blank(model: Transducer, features: Tensor, lengths: Tensor, duration
         bias[BLANK] = middle = (low + high) / 2
         found = sum(len(hypothesis.ids) for hypothesis in greedy(model, *encoded))
         low, high = (middle, high) if found > LABELS_A_SECOND * duration_s else (low, middle)
+    bias[BLANK] = high
     return high

@@ -17,15 +17,16 @@ from torch import Tensor
 
 from nibble import provenance
 from nibble.bench.fresh import fresh_model, fresh_tokenizer
-from nibble.bench.label_rate import bias_of_blank
+from nibble.bench.label_rate import favour_blank
 from nibble.bench.records import Measurement
 from nibble.bench.timing import now, torch_threads
-from nibble.conventions import BLANK, SAMPLE_RATE_HZ
+from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.export.options import Encoding
 from nibble.features.extractor import make_features
 from nibble.features.kaldi import FRAME_SHIFT_S
 from nibble.inference.footprint import in_process
 from nibble.inference.fused import fuse
+from nibble.inference.sherpa_recogniser import sherpa_recogniser
 from nibble.inference.streaming import FeatureStream
 from nibble.memory import resident_bytes
 from nibble.model import streaming_search
@@ -113,10 +114,7 @@ def hear(opened: Callable[[], Stream], duration_s: int) -> Heard:
 
 def in_sherpa(folder: Path, chunk_s: float) -> Stream:
     """An exported folder in sherpa-onnx; its text is asked for after each chunk, as those do who show it."""
-    import sherpa_onnx
-
-    files = {name: str(folder / f"{name}.onnx") for name in ("encoder", "decoder", "joiner")}
-    recogniser = sherpa_onnx.OnlineRecognizer.from_transducer(**files, tokens=str(folder / "tokens.txt"), num_threads=1)
+    recogniser = sherpa_recogniser(folder, True, threads=1)
     stream, noise = recogniser.create_stream(), _noise(chunk_s)
 
     def hear_chunk() -> None:
@@ -153,9 +151,7 @@ def _written(model: str, folder: Path) -> dict[str, Callable[[], Stream]]:
     chunk_s = encoder.chunks.frames * encoder.factor * FRAME_SHIFT_S
     features = torch.stack([make_features(loaded.config.features)(torch.cat(list(islice(_noise(chunk_s), 30))))])
     lengths = torch.tensor([features.size(1)])
-    with torch.no_grad():
-        bias = bias_of_blank(loaded.model, features, lengths, duration_s=30 * chunk_s)
-        loaded.model.joiner.output.bias[BLANK] = bias
+    favour_blank(loaded.model, features, lengths, duration_s=30 * chunk_s)
     export_folder(folder / "sherpa", loaded, Encoding.w4a8)
     write_bundle(loaded, folder / "bundle")
     return {

@@ -40,10 +40,11 @@ def measure_run(checkpoint: Path) -> list[Measurement]:
     Raises:
         UserError: there is no model.
     """
-    sizes = [None, *load_checkpoint(checkpoint).sizes]
+    whole = load_checkpoint(checkpoint)
+    sizes = [None, *whole.sizes]
     found = []
     for size in track(sizes, "packing weights", len(sizes)):
-        loaded = load_checkpoint(checkpoint, size)
+        loaded = whole if size is None else load_checkpoint(checkpoint, size)
         trained = [QuantConfig(precision.value) for precision in loaded.config.schedule.together]
         systems = (quantize(loaded, quant) for quant in trained) if loaded.method is Method.shared else [loaded]
         found += [_measured(one, one.config.model.name) for one in systems]

@@ -18,11 +18,9 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from nibble.bench.fresh import fresh_model, fresh_tokenizer
-from nibble.bench.label_rate import bias_of_blank
+from nibble.bench.label_rate import favour_blank
 from nibble.bench.records import Measurement, with_footprints
 from nibble.bench.timing import Times, in_turns, measurements, torch_threads
 from nibble.conventions import BLANK, SAMPLE_RATE_HZ
@@ -32,11 +30,11 @@ from nibble.data.samples import Samples
 from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
 from nibble.export.options import Encoding
-from nibble.features.extractor import make_features
 from nibble.inference.footprint import Load, checkpoint, footprint, sherpa_folder
 from nibble.inference.fused import fuse
 from nibble.inference.reading import pieces
-from nibble.inference.transcription import recognise
+from nibble.inference.sherpa_recogniser import sherpa_recogniser
+from nibble.inference.transcription import batch_features, recognise
 from nibble.model.decoding import greedy
 from nibble.packages import need
 from nibble.progress import track
@@ -109,7 +107,7 @@ def _timed(
     }
     contenders |= _parts(networks[OURS], [_samples(file) for file in files])
     contenders |= {
-        name: partial(_in_sherpa, _recogniser(folders[name], threads), files)
+        name: partial(_in_sherpa, sherpa_recogniser(folders[name], False, threads), files)
         for name in (SHERPA, SHERPA_INT8, SHERPA_OURS)
     }
     heard_s = sum(len(_samples(file)) for file in files) / SAMPLE_RATE_HZ
@@ -124,34 +122,18 @@ def _transcribe(loaded: Loaded, files: Sequence[Path]) -> list[str]:
 
 def _parts(loaded: Loaded, samples: Sequence[Samples]) -> dict[str, Callable[[], object]]:
     """What `recognise` does, each part on the results of the one before."""
-    features, lengths = _features(loaded, samples)
+    features, lengths = batch_features(loaded, samples)
     encode = torch.inference_mode()(loaded.model.encode)
     encoded = encode(features, lengths)
     return {
-        FEATURES: partial(_features, loaded, samples),
+        FEATURES: partial(batch_features, loaded, samples),
         ENCODER: partial(encode, features, lengths),
         SEARCH: partial(torch.inference_mode()(greedy), loaded.model, *encoded),
     }
 
 
-def _features(loaded: Loaded, samples: Sequence[Samples]) -> tuple[Tensor, Tensor]:
-    """(B, T, F), lengths (B,)."""
-    extractor = make_features(loaded.config.features)
-    features = [extractor(torch.from_numpy(each)) for each in samples]
-    return pad_sequence(features, batch_first=True), torch.tensor([len(each) for each in features])
-
-
 def _samples(file: Path) -> Samples:
     return np.concatenate(list(pieces(file)))
-
-
-def _recogniser(folder: Path, threads: int) -> Any:
-    import sherpa_onnx
-
-    files = {name: str(folder / f"{name}.onnx") for name in ("encoder", "decoder", "joiner")}
-    return sherpa_onnx.OfflineRecognizer.from_transducer(
-        **files, tokens=str(folder / "tokens.txt"), num_threads=threads
-    )
 
 
 def _in_sherpa(recogniser: Any, files: Sequence[Path]) -> list[str]:
@@ -172,10 +154,9 @@ def _written(model: str, files: Sequence[Path], folder: Path) -> dict[str, Path]
     floating, ours = (_fresh(model, quant, tokenizer) for quant in ("float", "int4"))
     some = [_samples(file) for file in files[:4]]
     duration_s = sum(map(len, some)) / SAMPLE_RATE_HZ
-    bias = bias_of_blank(floating.model, *_features(floating, some), duration_s)
-    for loaded in (floating, ours):
-        with torch.no_grad():
-            loaded.model.joiner.output.bias[BLANK] = bias
+    bias = favour_blank(floating.model, *batch_features(floating, some), duration_s)
+    with torch.no_grad():
+        ours.model.joiner.output.bias[BLANK] = bias
     steps: list[tuple[str, Callable[[], object]]] = [
         (TORCH, lambda: write_bundle(floating, folders[TORCH])),
         (OURS, lambda: write_bundle(ours, folders[OURS])),

@@ -11,6 +11,7 @@ from nibble.data.batch import Batch
 from nibble.errors import UserError
 from nibble.evaluation.recognisers import onnx_network
 from nibble.features.kaldi import SHIFT_SAMPLES, frame_count
+from nibble.inference.sherpa_recogniser import sherpa_recogniser
 from nibble.model.chunks import Chunks
 from nibble.model.decoding import greedy
 from nibble.model.streaming_encoder import StreamingEncoder
@@ -34,13 +35,10 @@ def load_sherpa(exported: Exported, beam_width: int, threads: int) -> Any:
     need("sherpa_onnx", "backend=sherpa")
     _check_version(exported)
     onnx_network(exported.path, exported.tokenizer, greedy, threads)  # sherpa-onnx ends the process on a bad file
-    import sherpa_onnx
-
-    kind = sherpa_onnx.OfflineRecognizer if _chunks(exported) is None else sherpa_onnx.OnlineRecognizer
-    return kind.from_transducer(
-        **{name: str(exported.path / f"{name}.onnx") for name in ("encoder", "decoder", "joiner")},
-        tokens=str(exported.path / "tokens.txt"),
-        num_threads=threads,
+    return sherpa_recogniser(
+        exported.path,
+        _chunks(exported) is not None,
+        threads,
         sample_rate=SAMPLE_RATE_HZ,
         feature_dim=exported.config.features.mel_bins,
         decoding_method="greedy_search" if beam_width == 1 else "modified_beam_search",

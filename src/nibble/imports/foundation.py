@@ -3,7 +3,6 @@
 Their labels are left behind, if they have any: a run that starts from one learns those of its training transcripts.
 """
 
-import re
 from pathlib import Path
 
 from torch import Tensor
@@ -12,7 +11,7 @@ from nibble.errors import UserError
 from nibble.features.options import FeatureConfig, FeatureKind, Normalization
 from nibble.imports.conversion import Conversion
 from nibble.imports.description import Described
-from nibble.imports.hugging_face import model_type, read_json, tensors_of
+from nibble.imports.hugging_face import model_type, read_json, renamed, tensors_of
 from nibble.imports.importer import Foreign
 from nibble.imports.licence import licence_of
 from nibble.model.options import FoundationConfig, FoundationKind, ModelConfig, Predictor
@@ -47,7 +46,7 @@ class Foundation:
         features = FeatureConfig(FeatureKind.samples, 1, _normalization(path))
 
         def weights() -> dict[str, Tensor]:
-            tensors = {_renamed(name): tensor for name, tensor in tensors_of(path).items()}
+            tensors = {renamed(name, _RENAMED): tensor for name, tensor in tensors_of(path).items()}
             conversion = Conversion(path, tensors)
             for tensor in [name for name in tensors if name.startswith("encoder.")]:
                 conversion.state[tensor] = conversion.take(tensor)
@@ -106,9 +105,3 @@ def _normalization(path: Path) -> Normalization:
     if not isinstance(said, dict):
         raise UserError(f"{file} is damaged: it holds no options; download it again")
     return Normalization.utterance if said.get("do_normalize", True) else Normalization.none
-
-
-def _renamed(name: str) -> str:
-    for pattern, replacement in _RENAMED:
-        name = re.sub(pattern, replacement, name)
-    return name

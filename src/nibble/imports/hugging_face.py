@@ -1,6 +1,8 @@
 """Folders as transformers writes them: config.json, and weights in safetensors or torch files."""
 
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,13 @@ def tensors_of(path: Path) -> dict[str, Tensor]:
     if not tensors:
         raise UserError(f"{path} has no model.safetensors; download the whole folder")
     return tensors
+
+
+def renamed(name: str, rules: Sequence[tuple[str, str]]) -> str:
+    """The name of a tensor after all rules, each a pattern and its replacement, one after the other."""
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def read_json(file: Path) -> Any:

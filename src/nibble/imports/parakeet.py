@@ -13,7 +13,7 @@ from nibble.data.tokenizer import Tokenizer
 from nibble.errors import UserError
 from nibble.imports.description import Described
 from nibble.imports.foundation import FOUNDATIONS
-from nibble.imports.hugging_face import model_type, read_json, tensors_of
+from nibble.imports.hugging_face import model_type, read_json, renamed, tensors_of
 from nibble.imports.importer import Foreign
 from nibble.imports.licence import licence_of
 from nibble.imports.nemo_layers import TDT, NemoModel, NemoTransducer, convert
@@ -62,7 +62,11 @@ class Parakeet:
             return convert(
                 path,
                 said,
-                {_renamed(name): tensor for name, tensor in tensors_of(path).items() if not _UNUSED.match(name)},
+                {
+                    renamed(name, _RENAMED): tensor
+                    for name, tensor in tensors_of(path).items()
+                    if not _UNUSED.match(name)
+                },
             )
 
         origin = f"{path.resolve().name}, a {toolkit}; {licence_of(path)}"
@@ -106,12 +110,6 @@ def _transducer(config: Described) -> NemoTransducer:
         activation=Activation(activation),
         zero_start=False,
     )
-
-
-def _renamed(name: str) -> str:
-    for pattern, replacement in _RENAMED:
-        name = re.sub(pattern, replacement, name)
-    return name
 
 
 def _tokenizer(path: Path, labels: int) -> Tokenizer:

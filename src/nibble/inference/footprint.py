@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.errors import UserError
 from nibble.features.extractor import make_features
 from nibble.features.options import FeatureConfig
+from nibble.inference.sherpa_recogniser import sherpa_recogniser
 from nibble.memory import Footprint, high_water_bytes, resident_bytes, start_high_water
 from nibble.quant.spec import QuantConfig
 
@@ -137,11 +138,7 @@ def bundle_encoder(folder: Path, frames: int) -> Callable[[], object]:
 
 def sherpa_folder(folder: Path, streams: bool) -> Callable[[], object]:
     """Loads an exported folder into sherpa-onnx; it recognises noise."""
-    import sherpa_onnx
-
-    kind: Any = sherpa_onnx.OnlineRecognizer if streams else sherpa_onnx.OfflineRecognizer
-    files = {name: str(folder / f"{name}.onnx") for name in ("encoder", "decoder", "joiner")}
-    recogniser = kind.from_transducer(**files, tokens=str(folder / "tokens.txt"), num_threads=1)
+    recogniser = sherpa_recogniser(folder, streams, threads=1)
     samples = _noise()
 
     def hear() -> None:

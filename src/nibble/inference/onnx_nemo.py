@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from nibble.conventions import BLANK
-from nibble.errors import UserError
-from nibble.inference.onnx_session import AGAIN, checked, metadata, number, run
+from nibble.inference.onnx_session import checked, checked_logits, metadata, number, run
 from nibble.model.searchable import LabelState
 
 NEMO_MODEL = "EncDecRNNTBPEModel"  # a NeMo class, by which sherpa-onnx knows such a folder
@@ -65,8 +64,5 @@ class OnnxNemoTransducer:
         frame = frame.expand(len(predicted), -1).contiguous()
         feed = {"encoder_outputs": frame.unsqueeze(2).numpy(), "decoder_outputs": predicted.unsqueeze(2).numpy()}
         logits = torch.from_numpy(run(self._joiner, feed)[0])
-        if logits.shape != (len(predicted), 1, 1, self._labels):
-            raise UserError(
-                f"joiner.onnx gives {tuple(logits.shape)} for {self._labels} labels of the tokenizer; {AGAIN}"
-            )
+        logits = checked_logits(logits, self._labels, (len(predicted), 1, 1, self._labels))
         return logits[:, 0, 0].roll(1, 1)

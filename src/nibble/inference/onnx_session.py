@@ -58,6 +58,17 @@ def run(graph: onnxruntime.InferenceSession, feed: dict[str, Any]) -> list[Any]:
         raise UserError(f"ONNX Runtime cannot run an ONNX file: {_first_line(error)}; {AGAIN}") from error
 
 
+def checked_logits(logits: Tensor, labels: int, shape: tuple[int, ...]) -> Tensor:
+    """What a joiner gave.
+
+    Raises:
+        UserError: it is not of this shape, for that many labels.
+    """
+    if logits.shape != shape:
+        raise UserError(f"joiner.onnx gives {tuple(logits.shape)} for {labels} labels of the tokenizer; {AGAIN}")
+    return logits
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 

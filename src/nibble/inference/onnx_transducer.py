@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nibble.errors import UserError
 from nibble.inference.onnx_nemo import NEMO_MODEL, OnnxNemoTransducer
-from nibble.inference.onnx_session import AGAIN, checked, metadata, number, run, session
+from nibble.inference.onnx_session import AGAIN, checked, checked_logits, metadata, number, run, session
 from nibble.model.chunks import Chunks
 from nibble.model.searchable import LabelState, Searchable
 
@@ -79,9 +79,7 @@ class OnnxTransducer:
             raise UserError(f"decoder.onnx gives {tuple(predicted.shape)} beside {tuple(frame.shape)}; {AGAIN}")
         frame = frame.expand(len(predicted), -1)
         *_, logits = run(self._joiner, {"encoder_out": frame.numpy(), "decoder_out": predicted.numpy()})
-        if logits.shape != (len(predicted), self._labels):
-            raise UserError(f"joiner.onnx gives {logits.shape} for {self._labels} labels of the tokenizer; {AGAIN}")
-        return torch.from_numpy(logits)
+        return checked_logits(torch.from_numpy(logits), self._labels, (len(predicted), self._labels))
 
 
 class _Encoder:

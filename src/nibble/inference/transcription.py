@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from nibble.conventions import SAMPLE_RATE_HZ
@@ -83,14 +84,19 @@ def batches(of: Iterable[Window], batch_s: float = BATCH_S) -> Iterator[list[Win
 def recognise(loaded: Loaded, utterances: Sequence[Samples], beam_width: int = 1) -> list[Hypothesis]:
     """The labels of utterances (samples,) each, recognised together."""
     device = next(iter(loaded.model.state_dict().values())).device
-    extractor = make_features(loaded.config.features)
-    features = [extractor(torch.from_numpy(samples)) for samples in utterances]
-    lengths = torch.tensor([len(each) for each in features], device=device)
+    features, lengths = (part.to(device) for part in batch_features(loaded, utterances))
     with checked_at_end():
-        encoded, lengths = loaded.model.encode(pad_sequence(features, batch_first=True).to(device), lengths)
+        encoded, lengths = loaded.model.encode(features, lengths)
         if beam_width == 1:
             return greedy(loaded.model, encoded, lengths)
         return beam(loaded.model, encoded, lengths, beam_width)
+
+
+def batch_features(loaded: Loaded, utterances: Sequence[Samples]) -> tuple[Tensor, Tensor]:
+    """What a model hears of utterances (samples,) each: features (B, T, F), lengths (B,)."""
+    extractor = make_features(loaded.config.features)
+    features = [extractor(torch.from_numpy(samples)) for samples in utterances]
+    return pad_sequence(features, batch_first=True), torch.tensor([len(each) for each in features])
 
 
 class Found:

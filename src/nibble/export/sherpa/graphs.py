@@ -155,8 +155,14 @@ class JoinerGraph(nn.Module):
 
 def decoder_graph(model: Transducer) -> StatelessDecoder | ReplayDecoder:
     """The label side of a model."""
+    predictor, joiner = label_side(model)
+    if isinstance(predictor, LstmPredictor):
+        return ReplayDecoder(predictor, joiner)
+    return StatelessDecoder(predictor, joiner)
+
+
+def label_side(model: Transducer) -> tuple[LstmPredictor | StatelessPredictor, Joiner]:
+    """The predictor and the joiner of a model that has them."""
     assert isinstance(model.joiner, Joiner), "a CTC network has no label side"
-    if isinstance(model.predictor, LstmPredictor):
-        return ReplayDecoder(model.predictor, model.joiner)
-    assert isinstance(model.predictor, StatelessPredictor)
-    return StatelessDecoder(model.predictor, model.joiner)
+    assert isinstance(model.predictor, LstmPredictor | StatelessPredictor)
+    return model.predictor, model.joiner

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nibble.conventions import BLANK
-from nibble.export.sherpa.graphs import EncoderGraph
+from nibble.export.sherpa.graphs import EncoderGraph, label_side
 from nibble.model.joiner import Joiner
 from nibble.model.predictor import LstmPredictor, StatelessPredictor
 from nibble.model.transducer import Transducer
@@ -93,11 +93,10 @@ class NemoJoinerGraph(nn.Module):
 
 def nemo_decoder(model: Transducer) -> NemoLstmDecoder | NemoStatelessDecoder:
     """The label side of a model."""
-    assert isinstance(model.joiner, Joiner), "a CTC network has no label side"
-    if isinstance(model.predictor, LstmPredictor):
-        return NemoLstmDecoder(model.predictor, model.joiner)
-    assert isinstance(model.predictor, StatelessPredictor)
-    return NemoStatelessDecoder(model.predictor, model.joiner)
+    predictor, joiner = label_side(model)
+    if isinstance(predictor, LstmPredictor):
+        return NemoLstmDecoder(predictor, joiner)
+    return NemoStatelessDecoder(predictor, joiner)
 
 
 def _ours(targets: Tensor, vocabulary_size: int) -> Tensor:
