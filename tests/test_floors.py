@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1] / "src"
 FLOORS = (
     *("conventions", "percent", "errors", "plain", "ranges", "provenance", "writing", "terminal", "progress"),
     *("threads", "memory", "gpu_memory", "stopping", "distributed", "parameter_cache", "packages", "shapes"),
-    "wandb_key",
+    *("wandb_key", "own_process"),
     "kernels",
     *("features.options", "features", "hardware", "device"),
     *("data.options", "data"),

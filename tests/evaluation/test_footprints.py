@@ -1,14 +1,11 @@
 """Memory of what is evaluated, in records, on the terminal, and of every backend."""
 
 import io
-import os
-import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from nibble.errors import UserError
 from nibble.evaluation.evaluate import evaluate_checkpoints
 from nibble.evaluation.footprints import checkpoint_footprint, export_footprint
 from nibble.evaluation.options import Backend, EvaluateConfig
@@ -47,16 +44,6 @@ def test_of_an_export(really, exported, backend: Backend, package: str) -> None:
     pytest.importorskip(package, reason=f"{package} is not installed: pip install -e '.[export]'")
     folder = exported("stateless", Encoding.w4a8)[2]
     assert plausible(export_footprint(read_exported(folder), backend))
-
-
-def test_a_process_that_is_killed_is_named() -> None:
-    with pytest.raises(UserError, match="the process that measures memory was killed; free some memory"):
-        footprint(killed)
-
-
-def killed() -> None:
-    """As the kernel does when memory runs out."""
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_it_stands_in_the_record_and_is_printed(fitted_run, quick_footprint: Footprint, tmp_path: Path) -> None:

@@ -24,13 +24,13 @@ from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.export.options import Encoding
 from nibble.features.extractor import make_features
 from nibble.features.kaldi import FRAME_SHIFT_S
-from nibble.inference.footprint import in_process
 from nibble.inference.fused import fuse
 from nibble.inference.sherpa_recogniser import sherpa_recogniser
 from nibble.inference.streaming import FeatureStream
 from nibble.memory import resident_bytes
 from nibble.model import streaming_search
 from nibble.model.streaming_encoder import StreamingEncoder
+from nibble.own_process import in_process
 from nibble.packages import need
 from nibble.progress import track
 from nibble.runs.bundle import read_bundle, write_bundle

@@ -1,8 +1,7 @@
 """Peak memory and time of joiner and transducer loss, forward and backward: the fused loss against torchaudio's."""
 
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from nibble.model.fused_loss import fused_transducer_loss
 from nibble.model.joiner import Joiner
 from nibble.model.loss import transducer_loss
 from nibble.model.targets import Targets
+from nibble.own_process import in_process
 from nibble.progress import track
 
 MODEL = "conformer_l"  # the model whose joiner is measured
@@ -49,7 +49,8 @@ def measure(sizes: Sizes = SIZES, rounds: int = _ROUNDS) -> list[Measurement]:
         UserError: this system does not say how much memory a process takes.
     """
     names, cpu = (FUSED, REFERENCE), torch.device("cpu")
-    peaks = {name: _in_its_own_process(name, sizes) for name in track(names, "measuring memory", len(names))}
+    turns = track(names, "measuring memory", len(names))
+    peaks = {name: in_process(partial(peak_bytes, name, sizes)) for name in turns}
     found = [_memory(sizes, peaks, cpu)]
     for threads in sorted({1, torch.get_num_threads()}):
         with torch_threads(threads):
@@ -131,12 +132,6 @@ def _memory(sizes: Sizes, peaks: dict[str, int], device: torch.device) -> Measur
         **provenance.here(device),
         bytes=peaks[FUSED],
     )
-
-
-def _in_its_own_process(name: str, sizes: Sizes) -> int:
-    """`peak_bytes` in a new process."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as process:
-        return process.submit(peak_bytes, name, sizes).result()
 
 
 def _peak_of_gpu(name: str, sizes: Sizes, device: torch.device) -> int:

@@ -1,66 +1,38 @@
 """Memory and time of loading a model, in a process of its own, so that the figures of several don't mix."""
 
 import importlib
-import multiprocessing
-import signal
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
 
 from nibble.conventions import SAMPLE_RATE_HZ
-from nibble.errors import UserError
 from nibble.features.extractor import make_features
 from nibble.features.options import FeatureConfig
 from nibble.inference.sherpa_recogniser import sherpa_recogniser
 from nibble.memory import Footprint, high_water_bytes, resident_bytes, start_high_water
+from nibble.own_process import in_process
 from nibble.quant.spec import QuantConfig
 
 _RUNS = 3
-_NOISE_S = 10  # what each run hears
-Result = TypeVar("Result")
+_NOISE_S = 10  # that each run recognises
 Load = Callable[[], Callable[[], object]]  # loads, and gives what then runs
 
 
 def footprint(load: Load, *modules: str) -> Footprint:
-    """What loading and running a model takes on one thread.
+    """Measure the memory and time of loading and running a model on one thread.
 
     Args:
-        load: is pickled, so a function of a module, or a `functools.partial` of one.
-        modules: what it imports; done before, so that neither their memory nor their time counts.
+        load: is pickled, so it is a function of a module, or a `functools.partial` of one.
+        modules: that `load` imports; they are imported before, so that neither their memory nor their time counts.
 
     Raises:
-        UserError: the process ended early, as it does when memory runs out.
+        UserError: the process was killed, as it is when memory runs out.
     """
     return in_process(partial(_measure, load, modules))
-
-
-def in_process(work: Callable[[], Result]) -> Result:
-    """Do some work in a process of its own, which begins with nothing of this one.
-
-    Args:
-        work: is pickled, and so is what it returns.
-
-    Raises:
-        UserError: the process ended early, as it does when memory runs out.
-    """
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn, initializer=_leave_ctrl_c_to_parent) as pool:
-        try:
-            return pool.submit(work).result()
-        except BrokenProcessPool as error:
-            raise UserError("the process that measures memory was killed; free some memory, and try again") from error
-
-
-def _leave_ctrl_c_to_parent() -> None:
-    """Ctrl-C goes to both processes; the parent alone says so."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _measure(load: Load, modules: tuple[str, ...]) -> Footprint:
