@@ -115,6 +115,15 @@ def test_what_cannot_be_is_refused_by_name(tmp_path: Path) -> None:
         transformers.Wav2Vec2Config(**{**SIZES, **FRONT, **POSITIONS, **options}).save_pretrained(folder)
         with pytest.raises(UserError, match=message):
             read_foreign(folder)
+    for number, (config, message) in enumerate(
+        (
+            (transformers.Wav2Vec2ConformerConfig(), r"wav2vec2-conformer cannot be imported; .*padding of a batch"),
+            (transformers.Wav2Vec2BertConfig(), r"wav2vec2-bert cannot be imported; it hears pairs of mel frames"),
+        )
+    ):
+        config.save_pretrained(tmp_path / f"relative{number}")
+        with pytest.raises(UserError, match=message):
+            read_foreign(tmp_path / f"relative{number}")
     (folder / "preprocessor_config.json").write_text('{"do_normalize": false}')
     transformers.Wav2Vec2Config(**SIZES, **FRONT, **POSITIONS).save_pretrained(folder)
     assert read_foreign(folder).features.normalization is Normalization.none

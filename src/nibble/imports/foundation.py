@@ -1,6 +1,7 @@
 """Hugging Face folders of wav2vec 2.0 and HuBERT: pre-trained encoders of raw samples.
 
-Their labels are left behind, if they have any: a run that starts from one learns those of its training transcripts.
+Their relatives with Conformer blocks are refused. Labels are left behind, if there are any: a run that starts from one
+learns those of its training transcripts.
 """
 
 from pathlib import Path
@@ -16,7 +17,14 @@ from nibble.imports.importer import Foreign
 from nibble.imports.licence import licence_of
 from nibble.model.options import FoundationConfig, FoundationKind, ModelConfig, Predictor
 
-FOUNDATIONS = tuple(kind.value for kind in FoundationKind)
+_INSTEAD = "give a folder of wav2vec 2.0, XLSR or HuBERT, or quantize this one in a LightningModule of your own"
+_REFUSED = {  # model_type -> why, and what to do
+    "wav2vec2-conformer": "its convolution modules hear the padding of a batch, so that an utterance's result would "
+    f"depend on its neighbours; {_INSTEAD}",
+    "wav2vec2-bert": "it hears pairs of mel frames (SeamlessM4TFeatureExtractor), and model.foundation raw samples; "
+    f"{_INSTEAD}",
+}
+FOUNDATIONS = (*(kind.value for kind in FoundationKind), *_REFUSED)
 _RENAMED = (  # transformers' names to ours, one after the other
     (r"^(wav2vec2|hubert)\.", ""),
     (r"^feature_extractor\.", "encoder.convolutions."),
@@ -34,13 +42,15 @@ class Foundation:
     """The `Importer` of these folders."""
 
     def recognises(self, path: Path) -> bool:
-        """A folder of transformers with one of these encoders, whatever head is on it."""
+        """A folder of transformers with one of these encoders or their relatives, whatever head is on it."""
         return model_type(path) in FOUNDATIONS
 
     def describe(self, path: Path) -> Foreign:
         """As `Importer` says."""
         config = Described(path, read_json(path / "config.json"))
-        kind = FoundationKind(config.get("model_type"))
+        if (said := config.get("model_type")) in _REFUSED:
+            raise config.refused("model_type", said, _REFUSED[said])
+        kind = FoundationKind(said)
         name = path.resolve().name
         model = _model(config, kind, name)
         features = FeatureConfig(FeatureKind.samples, 1, _normalization(path))
@@ -53,8 +63,8 @@ class Foundation:
             conversion.finished(model, features, None, _UNUSED)
             return conversion.state
 
-        said = f"Hugging Face {kind.value}"
-        return Foreign(path, said, model, features, None, f"{name}, a {said}; {licence_of(path)}", weights)
+        toolkit = f"Hugging Face {kind.value}"
+        return Foreign(path, toolkit, model, features, None, f"{name}, a {toolkit}; {licence_of(path)}", weights)
 
 
 def _model(config: Described, kind: FoundationKind, name: str) -> ModelConfig:
