@@ -15,8 +15,10 @@ from nibble.bench.__main__ import BenchOptions
 from nibble.bench.gpu import GpuOptions
 from nibble.commands.check import CheckOptions
 from nibble.commands.dashboard import DashboardOptions
+from nibble.commands.lengthen import LengthenOptions
 from nibble.commands.report import ReportOptions
 from nibble.commands.shar import SharOptions
+from nibble.commands.speaker_folds import FoldsOptions
 from nibble.commands.transcribe import TranscribeOptions
 from nibble.commands.words import read_words
 
@@ -31,7 +33,9 @@ WORDS = {
     "nibble.bench.gpu": GpuOptions,
     "nibble.dashboard": DashboardOptions,
     "nibble.data.check": CheckOptions,
+    "nibble.data.lengthen": LengthenOptions,
     "nibble.data.shar": SharOptions,
+    "nibble.data.speaker_folds": FoldsOptions,
     "nibble.report": ReportOptions,
     "nibble.transcribe": TranscribeOptions,
 }

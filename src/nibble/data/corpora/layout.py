@@ -36,7 +36,7 @@ class Speaker:
     name: str
 
 
-def write_chapter(folder: Path, part: str, speaker: int, chapter: int, utterances: list[Utterance]) -> None:
+def write_chapter(folder: Path, part: str, speaker: int | str, chapter: int, utterances: list[Utterance]) -> None:
     """Write the utterances as `part`/`speaker`/`chapter` below `folder`/LibriSpeech."""
     place = folder / "LibriSpeech" / part / str(speaker) / str(chapter)
     place.mkdir(parents=True)
