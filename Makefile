@@ -1,5 +1,6 @@
 # make demo     from one float start to float, int8 and int4 in as many steps: table, transcription, page
 # make ablation five precisions x three seeds on the digits (else the embedded corpus): table, page, dashboard; stopped, it goes on
+# make evidence all runs of the README's tables: says what is left and how long it takes, goes on where it stopped, publishes
 # make test     all tests
 # make kernels  compiles the optional kernels; says why when it cannot
 # make gpu      on a machine with a GPU: correctness, tests, times, a short training, in ten minutes; OUT=DIR keeps its logs there
@@ -15,7 +16,7 @@ PYTHON ?= $(shell command -v python3.12 >/dev/null 2>&1 && python3.12 -V >/dev/n
 BIN := .venv/bin
 ABLATION := $(if $(wildcard data/digits),digits,demo)
 
-.PHONY: demo ablation test kernels gpu trace sanitize wheel check docs results clean setup
+.PHONY: demo ablation evidence test kernels gpu trace sanitize wheel check docs results clean setup
 setup: kernels
 
 # pip's own progress shows; about five gigabytes the first time, since torch brings its CUDA libraries.
@@ -37,6 +38,9 @@ ablation: kernels
 	$(BIN)/python train.py -m quant=float,int8,int4,int4a4,int2 seed=1,2,3 experiment=$(ABLATION) resume=true
 	$(BIN)/python -m nibble.report runs/$(ABLATION)
 	$(BIN)/python -m nibble.dashboard output=runs/$(ABLATION)/dashboard.json
+
+evidence: kernels
+	$(BIN)/python -m nibble.commands.evidence
 
 test: kernels
 	$(BIN)/python -m pytest -n 2 --dist loadfile

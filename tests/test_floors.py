@@ -20,7 +20,7 @@ FLOORS = (
     # What the options of the rooms above say, a run keeps with it.
     *("training.options", "evaluation.options", "post_training.options", "export.options", "sensitivity.options"),
     *("config", "composition", "runs", "imports", "inference", "export", "evaluation", "post_training", "training"),
-    *("sensitivity", "bench", "report", "dashboard", "commands"),
+    *("sensitivity", "bench", "report", "dashboard", "evidence", "commands"),
 )
 STRANGERS = {
     "kernels": ("data", "model", "quant"),
