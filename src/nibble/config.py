@@ -58,6 +58,11 @@ class Config:
                 f"loss.ctc_weight={self.loss.ctc_weight:g} is of CTC beside a transducer, and model={self.model.name} "
                 "is trained with CTC alone; give loss=rnnt, or another model.predictor"
             )
+        if self.model.durations and not self.loss.fused:
+            raise UserError(
+                f"loss.fused=false is torchaudio's loss, which knows no durations, and model.max_duration_frames="
+                f"{self.model.max_duration_frames}; leave loss.fused out, or the durations"
+            )
         if self.model.sizes:
             self._check_sizes()
         if self.resume in ("False", "false"):  # the text that resume=false becomes

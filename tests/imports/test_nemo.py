@@ -150,7 +150,8 @@ def weights(said: dict[str, Any]) -> dict[str, torch.Tensor]:
             found[f"decoder.prediction.dec_rnn.lstm.{name}_l{layer}"] = 0.5 * torch.randn(shape, generator=random)
     add("joint.enc", JOINER, WIDTH)
     add("joint.pred", JOINER, hidden)
-    add(f"joint.joint_net.{2 if said['joint']['jointnet']['dropout'] else 1}", PIECES + 1, JOINER)
+    rows = PIECES + 1 + said["joint"].get("num_extra_outputs", 0)
+    add(f"joint.joint_net.{2 if said['joint']['jointnet']['dropout'] else 1}", rows, JOINER)
     return found
 
 
@@ -232,7 +233,7 @@ def encoded_by_definition(t: dict[str, torch.Tensor], said: dict[str, Any], feat
 def logits_by_definition(
     t: dict[str, torch.Tensor], said: dict[str, Any], encoded: torch.Tensor, labels: list[int]
 ) -> torch.Tensor:
-    """(T', U + 1, V) with blank last: the LSTM starts with a vector of zeros."""
+    """(T', U + 1, V + E) with blank as the last label: the LSTM starts with a vector of zeros."""
     layers, hidden = said["decoder"]["prednet"]["pred_rnn_layers"], said["decoder"]["prednet"]["pred_hidden"]
     lstm = torch.nn.LSTM(hidden, hidden, layers, batch_first=True)
     lstm.load_state_dict(
@@ -263,6 +264,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "preprocessor__normalize": "NA",
         "decoder__prednet__pred_rnn_layers": 1,
     },
+    "tdt": {"joint__num_extra_outputs": 5, "model_defaults": {"tdt_durations": [0, 1, 2, 3, 4]}},
     "hybrid": {"target": "nemo.collections.asr.models.EncDecHybridRNNTCTCBPEModel"},
 }
 
@@ -285,9 +287,11 @@ def test_encoder_and_logits_are_nemos(variant: str, mode: str, tmp_path: Path) -
     for row, count in enumerate(counts.tolist()):
         expected = encoded_by_definition(tensors, said, features[row : row + 1, : lengths[row]])
         torch.testing.assert_close(encoded[row : row + 1, :count], expected, atol=1e-5, rtol=1e-5)
-        logits = logits_by_definition(tensors, said, expected, labels).roll(1, -1)
+        of_labels, of_durations = logits_by_definition(tensors, said, expected, labels).tensor_split((PIECES + 1,), -1)
+        logits = torch.cat((of_labels.roll(1, -1), of_durations), -1)
         found = model.join(encoded[row : row + 1, :count], model.predict(torch.tensor([labels]) + 1))[0]
         torch.testing.assert_close(found, logits, atol=1e-5, rtol=1e-5)
+    assert model.durations == (5 if variant == "tdt" else 0)
     normalized = said["preprocessor"]["normalize"] == "per_feature"
     assert foreign.features.kind is FeatureKind.nemo
     assert foreign.features.normalization is (Normalization.utterance if normalized else Normalization.none)
@@ -342,8 +346,12 @@ def test_a_ctc_network_is_nemos(tmp_path: Path) -> None:
         ({"decoder__normalization_mode": "layer"}, "decoder.normalization_mode=layer cannot be imported"),
         ({"decoder__vocab_size": 31}, "decoder.vocab_size=31 cannot be imported; its tokenizer has 30 pieces"),
         ({"decoder___target_": "nemo.StatelessTransducerDecoder"}, "_target_=StatelessTransducerDecoder cannot be"),
-        ({"joint__num_extra_outputs": 5}, "joint.num_extra_outputs=5 cannot be imported; .*TDT.*parakeet-rnnt"),
-        ({"model_defaults": {"tdt_durations": [0, 1]}}, "num_extra_outputs=.*TDT"),
+        ({"joint__num_extra_outputs": 5}, "joint.num_extra_outputs=5 cannot be imported; .* names 0 durations"),
+        ({"decoding": {"durations": [0, 1]}}, "num_extra_outputs=0 cannot be imported; .* names 2 durations"),
+        (
+            {"model_defaults": {"tdt_durations": [0, 2]}},
+            r"tdt_durations=\[0, 2\] cannot be imported; durations of 0, 1",
+        ),
         ({"joint__jointnet__activation": "sigmoid"}, "joint.jointnet.activation=sigmoid cannot be imported"),
     ],
 )

@@ -13,6 +13,8 @@ from nibble.features.extractor import make_features
 from nibble.imports.parakeet import Parakeet
 from nibble.imports.recognition import read_foreign
 from nibble.model.decoding import greedy
+from nibble.model.fused_loss import fused_transducer_loss
+from nibble.model.targets import Targets
 from nibble.quant.convert import prepare, set_precision
 from nibble.quant.numerics import quantize_weight
 from nibble.quant.spec import ActivationSpec, Precision, QuantConfig, Rule, WeightSpec
@@ -32,17 +34,17 @@ SIZES = {
 }
 
 
-def random_model(**encoder: object):
+def random_model(kind: str = "RNNT", **encoder: object):
     """With statistics, biases and norms that are not those of the start."""
     torch.manual_seed(0)
-    config = transformers.ParakeetRNNTConfig(
+    config = getattr(transformers, f"Parakeet{kind}Config")(
         vocab_size=PIECES + 1,
         blank_token_id=PIECES,
         decoder_hidden_size=24,
         num_decoder_layers=2,
         encoder_config=transformers.ParakeetEncoderConfig(**(SIZES | encoder)),
     )
-    model = transformers.ParakeetForRNNT(config).eval()
+    model = getattr(transformers, f"ParakeetFor{kind}")(config).eval()
     random = torch.Generator().manual_seed(1)
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and "encode_positions" not in name:
@@ -97,6 +99,42 @@ def test_encoder_logits_and_text_are_those_of_transformers(original, folder: Pat
         assert len(set(wanted)) > 3
         pieces = SentencePieceProcessor(model_proto=sentencepiece_model(PIECES))
         assert foreign.tokenizer.decode(found) == pieces.decode(wanted)
+
+
+@torch.no_grad()
+def test_a_transducer_of_durations_has_the_logits_loss_and_text_of_transformers(tmp_path: Path) -> None:
+    from transformers.loss.loss_tdt import tdt_loss
+
+    original = random_model("TDT")
+    foreign = read_foreign(write(tmp_path, original))
+    assert foreign.kind == "Hugging Face ParakeetForTDT"
+    model, (features, lengths) = as_transducer(foreign), features_of([161, 90], 80)
+    assert model.durations == 5
+    theirs = original.get_audio_features(features, torch.arange(161) < lengths.unsqueeze(1))
+    encoded, counts = model.encode(features, lengths)
+    labels, label_lengths = torch.tensor([[3, 7, 9], [5, 6, 0]]), torch.tensor([3, 2])
+    said = torch.cat((torch.full((2, 1), PIECES), labels), 1)
+    predicted = original.decoder(said)
+    joined = original.joint(predicted[:, None], theirs.pooler_output[:, :, None])
+    of_labels, of_durations = joined.split((PIECES + 1, 5), 3)
+    found = model.join(encoded, model.predict(labels + 1))
+    for row, count in enumerate(counts.tolist()):
+        expected = torch.cat((of_labels.roll(1, 3), of_durations), 3)[row, :count]
+        torch.testing.assert_close(found[row, :count], expected, atol=1e-5, rtol=1e-5)
+    want = tdt_loss(of_labels, of_durations, labels, counts, label_lengths, PIECES, list(range(5)), reduction="sum")
+    loss = fused_transducer_loss(
+        model.joiner, encoded, model.predict(labels + 1), Targets(counts, labels + 1, label_lengths)
+    )
+    torch.testing.assert_close(loss, want, rtol=1e-5, atol=1e-5)
+    heard = 0
+    for row, length in enumerate(lengths.tolist()):
+        one, mask = features[row : row + 1, :length], torch.ones(1, length)
+        generated = original.generate(one, attention_mask=mask, decoder_start_token_id=PIECES)
+        wanted = [label for label in generated.sequences[0].tolist() if label != PIECES]
+        ids = greedy(model, encoded[row : row + 1], counts[row : row + 1], max_symbols_per_frame=100)[0].ids
+        assert [label - 1 for label in ids] == wanted
+        heard += len(set(wanted))
+    assert heard > 2
 
 
 @torch.no_grad()
@@ -195,7 +233,8 @@ def test_a_vocabulary_of_tokenizer_json(original, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "parakeet_tdt"}, "model_type=parakeet_tdt cannot be imported; .*durations"),
+        ({"model_type": "parakeet_tdt", "durations": [1, 2]}, r"durations=\[1, 2\] cannot be imported; durations of 0"),
+        ({"model_type": "parakeet_tdt"}, "2 have another shape or type, such as joiner.output.bias"),
         ({"model_type": "whisper"}, "model_type=whisper cannot be imported; ParakeetForRNNT"),
         ({"blank_token_id": 3}, "blank_token_id=3 cannot be imported"),
         ({"vocab_size": "many"}, "vocab_size='many' is no size"),

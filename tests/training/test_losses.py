@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nibble.data.batch import Batch
 from nibble.model.ctc import CtcHead, LabelCount
+from nibble.model.joiner import Joiner
 from nibble.model.options import Predictor
 from nibble.model.transducer import Transducer
 from nibble.training import distillation
@@ -48,12 +49,17 @@ def network(make_config) -> Transducer:
 WAYS = {"fused": fused, "plain": plain, "taught": Taught(fused, Mirror(), DistillConfig("self")), "CTC alone": ctc}
 
 
-@pytest.fixture(params=["fused", "plain", "fused with CTC", "plain with CTC", "taught", "taught with CTC", "CTC alone"])
+@pytest.fixture(
+    params=["fused", "plain", "fused with CTC", "plain with CTC", "taught", "taught with CTC", "CTC alone", "durations"]
+)
 def loss(request: pytest.FixtureRequest, network: Transducer) -> Loss:
     torch.manual_seed(1)
     way, _, beside = request.param.partition(" with ")
     if way == "CTC alone":
         network.predictor, network.joiner = LabelCount(), CtcHead(network.encoder.width, LABELS)
+    if way == "durations":
+        network.joiner = Joiner(network.encoder.width, 32, 32, LABELS, durations=3)
+        return fused
     head = nn.Linear(network.encoder.width, LABELS)
     return WithCtc(WAYS[way], head, 0.3) if beside else WAYS[way]
 

@@ -12,7 +12,7 @@ from nibble.errors import UserError
 from nibble.imports.archive import Archive, opened
 from nibble.imports.description import Described
 from nibble.imports.importer import Foreign
-from nibble.imports.nemo_layers import TDT, NemoModel, NemoTransducer, convert, untied
+from nibble.imports.nemo_layers import NemoModel, NemoTransducer, convert, max_duration, untied
 from nibble.imports.pieces import with_blank_first
 from nibble.model.options import Activation
 from nibble.runs.checkpoint_file import read_saved
@@ -127,7 +127,7 @@ def _transducer(config: Described, labels: int) -> NemoTransducer | None:
         return None
     joint = config.section("joint")
     prednet, jointnet = decoder.section("prednet"), joint.section("jointnet")
-    _check_transducer(config, decoder, joint)
+    _check_predictor(decoder)
     activation = jointnet.require("activation", ("relu", "tanh"), "joiners with relu or tanh can be", "relu")
     return NemoTransducer(
         predictor_width=prednet.size("pred_hidden"),
@@ -135,6 +135,7 @@ def _transducer(config: Described, labels: int) -> NemoTransducer | None:
         joiner_width=jointnet.size("joint_hidden"),
         activation=Activation(activation),
         zero_start=True,
+        max_duration_frames=_max_duration(config, joint),
     )
 
 
@@ -176,17 +177,26 @@ def _check_encoder(encoder: Described) -> None:
         raise encoder.refused("feat_out", out, "models without a projection after the encoder can be")
 
 
-def _check_transducer(config: Described, decoder: Described, joint: Described) -> None:
+def _check_predictor(decoder: Described) -> None:
     kind = str(decoder.get("_target_", "RNNTDecoder")).rpartition(".")[2]
     if kind != "RNNTDecoder":
         raise decoder.refused("_target_", kind, "the LSTM predictor RNNTDecoder can be")
     if (norm := decoder.get("normalization_mode")) is not None:
         raise decoder.refused("normalization_mode", norm, "predictors without it can be")
     decoder.require("blank_as_pad", (True,), "models with blank_as_pad=true can be", True)
-    defaults = config.get("model_defaults")
-    durations = defaults.get("tdt_durations") if isinstance(defaults, dict) else None
-    if extra := joint.get("num_extra_outputs") or durations:
-        raise joint.refused("num_extra_outputs", extra, TDT)
+
+
+def _max_duration(config: Described, joint: Described) -> int:
+    """As `nibble.imports.nemo_layers.max_duration`: durations stand with the defaults or with the search."""
+    found = None
+    for section, name in (("model_defaults", "tdt_durations"), ("decoding", "durations")):
+        if found is None and isinstance(config.get(section), dict):
+            found = config.section(section).get(name)
+    longest = max_duration(config, "model_defaults.tdt_durations", found)
+    rows = longest + 1 if longest else 0
+    if (extra := joint.get("num_extra_outputs", 0)) != rows:
+        raise joint.refused("num_extra_outputs", extra, f"the configuration names {rows} durations")
+    return longest
 
 
 def _tokenizer(config: Described, archive: Archive) -> Tokenizer:

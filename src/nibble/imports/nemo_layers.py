@@ -10,13 +10,10 @@ from torch import Tensor
 from nibble.errors import UserError
 from nibble.features.options import FeatureConfig, FeatureKind, Normalization
 from nibble.imports.conversion import Conversion, blank_first, frequency_outer
+from nibble.imports.description import Described
 from nibble.model.options import Activation, ConvolutionNorm, ModelConfig, Predictor, SubsamplingKind
 
 UNUSED = ("preprocessor.", "ctc_decoder.")  # the window and filters of the features, a hybrid's second head
-TDT = (
-    "a token-and-duration transducer (TDT) predicts durations too, for which this project has no loss and no search; "
-    "give the RNN-T of the same family, such as parakeet-rnnt"
-)
 
 
 @dataclass(frozen=True)
@@ -28,6 +25,7 @@ class NemoTransducer:
     joiner_width: int
     activation: Activation
     zero_start: bool  # nothing is embedded at the start, so the row of blank is zero
+    max_duration_frames: int = 0  # of a token-and-duration transducer (TDT)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -39,6 +37,7 @@ class NemoTransducer:
             "embedding_width": self.predictor_width,
             "joiner_width": self.joiner_width,
             "joiner_activation": self.activation,
+            "max_duration_frames": self.max_duration_frames,
         }
 
 
@@ -111,10 +110,10 @@ def convert(path: Path, said: NemoModel, tensors: dict[str, Tensor]) -> dict[str
     if not said.layer_norm and "encoder.blocks.0.convolution.batch_norm.running_mean" not in conversion.state:
         raise UserError(f"{path}: conv_norm_type=batch_norm has no running_mean in encoder.layers.0.conv.batch_norm")
     if said.transducer is None:
-        _head(conversion, "decoder.decoder_layers.0")
+        _head(conversion, "decoder.decoder_layers.0", said.labels)
     else:
         _predictor(conversion, said.transducer)
-        _joiner(conversion)
+        _joiner(conversion, said.labels)
     conversion.finished(said.model, said.features, said.labels, UNUSED)
     return conversion.state
 
@@ -172,20 +171,21 @@ def _predictor(conversion: Conversion, said: NemoTransducer) -> None:
             conversion.state[f"{target}.{name}_l0"] = conversion.take(source)
 
 
-def _joiner(conversion: Conversion) -> None:
+def _joiner(conversion: Conversion, labels: int) -> None:
     conversion.linear("joint.enc", "joiner.encoder")
     conversion.linear("joint.pred", "joiner.predictor")
     both = conversion.state.pop("joiner.predictor.bias") + conversion.state["joiner.encoder.bias"]
     conversion.state["joiner.encoder.bias"] = both  # the two sides are added, so one bias is enough
     with_dropout = "joint.joint_net.2.weight" in conversion
-    _head(conversion, f"joint.joint_net.{2 if with_dropout else 1}")
+    _head(conversion, f"joint.joint_net.{2 if with_dropout else 1}", labels)
 
 
-def _head(conversion: Conversion, source: str) -> None:
-    """What gives the logits of labels."""
+def _head(conversion: Conversion, source: str, labels: int) -> None:
+    """What gives the logits of labels, and behind them those of durations if there are any."""
     conversion.linear(source, "joiner.output")
-    for name in ("weight", "bias"):
-        conversion.state[f"joiner.output.{name}"] = blank_first(conversion.state[f"joiner.output.{name}"])
+    for name in ("joiner.output.weight", "joiner.output.bias"):
+        rows = conversion.state[name]
+        conversion.state[name] = torch.cat((blank_first(rows[:labels]), rows[labels:]))
 
 
 def untied(tensors: dict[str, Tensor], layers: int) -> None:
@@ -195,3 +195,16 @@ def untied(tensors: dict[str, Tensor], layers: int) -> None:
         for layer in range(min(layers, len(tensors))):
             if shared is not None:
                 tensors[f"encoder.layers.{layer}.self_attn.{name}"] = torch.clone(shared)
+
+
+def max_duration(said: Described, name: str, durations: object) -> int:
+    """The most frames that a label of a token-and-duration transducer lasts, 0 of a transducer without durations.
+
+    Raises:
+        UserError: the durations are not 0, 1, 2 and so on, each once.
+    """
+    if durations in (None, [], ()):
+        return 0
+    if not isinstance(durations, (list, tuple)) or len(durations) < 2 or list(durations) != list(range(len(durations))):
+        raise said.refused(name, durations, "durations of 0, 1, 2 and so on, each once, can be")
+    return len(durations) - 1

@@ -1,4 +1,4 @@
-"""Hugging Face folders of Parakeet RNN-T and CTC (transformers): FastConformers that began in NeMo.
+"""Hugging Face folders of Parakeet RNN-T, TDT and CTC (transformers): FastConformers that began in NeMo.
 
 The layers are NeMo's under other names, so tensors are renamed and then converted as NeMo's.
 """
@@ -16,7 +16,7 @@ from nibble.imports.foundation import FOUNDATIONS
 from nibble.imports.hugging_face import model_type, read_json, renamed, tensors_of
 from nibble.imports.importer import Foreign
 from nibble.imports.licence import licence_of
-from nibble.imports.nemo_layers import TDT, NemoModel, NemoTransducer, convert
+from nibble.imports.nemo_layers import NemoModel, NemoTransducer, convert, max_duration
 from nibble.imports.pieces import of_pieces, with_blank_first
 from nibble.model.options import Activation
 
@@ -36,8 +36,9 @@ _RENAMED = (  # transformers' names to NeMo's, one after the other
     (r"^ctc_head\.", "decoder.decoder_layers.0."),
 )
 _UNUSED = re.compile(r"^encoder\.encode_positions\.")  # sines and cosines
-_CLASSES = {"parakeet_rnnt": "ParakeetForRNNT", "parakeet_ctc": "ParakeetForCTC"}
-_INSTEAD = "ParakeetForRNNT and ParakeetForCTC can be (model_type parakeet_rnnt, parakeet_ctc)"
+_CLASSES = {"parakeet_rnnt": "ParakeetForRNNT", "parakeet_tdt": "ParakeetForTDT", "parakeet_ctc": "ParakeetForCTC"}
+_DURATIONS = [0, 1, 2, 3, 4]  # unless config.json says others
+_INSTEAD = "ParakeetForRNNT, ParakeetForTDT and ParakeetForCTC can be (model_type parakeet_rnnt, ..._tdt, ..._ctc)"
 
 
 class Parakeet:
@@ -51,9 +52,6 @@ class Parakeet:
     def describe(self, path: Path) -> Foreign:
         """As `Importer` says."""
         config = Described(path, read_json(path / "config.json"))
-        kind = config.get("model_type")
-        if kind == "parakeet_tdt":
-            raise config.refused("model_type", kind, TDT)
         toolkit = f"Hugging Face {_CLASSES[config.require('model_type', tuple(_CLASSES), _INSTEAD)]}"
         said = _model(config, path.resolve().name)
         tokenizer = _tokenizer(path, said.labels)
@@ -102,6 +100,7 @@ def _model(config: Described, name: str) -> NemoModel:
 
 def _transducer(config: Described) -> NemoTransducer:
     width = config.size("decoder_hidden_size", 640)
+    durations = config.get("durations", _DURATIONS) if config.get("model_type") == "parakeet_tdt" else None
     activation = config.require("hidden_act", ("relu", "tanh"), "joiners with relu or tanh can be", "relu")
     return NemoTransducer(
         predictor_width=width,
@@ -109,6 +108,7 @@ def _transducer(config: Described) -> NemoTransducer:
         joiner_width=width,
         activation=Activation(activation),
         zero_start=False,
+        max_duration_frames=max_duration(config, "durations", durations),
     )
 
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from nibble.conventions import BLANK
-from nibble.inference.onnx_session import checked, checked_logits, metadata, number, run
+from nibble.errors import UserError
+from nibble.inference.onnx_session import AGAIN, checked, checked_logits, metadata, number, run
 from nibble.model.searchable import LabelState
 
 NEMO_MODEL = "EncDecRNNTBPEModel"  # a NeMo class, by which sherpa-onnx knows such a folder
@@ -28,6 +29,15 @@ class OnnxNemoTransducer:
         said = metadata(self._encoder)
         self._state = number(said, "pred_rnn_layers"), number(said, "pred_hidden")
         self._labels = labels
+        found = self._joiner.get_outputs()[0].shape[-1]  # labels, and durations behind them
+        if not isinstance(found, int) or found < labels:
+            raise UserError(f"joiner.onnx gives {found} logits for {labels} labels of the tokenizer; {AGAIN}")
+        self._logits = found
+
+    @property
+    def durations(self) -> int:
+        """As `Searchable`."""
+        return self._logits - self._labels
 
     def encode(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """features (B, T, F), lengths (B,) -> projected (B, T', J), (B,)."""
@@ -64,5 +74,6 @@ class OnnxNemoTransducer:
         frame = frame.expand(len(predicted), -1).contiguous()
         feed = {"encoder_outputs": frame.unsqueeze(2).numpy(), "decoder_outputs": predicted.unsqueeze(2).numpy()}
         logits = torch.from_numpy(run(self._joiner, feed)[0])
-        logits = checked_logits(logits, self._labels, (len(predicted), 1, 1, self._labels))
-        return logits[:, 0, 0].roll(1, 1)
+        logits = checked_logits(logits, self._labels, (len(predicted), 1, 1, self._logits))
+        labels, durations = logits[:, 0, 0].tensor_split((self._labels,), dim=1)
+        return torch.cat((labels.roll(1, 1), durations), dim=1)

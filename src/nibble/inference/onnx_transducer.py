@@ -52,6 +52,11 @@ class OnnxTransducer:
         self._context = number(metadata(self._decoder), "context_size")
         self._labels = labels
 
+    @property
+    def durations(self) -> int:
+        """As `Searchable`; an icefall transducer has none."""
+        return 0
+
     def encode(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """features (B, T, F), lengths (B,) -> projected (B, T', J), (B,)."""
         return checked(*self._encode(features, lengths), features)

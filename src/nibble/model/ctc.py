@@ -43,7 +43,7 @@ class CtcHead(nn.Module):
 
     def __init__(self, width: int, vocabulary_size: int) -> None:
         super().__init__()
-        self.vocabulary_size = vocabulary_size
+        self.vocabulary_size, self.durations = vocabulary_size, 0
         self.output = nn.Linear(width, vocabulary_size)
 
     def logits(self, encoded: Tensor) -> Tensor:

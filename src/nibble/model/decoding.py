@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from nibble.conventions import BLANK, WORD_START
+from nibble.errors import UserError
 from nibble.model.searchable import LabelState, Searchable
 
 MAX_REPEATS = 10  # equal labels in a row; no word has ten equal letters, and ten zeros are 10 000 000 000
@@ -67,6 +68,7 @@ class GreedySearch:
         self._labels = model.start_labels(batch, device)
         self._stuck: dict[int, int] = {}  # utterance -> the label that it may not repeat once more
         self._heard = torch.zeros(batch, dtype=torch.long, device=device)  # frames
+        self._ahead = self._heard.clone()  # frames of the next part that the last label or blank lasts for
 
     @torch.inference_mode()
     def extend(self, encoded: Tensor, lengths: Tensor) -> None:
@@ -75,19 +77,23 @@ class GreedySearch:
         batch = encoded.size(0)
         projected = model.project(encoded)  # (B, T', J)
         rows = torch.arange(batch, device=device)
-        frame = torch.zeros(batch, dtype=torch.long, device=device)
-        symbols = torch.zeros_like(frame)
+        frame, symbols = self._ahead, torch.zeros_like(self._ahead)
         score = torch.zeros(batch, device=device)
         lengths = lengths.to(device)
         last = lengths - 1
         while bool((walking := frame <= last).any()):
             logits = model.label_logits(projected[rows, torch.minimum(frame, last)], labels).float()
-            label = logits.argmax(dim=1).masked_fill(symbols >= self._max_symbols, BLANK)
+            logits, durations = logits.tensor_split((logits.size(1) - model.durations,), dim=1)
+            bound = symbols >= self._max_symbols
             for row, repeated in self._stuck.items():
-                label[row].masked_fill_(label[row] == repeated, BLANK)
-            chosen = logits.gather(1, label.unsqueeze(1))[:, 0] - logits.logsumexp(dim=1)
-            score += chosen.where(walking, 0.0)
+                bound[row] |= logits[row].argmax() == repeated
+            label = logits.argmax(dim=1).masked_fill(bound, BLANK)
+            score += _log_prob(logits, label).where(walking, 0.0)
             emits = walking & (label != BLANK)
+            frames = (~emits).long()
+            if model.durations:
+                frames = durations.argmax(dim=1).maximum(frames).where(~bound, 1)
+                score += _log_prob(durations, frames).where(walking, 0.0)
             emitting = emits.nonzero()[:, 0]
             if len(emitting):
                 where = (self._heard + frame)[emitting]
@@ -96,9 +102,10 @@ class GreedySearch:
                 ):
                     self._emit(row, one_label, one_frame)
                 labels.replace(emitting, model.append_label(label[emitting], labels.select(emitting)))
-            symbols = (symbols + 1).where(emits, 0)
-            frame = frame + ~emits
+            symbols = (symbols + 1).where(emits & (frames == 0), 0)
+            frame = torch.where(walking, frame + frames, frame)
         self._heard += lengths
+        self._ahead = (frame - lengths).clamp(min=0)
         for hypothesis, value in zip(self.hypotheses, score.tolist(), strict=True):
             hypothesis.score += value
 
@@ -111,6 +118,11 @@ class GreedySearch:
             self._stuck[row] = label
         else:
             self._stuck.pop(row, None)
+
+
+def _log_prob(logits: Tensor, chosen: Tensor) -> Tensor:
+    """logits (B, N), chosen (B,) -> (B,)."""
+    return logits.gather(1, chosen.unsqueeze(1))[:, 0] - logits.logsumexp(dim=1)
 
 
 def _repeats_enough(ids: Sequence[int]) -> bool:
@@ -126,7 +138,14 @@ def beam(
 
     Alignments of equal labels are one entry whose probabilities add; its frames are those of its likelier part.
     Arguments as `greedy`.
+
+    Raises:
+        UserError: the model predicts durations, so that its hypotheses do not go from frame to frame together.
     """
+    if model.durations:
+        raise UserError(
+            "this model predicts durations (TDT), which beam search cannot; give decoding=greedy or beam_width=1"
+        )
     projected = model.project(encoded)  # (B, T', J)
     return [
         _search(model, frames[:length], width, max_symbols_per_frame)

@@ -5,6 +5,8 @@ and that of the label that follows. The lattice says how probably a path takes e
 
     d loss / d logit_v = (b + l) p_v - b [v is blank] - l [v is that label]
 
+With durations (`nibble.model.tdt_lattice`), it needs the probability of each of those too.
+
 The loss of an utterance depends on its own nodes alone. So gradients are found group by group in the forward pass, from
 logits that are still there, and the backward pass multiplies them by what comes in. Nothing is computed twice, but in
 an utterance with more nodes than a group may have: the logits of each of its parts are dropped, and computed again for
@@ -25,6 +27,7 @@ from nibble.model.joiner import Joiner
 from nibble.model.lattice import transducer_lattice
 from nibble.model.node_log_probs import node_log_probs, wide_type
 from nibble.model.targets import Targets
+from nibble.model.tdt_lattice import tdt_lattice
 from nibble.parameter_cache import constant_parameters
 
 GROUP, PART = 2**14, 2**12  # on a CPU: nodes whose logits are there together, 64 MB at 1024 labels; in the joiner
@@ -34,6 +37,8 @@ MOST_IN_PART = 2**18  # nodes in the joiner at once on a GPU
 @constant_parameters()  # the joiner quantizes its weights once for all groups
 def fused_transducer_loss(joiner: Joiner, encoded: Tensor, predicted: Tensor, targets: Targets) -> Tensor:
     """The sum of `transducer_loss` over utterances, computed without holding all logits, in nats: a scalar.
+
+    Of a joiner with durations it is the loss of `tdt_lattice`, with sigma = 0 in the paper's terms.
 
     Float32 whatever the autocast, or float64 for float64. The joiner follows the autocast, unless to float16.
 
@@ -61,6 +66,7 @@ def fused_transducer_loss(joiner: Joiner, encoded: Tensor, predicted: Tensor, ta
     gradients: list[Tensor | None] = [None] * len(inputs)
     if training:
         gradients[:2] = (torch.zeros_like(x, dtype=wide) for x in (encoded, predicted))
+    lattice = tdt_lattice if joiner.durations else transducer_lattice
     order = encoded_lengths.argsort(stable=True)  # on the device; `_groups` sorts the same numbers
     most, part = _nodes_at_once(encoded.device, joiner.vocabulary_size)
     for group, frames, positions in _groups(*counts, most):
@@ -68,7 +74,7 @@ def fused_transducer_loss(joiner: Joiner, encoded: Tensor, predicted: Tensor, ta
         sides = encoded[rows, :frames].requires_grad_(training), predicted[rows, :positions].requires_grad_(training)
         with torch.set_grad_enabled(training):
             log_probs = _log_probs(joiner, *sides, following[rows, :positions], most, part)
-        losses, occupation = transducer_lattice(log_probs, encoded_lengths[rows], label_lengths[rows])
+        losses, occupation = lattice(log_probs, encoded_lengths[rows], label_lengths[rows])
         loss += losses.sum()
         if training:
             with torch.autocast(kind, enabled=False):  # backward passes choose their types themselves
@@ -123,7 +129,7 @@ def _groups(frames: list[int], labels: list[int], most: int) -> list[tuple[slice
 
 
 def _log_probs(joiner: Joiner, encoded: Tensor, predicted: Tensor, following: Tensor, most: int, part: int) -> Tensor:
-    """Log-probabilities (G, T', U + 1, 2) of blank and of the label that follows, at each node of a group.
+    """Log-probabilities of blank and of the label that follows, and of durations, at each node of a group.
 
     Args:
         joiner: of projections.
@@ -132,6 +138,9 @@ def _log_probs(joiner: Joiner, encoded: Tensor, predicted: Tensor, following: Te
         following: labels, (G, U + 1).
         most: nodes whose logits may be in memory together.
         part: nodes that go through the joiner at once.
+
+    Returns:
+        (G, T', U + 1, 2 + E)
     """
     count = following.numel()
     parts = encoded.split(max(1, part // count), 1)
@@ -144,7 +153,12 @@ def _log_probs(joiner: Joiner, encoded: Tensor, predicted: Tensor, following: Te
 
 def _joined(joiner: Joiner, encoded: Tensor, predicted: Tensor, following: Tensor) -> Tensor:
     logits = joiner.combine(encoded.unsqueeze(2), predicted.unsqueeze(1))
-    return node_log_probs(logits, following.unsqueeze(1).expand(logits.shape[:3]))
+    following = following.unsqueeze(1).expand(logits.shape[:3])
+    if not joiner.durations:
+        return node_log_probs(logits, following)
+    labels, durations = logits.split((joiner.vocabulary_size, joiner.durations), -1)
+    lasting = durations.to(wide_type(durations)).log_softmax(-1)
+    return torch.cat((node_log_probs(labels.contiguous(), following), lasting), -1)
 
 
 class _WithGradients(torch.autograd.Function):

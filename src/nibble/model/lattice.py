@@ -63,7 +63,7 @@ def path_sums(blank: Tensor, label: Tensor) -> Tensor:
         blank: log-weight of the edge into each node from (t - 1, u), (N, T, P).
         label: from (t, u - 1), (N, T, P).
     """
-    blank, label = _skewed(blank), _skewed(label)
+    blank, label = skewed(blank), skewed(label)
     diagonals, count, positions = blank.shape
     sums = blank.new_full((diagonals, count, positions + 1), NEVER)  # the first column stands left of the lattice
     sums[0, :, 1] = 0.0
@@ -71,18 +71,18 @@ def path_sums(blank: Tensor, label: Tensor) -> Tensor:
     here, before = sums[..., 1:].unbind(), sums[..., :-1].unbind()
     for d, (by_blank, by_label) in enumerate(zip(blank.unbind()[1:], label.unbind()[1:], strict=True)):
         torch.logaddexp(here[d] + by_blank, before[d] + by_label, out=here[d + 1])
-    return _straight(sums[:, :, 1:])
+    return straight(sums[:, :, 1:])
 
 
-def _skewed(x: Tensor) -> Tensor:
+def skewed(x: Tensor) -> Tensor:
     """(N, T, P) -> (T + P - 1, N, P): node (t, u) comes to diagonal t + u; NEVER where a diagonal has no node."""
     count, frames, positions = x.shape
     rows = F.pad(x.transpose(1, 2), (0, positions), value=NEVER).flatten(1)
     return rows[:, :-positions].view(count, positions, frames + positions - 1).permute(2, 0, 1).contiguous()
 
 
-def _straight(x: Tensor) -> Tensor:
-    """The inverse of `_skewed`."""
+def straight(x: Tensor) -> Tensor:
+    """The inverse of `skewed`."""
     diagonals, count, positions = x.shape
     rows = F.pad(x.permute(1, 2, 0).flatten(1), (0, positions)).view(count, positions, diagonals + 1)
     return rows[:, :, : diagonals + 1 - positions].transpose(1, 2)

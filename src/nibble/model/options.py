@@ -128,6 +128,9 @@ class ModelConfig:
     context: int = 2  # stateless: labels seen
     joiner_width: int = 0  # where encoder and predictor are added; predictor=none has none
     joiner_activation: Activation = Activation.tanh
+    # a token-and-duration transducer (TDT; Xu et al., 2023): most encoded frames that one label or blank may last, 4 in
+    # Parakeet; 0: a transducer without durations
+    max_duration_frames: int = 0
     sizes: list[SizeConfig] = field(default_factory=list)  # smaller networks trained with it, the largest first
 
     def __post_init__(self) -> None:
@@ -146,9 +149,15 @@ class ModelConfig:
             predictor_layers=Range(1, 8),
             embedding_width=COUNT,
             context=COUNT,
+            max_duration_frames=Range(0, 64),
         )
         if self.predictor is not Predictor.none:
             check(self, "model.", predictor_width=COUNT, joiner_width=COUNT)
+        elif self.max_duration_frames:
+            raise UserError(
+                f"model.max_duration_frames={self.max_duration_frames} is of a transducer, and model.predictor=none is "
+                "trained with CTC; leave it out, or give another model.predictor"
+            )
         if self.foundation is not None:
             self._check_foundation(self.foundation)
         if self.head_width is None and self.width % self.heads:
@@ -188,6 +197,11 @@ class ModelConfig:
     def channels(self) -> int:
         """Of the depthwise convolution."""
         return self.convolution_channels or self.width
+
+    @property
+    def durations(self) -> int:
+        """How many durations the joiner chooses from; 0 of a transducer without any."""
+        return self.max_duration_frames + 1 if self.max_duration_frames else 0
 
     @property
     def whole(self) -> "ModelConfig":

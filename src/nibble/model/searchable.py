@@ -30,6 +30,11 @@ class Searchable(Protocol):
     width at which encoder and predictor are added; label 0 is blank.
     """
 
+    @property
+    def durations(self) -> int:
+        """E: logits of durations of 0, 1, ... frames that stand behind those of labels; 0 of most transducers."""
+        ...
+
     def encode(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """features (B, T, F), lengths (B,) -> encoded (B, T', D), encoded lengths (B,)."""
         ...
@@ -47,5 +52,5 @@ class Searchable(Protocol):
         ...
 
     def label_logits(self, frame: Tensor, state: LabelState) -> Tensor:
-        """One projected frame for all hypotheses (J,), or one for each (rows, J) -> next label's logits (rows, V)."""
+        """A projected frame for all hypotheses (J,), or one for each (rows, J) -> next label's logits (rows, V + E)."""
         ...

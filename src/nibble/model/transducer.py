@@ -39,7 +39,12 @@ class Transducer(nn.Module):
             return
         self.predictor = make_predictor(config, vocabulary_size)
         widths = config.width, config.predictor_width, config.joiner_width
-        self.joiner = Joiner(*widths, vocabulary_size, config.joiner_activation)
+        self.joiner = Joiner(*widths, vocabulary_size, config.joiner_activation, config.durations)
+
+    @property
+    def durations(self) -> int:
+        """As `Searchable`."""
+        return self.joiner.durations
 
     def encode(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """features (B, T, F), lengths (B,) -> encoded (B, T', D), encoded lengths (B,)."""
@@ -50,7 +55,7 @@ class Transducer(nn.Module):
         return self.predictor(F.pad(labels, (1, 0), value=BLANK))
 
     def join(self, encoded: Tensor, predicted: Tensor) -> Tensor:
-        """encoded (B, T', D), predicted (B, U + 1, P) -> logits (B, T', U + 1, V)."""
+        """encoded (B, T', D), predicted (B, U + 1, P) -> logits (B, T', U + 1, V + E)."""
         return self.joiner(encoded, predicted)
 
     def project(self, encoded: Tensor) -> Tensor:
@@ -78,7 +83,7 @@ class Transducer(nn.Module):
         labels: Tensor,
         label_lengths: Tensor,  # noqa: ARG002 - padding after a label changes nothing before it
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """features (B, T, F), labels (B, U) -> logits (B, T', U + 1, V), encoded (B, T', D), encoded lengths (B,)."""
+        """features (B, T, F), labels (B, U) -> logits (B, T', U + 1, V + E), encoded (B, T', D), its lengths (B,)."""
         encoded, lengths = self.encode(features, feature_lengths)
         return self.join(encoded, self.predict(labels)), encoded, lengths
 

@@ -101,6 +101,7 @@ def _with_shared_rows(source: dict[str, Tensor], target: dict[str, Tensor], thei
     for name in _OF_LABELS:
         rows = target[name].clone()
         rows[own] = source[name][other]
+        rows[ours.size :] = source[name][theirs.size :]  # of durations, behind those of labels
         source[name] = rows
     return (
         f"{len(pairs)} of {ours.size} labels are in the tokenizer of init_from too and keep their weights; "

@@ -65,7 +65,7 @@ def encode(network: Transducer, batch: Batch, labels: Tensor | int = 1) -> Encod
 
 
 def fused(network: Transducer, encoded: Encoded) -> Found:
-    """The transducer loss with the joiner in it: the logits of a few utterances at a time."""
+    """The transducer loss, with durations or without, with the joiner in it: logits of a few utterances at a time."""
     assert isinstance(network.joiner, Joiner), "a CTC network has another loss"
     predicted = network.predict(encoded.batch.labels)
     loss = fused_transducer_loss(network.joiner, encoded.output, predicted, encoded.targets) / encoded.labels

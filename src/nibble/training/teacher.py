@@ -155,10 +155,11 @@ def find_teacher(config: Config) -> Teacher | None:
         choice = "self" if float_first and low and not together else "none"
     if choice == "none":
         return None
-    if config.model.predictor is Predictor.none and config.distill.posterior_weight:
+    no_lattice = "has a CTC head" if config.model.predictor is Predictor.none else "predicts durations"
+    if (config.model.predictor is Predictor.none or config.model.durations) and config.distill.posterior_weight:
         raise UserError(
-            f"distill.posterior_weight={config.distill.posterior_weight:g} compares lattices of transducers, and "
-            f"model={config.model.name} has a CTC head; give distill.posterior_weight=0, or distill.teacher=none"
+            f"distill.posterior_weight={config.distill.posterior_weight:g} compares lattices of plain transducers, and "
+            f"model={config.model.name} {no_lattice}; give distill.posterior_weight=0, or distill.teacher=none"
         )
     if choice == "self" and Precision.float in together:
         return FloatBranch()

@@ -143,6 +143,11 @@ def symbols(loaded: Loaded, labels_per_frame: int) -> list[str]:
 def check_features(path: Path, config: Config) -> None:
     """Raise `UserError` for features that sherpa-onnx does not compute, for an icefall or a NeMo transducer."""
     features = config.features
+    if config.model.durations and features.kind is not FeatureKind.nemo:
+        raise UserError(
+            f"{path} predicts durations (model.max_duration_frames={config.model.max_duration_frames}), which "
+            "sherpa-onnx knows of NeMo transducers alone; train with features=nemo, or export it with target=bundle"
+        )
     if features.kind is FeatureKind.nemo:
         if config.model.chunk_frames is not None:
             raise UserError(

@@ -66,5 +66,7 @@ def traced_nemo(
         "pred_rnn_layers": decoder.state[0],
         "pred_hidden": decoder.state[1],
     }
+    if model.durations:
+        said["url"] = "tdt"  # where sherpa-onnx looks for this word
     metadata = {"encoder": {name: str(value) for name, value in said.items()}}
     return layers, {name: (graph, metadata.get(name, {})) for name, graph in graphs.items()}

@@ -3,9 +3,10 @@
 encoder  audio_signal (N, F, T), length (N,) -> outputs (N, J, T'), encoded_lengths (N,)
 decoder  targets (N, 1), target_length (N,), states (L, N, P), cells (L, N, P)
          -> outputs (N, J, 1), prednet_lengths (N,), next_states, next_cells
-joiner   encoder_outputs (N, J, 1), decoder_outputs (N, J, 1) -> logits (N, 1, 1, V)
+joiner   encoder_outputs (N, J, 1), decoder_outputs (N, J, 1) -> logits (N, 1, 1, V + E)
 
-Labels are NeMo's: blank is the last one, V - 1, and all others are one less than here. The predictor keeps its state, a
+Labels are NeMo's: blank is the last one, V - 1, and all others are one less than here. The logits of E durations stand
+behind them, if the model predicts any. The predictor keeps its state, a
 frame may emit several labels, and the encoder's metadata say how many feature frames an encoded one stands for. So
 nothing is replayed, paired or given twice, as in `nibble.export.sherpa.graphs`, and times are right by themselves.
 """
@@ -78,16 +79,18 @@ class NemoStatelessDecoder(nn.Module):
 
 
 class NemoJoinerGraph(nn.Module):
-    """What the joiner does with both projections, blank last."""
+    """What the joiner does with both projections: labels, blank as the last of them, then durations."""
 
     def __init__(self, joiner: Joiner) -> None:
         super().__init__()
         self.joiner = joiner
 
     def forward(self, encoder_outputs: Tensor, decoder_outputs: Tensor) -> Tensor:
-        """(N, J, 1), (N, J, 1) -> (N, 1, 1, V)."""
+        """(N, J, 1), (N, J, 1) -> (N, 1, 1, V + E)."""
         logits = self.joiner.combine(encoder_outputs[:, :, 0], decoder_outputs[:, :, 0])
-        turned = torch.cat((logits[:, BLANK + 1 :], logits[:, : BLANK + 1]), dim=1)
+        labels = self.joiner.vocabulary_size
+        parts = [logits[:, BLANK + 1 : labels], logits[:, : BLANK + 1]]
+        turned = torch.cat([*parts, logits[:, labels:]] if self.joiner.durations else parts, dim=1)
         return turned.unsqueeze(1).unsqueeze(1)
 
 
