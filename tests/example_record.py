@@ -1,5 +1,6 @@
 """A record as evaluation writes it."""
 
+from nibble.provenance import REVISION
 from nibble.runs.method import Method
 from nibble.runs.records import Record
 
@@ -30,4 +31,5 @@ RECORD = Record(
     commit="0" * 40,
     command="python evaluate.py",
     config_hash="abc",
+    revision=REVISION,
 )

@@ -14,6 +14,10 @@ import torch
 
 COMMAND = "NIBBLE_COMMAND"  # environment variable: the command, in a process that was started by another one
 
+# Raise it whenever a change of the code changes what a training or an evaluation gives with the same options. Tables
+# mark the records of code before that.
+REVISION = 1
+
 # Options that say where a run lives and how it is watched; the result is the same whatever they are.
 _IRRELEVANT = (
     "run_dir",
@@ -51,7 +55,8 @@ def commit(folder: Path | None = None) -> str:
     head = _git(folder, "rev-parse", "HEAD")
     if head is None:
         return "no commit"
-    changes = _git(folder, "status", "--porcelain", "--", ":/", ":(top,exclude)results", ":(top,exclude)RESULTS.md")
+    made = (f":(top,exclude){name}" for name in ("results", "RESULTS.md", "BENCHMARKS.md"))
+    changes = _git(folder, "status", "--porcelain", "--", ":/", *made)
     return head + ("+dirty" if changes else "")
 
 

@@ -76,9 +76,14 @@ def test_a_bundle_scores_as_its_checkpoint(write_run, tmp_path: Path) -> None:
         if not name.endswith("weight") and tensor.is_floating_point():
             tensor.copy_(tensor.half().float())
     size = write_bundle(loaded, tmp_path / "bundle")
-    both = [evaluate_loaded(one, options(run))[0].record for one in (loaded, load_checkpoint(tmp_path / "bundle"))]
+    results = [evaluate_loaded(one, options(run))[0] for one in (loaded, load_checkpoint(tmp_path / "bundle"))]
+    both = [result.record for result in results]
     assert both[0].utterance_errors == both[1].utterance_errors
     assert both[0].bundle_bytes == both[1].bundle_bytes == size
+    texts = [{one.id: one.hypothesis for one in result.transcripts} for result in results]
+    ids = [id_ for id_, _, _ in both[0].utterance_errors]
+    same = [ours == theirs for ours, theirs in zip(both[0].text_hashes, both[1].text_hashes, strict=True)]
+    assert same == [texts[0][id_] == texts[1][id_] for id_ in ids]
 
 
 def test_several_checkpoints_are_compared(write_run) -> None:
@@ -89,7 +94,10 @@ def test_several_checkpoints_are_compared(write_run) -> None:
     text = shown(lambda console: console.print(comparison(results)))
     assert "int4 (qat)" in text
     assert "difference to the first" in text
-    other = replace(results[1], record=replace(results[1].record, utterance_errors=[("z", 0, 1)]))
+    assert "steps" not in text
+    longer = replace(results[1], record=replace(results[1].record, steps=1234))
+    assert "1,234" in shown(lambda console: console.print(comparison([results[0], longer])))
+    other = replace(results[1], record=replace(results[1].record, utterance_errors=[("z", 0, 1)], text_hashes=[]))
     assert "other utterances" in shown(lambda console: console.print(comparison([results[0], other])))
 
 

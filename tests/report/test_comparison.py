@@ -74,6 +74,17 @@ def test_of_equal_runs_the_last_one_counts(runs: dict[str, Run], records: list[R
     assert [one.run.name for one in found] == ["again", "int4", "again"]
 
 
+def test_equal_runs_on_other_speech_are_told_apart(runs: dict[str, Run], records: list[Record]) -> None:
+    folds = []
+    for number in (1, 2):
+        data = replace(runs["int4"].config.data, corpus_dir=f"data/digits-fold{number}")
+        folds.append(changed(runs["int4"], f"int4_fold{number}", data=data))
+    ours = [replace(records[1], corpus=f"digits-fold{number}") for number in (1, 2)]
+    assert [one.run.name for one in match(folds, ours)] == ["int4_fold1", "int4_fold2"]
+    elsewhere = replace(records[1], corpus="other", command="python evaluate.py checkpoint=[runs/int4_fold1,runs/x]")
+    assert [one.run.name for one in match(folds, [elsewhere])] == ["int4_fold1"]
+
+
 def test_one_table_with_differences_to_float(runs: dict[str, Run], records: list[Record]) -> None:
     comparison = compare(match(list(runs.values()), records))
     assert str(comparison.speech).startswith("dev-tiny of speech, ")

@@ -100,7 +100,7 @@ def test_exports_are_compared_with_exports_and_leave_the_readme_as_it_is() -> No
         "sherpa 2.0.1 w4a8 greedy": None,
     }
     assert summary([FLOAT, INT4, *exported]) == summary([FLOAT, INT4])
-    assert "int4, trained (onnx, sherpa 2.0.1 w4a8 greedy)" in render(exported), "both made the same errors"
+    assert "| int4, trained | onnx, sherpa 2.0.1 w4a8 |" in render(exported), "both made the same errors"
 
 
 def test_the_page_has_a_table_for_each_part_and_share() -> None:

@@ -3,7 +3,7 @@
 python -m nibble.report runs/digits                            print the table and write runs/digits/report.html
 python -m nibble.report runs/digits format=latex               the table alone: md, csv, json or latex
 python -m nibble.report publish runs/digits runs/bench.jsonl   copy records and benchmarks from runs/ to results/
-python -m nibble.report                                        write RESULTS.md, and the tables of README.md
+python -m nibble.report                                        write RESULTS.md, BENCHMARKS.md and tables of README.md
 """
 
 import os
@@ -37,7 +37,7 @@ class ReportOptions:
     utterances: int = 12  # of runs: how many of the worst utterances the page shows
     output: str | None = None  # file to write; null: report.html beside the runs, or RESULTS.md
     records: str | None = None  # evaluations; null: runs/records.jsonl of runs, results/records.jsonl of RESULTS.md
-    benchmarks: str = str(RESULTS / BENCHMARKS)  # of RESULTS.md
+    benchmarks: str = str(RESULTS / BENCHMARKS)  # of BENCHMARKS.md
     published: str = str(RESULTS / "published.jsonl")  # of RESULTS.md: what others have published
     readme: str = "README.md"  # whose tables are written along with RESULTS.md
     check: bool = False  # write nothing; exit with 1 if RESULTS.md or the tables of README.md would change

@@ -45,11 +45,19 @@ def condition_table(records: Sequence[Record]) -> Table:
 
 
 def comparison(results: Sequence[Result]) -> Table:
-    """One row a model."""
+    """One row a model; with the steps of their training where those differ."""
     first = results[0].record
+    header: tuple[str, ...] = (
+        *("model", "quant", "WER", "95 %", "difference to the first", "bytes", "ratio", "MB in use", "RTF"),
+    )
+    rows = [_row(result.record, first) for result in results]
+    if len({result.record.steps for result in results}) > 1:
+        header = (*header, "steps")
+        steps = (result.record.steps for result in results)
+        rows = [[*row, "?" if one is None else f"{one:,}"] for row, one in zip(rows, steps, strict=True)]
     return Table(
-        ("model", "quant", "WER", "95 %", "difference to the first", "bytes", "ratio", "MB in use", "RTF"),
-        [_row(result.record, first) for result in results],
+        header,
+        rows,
         left=2,
         title=f"{first.corpus} {first.part}",
     )

@@ -1,5 +1,6 @@
 """Puts what was measured into a record."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +67,7 @@ def make_record(subject: Subject, options: EvaluateConfig, task: Task, measured:
         how["condition"] = task.condition.value
     if measured.windowed:
         how["windowed"] = measured.windowed
+    texts = {one.id: one.hypothesis for one in measured.transcripts}
     return Record(
         experiment=model.config.name,
         corpus=task.corpus,
@@ -101,4 +103,11 @@ def make_record(subject: Subject, options: EvaluateConfig, task: Task, measured:
         windowed=measured.windowed,
         condition=task.condition,
         memory=subject.memory,
+        text_hashes=[_hash(texts[id_]) for id_, _, _ in score.utterance_errors],
+        revision=provenance.REVISION,
     )
+
+
+def _hash(text: str) -> str:
+    """Eight hex digits: of two texts that differ, one pair in four billion has the same."""
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -1,4 +1,4 @@
-"""The benchmark tables of RESULTS.md, from results/bench.jsonl."""
+"""BENCHMARKS.md from results/bench.jsonl."""
 
 from collections.abc import Sequence
 
@@ -48,16 +48,31 @@ _FOR_A_GPU_TOO = ("gemm", "loss", "train_step")
 _MEAN = "mean of"  # part of the name of a case that summarises others
 
 
+_TITLE = """\
+# Benchmarks
+
+Made by `make results` from `results/bench.jsonl`. Speed and size are ratios against what you would use instead, taken \
+in one run on one machine; error rates are in [RESULTS.md](RESULTS.md).
+"""
+
+
 def render(measurements: Sequence[Measurement]) -> str:
-    """A section for each benchmark, in the order of the file; only the last of equal measurements is shown."""
-    benches = dict.fromkeys(found.bench for found in measurements)
-    return "\n".join(_section(bench, [found for found in measurements if found.bench == bench]) for bench in benches)
+    """A section for each benchmark, in the order of the file; only the last of equal measurements is shown.
+
+    Empty without measurements.
+    """
+    benches: dict[str, list[Measurement]] = {}
+    for found in measurements:
+        benches.setdefault(found.bench, []).append(found)
+    if not benches:
+        return ""
+    return "\n".join([_TITLE, *(_section(bench, own) for bench, own in benches.items())])
 
 
 def _section(bench: str, measurements: Sequence[Measurement]) -> str:
     last = {(found.case, found.contender, found.baseline): found for found in measurements}
     origins = dict.fromkeys(f"- {escaped(found.hardware)}; {code(found.command)}" for found in last.values())
-    parts = [f"## Benchmark: {escaped(bench)}\n", *([f"{_EXPLAINED[bench]}\n"] if bench in _EXPLAINED else [])]
+    parts = [f"## {escaped(bench)}\n", *([f"{_EXPLAINED[bench]}\n"] if bench in _EXPLAINED else [])]
     if bench in _FOR_A_GPU_TOO and not any(case.endswith("GPU") for case, *_ in last):
         parts.append("On a GPU: not measured.\n")
     return "\n".join([*parts, _table(list(last.values())), *origins, ""])

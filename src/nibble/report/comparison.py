@@ -90,7 +90,9 @@ class Comparison:
         """How the weights were quantized, and what else distinguishes this row, such as its number of steps."""
         alike = [other for other in self.rows if self._same_but_engine(row, other)]
         steps = f"{row.system.steps} steps" if steps_differ(other.system for other in self.rows) else ""
-        return ", ".join(filter(None, [row.method, row.options, row.last.backend if len(alike) > 1 else "", steps]))
+        engine = row.last.backend if len(alike) > 1 else ""
+        older = "older code" if row.system.is_of_older_code else ""
+        return ", ".join(filter(None, [row.method, row.options, engine, steps, older]))
 
     def _same_but_engine(self, row: Row, other: Row) -> bool:
         return (self.weights(row), row.method, row.options) == (self.weights(other), other.method, other.options)

@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from nibble.evaluation.options import Backend
 from nibble.percent import points_interval
-from nibble.report.tables import System, baseline, engine, markdown
+from nibble.report.tables import System, baseline, is_deployed, markdown
 from nibble.runs.method import Method
 
 _GAINS = {  # column: (method, the simpler one)
@@ -22,7 +21,7 @@ def gains(rows: Sequence[System]) -> str:
         float_system = baseline(system, rows)
         # A later phase of the run whose float phase was rounded has trained longer as well.
         later = float_system is not None and system.is_phase_of_run_of(float_system)
-        if engine(system.last) is Backend.torch and not later:
+        if not is_deployed(system.last) and not later:
             methods.setdefault((system.last.model, system.last.quant), {})[system.last.method] = system
     lines = [[*key, *(_difference(found, *pair) for pair in _GAINS.values())] for key, found in methods.items()]
     lines = [line for line in lines if any(line[2:])]

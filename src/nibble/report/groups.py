@@ -4,9 +4,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from nibble.evaluation.options import Backend
 from nibble.percent import points_interval
-from nibble.report.tables import System, baseline, engine, markdown
+from nibble.report.tables import System, baseline, is_deployed, markdown, steps_differ
 from nibble.runs.method import Method
 from nibble.runs.records import Record
 
@@ -24,9 +23,7 @@ def groups(rows: Sequence[System]) -> str:
 
     A group is a small part of the utterances, so one seed says little about it.
     """
-    trained = [
-        one for one in rows if engine(one.last) is Backend.torch and one.last.method in (Method.float, Method.qat)
-    ]
+    trained = [one for one in rows if not is_deployed(one.last) and one.last.method in (Method.float, Method.qat)]
     shown = [one for one in trained if one.last.quant in _SHOWN]
     tables = []
     for four_bits in (one for one in shown if one.last.quant == _COMPARED):
@@ -57,7 +54,8 @@ def _table(
         difference = _within(four_bits, members[group]).difference(_within(of, members[group]))
         rates = [f"{100 * system.wer[0]:.2f}" for system in inside]
         lines.append([group, f"{len(members[group]):,}", f"{words:,}", *rates, points_interval(difference)])
-    quants = [system.last.quant for system in alike]
+    unequal = steps_differ(alike)
+    quants = [f"{one.last.quant}, {one.steps} steps" if unequal else one.last.quant for one in alike]
     return markdown([name, "utterances", "words", *quants, f"{_COMPARED} minus float, points, 95 %"], lines, left=1)
 
 
@@ -65,7 +63,8 @@ def _within(system: System, ids: set[str]) -> System:
     """The results of a system on some of the utterances."""
 
     def of(record: Record) -> Record:
-        return replace(record, utterance_errors=[one for one in record.utterance_errors if one[0] in ids])
+        inside = [one for one in record.utterance_errors if one[0] in ids]
+        return replace(record, utterance_errors=inside, text_hashes=[])
 
     return System(tuple(of(record) for record in system.records))
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from nibble.config import plain
@@ -22,21 +23,31 @@ class Measurement(NamedTuple):
 def match(runs: Sequence[Run], records: Sequence[Record]) -> list[Measurement]:
     """The records of `runs`, in the order of `records`.
 
-    A record of a trained precision belongs to the run with the same configuration; of equal runs, to the last one. A
+    A record of a trained precision belongs to the run with the same configuration; of equal runs, to the last one. Runs
+    that are equal but for the folder of their speech, such as folds, are told apart by the corpus or by the command. A
     record of float weights quantized without training belongs to the run that its command names, else to the only float
     run with its experiment, model and seed, else to the only run with these.
     """
-    by_hash: dict[str, Run] = {}
+    by_hash: dict[str, dict[str | None, Run]] = {}  # -> folder of the speech -> run
     tasks = {(one.part, one.inference.beam_width, one.condition, one.windowed) for one in records}
     for run in sorted(runs, key=lambda run: run.finished_s):
-        by_hash.update(dict.fromkeys(_hashes(run, tasks), run))
-    latest = list({run.name: run for run in by_hash.values()}.values())
+        for one in _hashes(run, tasks):
+            by_hash.setdefault(one, {})[run.config.data.corpus_dir] = run
+    latest = list({run.name: run for alike in by_hash.values() for run in alike.values()}.values())
     found = []
     for record in records:
-        of = by_hash.get(record.config_hash) if record.method.is_trained else _float_run(latest, record)
+        alike = list(by_hash.get(record.config_hash, {}).values())
+        of = _trained_run(alike, record) if record.method.is_trained else _float_run(latest, record)
         if of is not None:
             found.append(Measurement(of, record))
     return found
+
+
+def _trained_run(alike: Sequence[Run], record: Record) -> Run | None:
+    """The run of a record among those with its configuration, which lie in order of time; None if there is none."""
+    speech = [run for run in alike if Path(run.config.data.corpus_dir or "").resolve().name == record.corpus]
+    named = [run for run in alike if run.folder.name in re.split(r"[/,=\[\]\s'\"]", record.command)]
+    return next((found[-1] for found in (speech, named, alike) if found), None)
 
 
 def _hashes(run: Run, tasks: set[tuple[str, int | None, Condition, int]]) -> Iterator[str]:

@@ -5,9 +5,17 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import NamedTuple
 
-from nibble.evaluation.options import Backend
 from nibble.percent import percent_interval, points_interval
-from nibble.report.tables import System, engine, escaped, markdown, steps_differ, systems
+from nibble.report.tables import (
+    OLDER,
+    OLDER_EXPLAINED,
+    System,
+    escaped,
+    is_deployed,
+    markdown,
+    steps_differ,
+    systems,
+)
 from nibble.runs.method import Method
 from nibble.runs.records import Record
 
@@ -58,13 +66,14 @@ class Section(NamedTuple):
 def summary(records: Sequence[Record]) -> str:
     """The sections in Markdown, for the README."""
     tables = [(escaped(section.title), markdown(section.columns, section.rows)) for section in sections(records)]
-    return "\n".join(f"{title}\n\n{table}" for title, table in tables)
+    text = "\n".join(f"{title}\n\n{table}" for title, table in tables)
+    return f"{text}\n{OLDER_EXPLAINED}\n" if OLDER in text else text
 
 
 def sections(records: Sequence[Record]) -> list[Section]:
-    """One section for each experiment, part and model; exports are in RESULTS.md only."""
+    """One section for each experiment, part and model; bundles and exports as such are in RESULTS.md only."""
     groups: dict[tuple[str, str, str, str], list[Record]] = {}
-    for record in (record for record in records if engine(record) is Backend.torch):
+    for record in (record for record in records if not is_deployed(record)):
         groups.setdefault((record.experiment, record.corpus, record.part, record.model), []).append(record)
     return [_section(*key, groups[key]) for key in sorted(groups)]
 
@@ -87,8 +96,9 @@ def _section(experiment: str, corpus: str, part: str, model: str, records: Seque
 def _row(precision: Precision, reference: System | None) -> list[str]:
     trained, untrained, shown = precision.trained, precision.untrained, precision.shown
     compared = trained is not None and reference is not None and precision.quant != "float"
+    older = any(system is not None and system.is_of_older_code for system in (trained, untrained))
     return [
-        precision.quant,
+        f"{precision.quant} {OLDER}" if older else precision.quant,
         _rate(trained),
         _rate(untrained),
         points_interval(trained.difference(reference)) if compared and trained and reference else "",

@@ -8,13 +8,14 @@ from nibble.errors import UserError
 from nibble.report.matching import match
 from nibble.report.runs import find_runs
 from nibble.runs import records
+from nibble.runs.records import Record
 
 RESULTS = Path("results")
 RECORDS, BENCHMARKS = "records.jsonl", "bench.jsonl"  # below runs/, and below results/
 
 
 def publish(paths: Sequence[Path], records_file: Path, results: Path = RESULTS) -> list[str]:
-    """Copy measurements; those that are there already are not copied again.
+    """Copy measurements; those that are there already are not copied again, and of repeated ones only the last.
 
     Args:
         paths: run folders, folders of runs, and files of benchmarks such as runs/bench.jsonl.
@@ -39,12 +40,19 @@ def publish(paths: Sequence[Path], records_file: Path, results: Path = RESULTS) 
                 f"{records_file} has no evaluation of {', '.join(sorted(lacking))}, or a later run has the same "
                 "options; leave it out, or add one: python evaluate.py checkpoint=RUN"
             )
-        for _, record in measured:
+        last = {_identity(run.name, record): record for run, record in measured}
+        for record in last.values():
             records.append(results / RECORDS, record)
-        said.append(f"{results / RECORDS}: {len(measured)} evaluations of {len(runs)} runs")
+        said.append(f"{results / RECORDS}: {len(last)} evaluations of {len(runs)} runs")
     for file in files:
         measurements = bench.read(file)
         for measurement in measurements:
             bench.append(results / BENCHMARKS, measurement)
         said.append(f"{results / BENCHMARKS}: {len(measurements)} measurements of {file}")
     return said
+
+
+def _identity(run: str, record: Record) -> tuple[object, ...]:
+    """Equal for evaluations of one model in the same way on the same speech."""
+    speech = record.corpus, record.part, record.reference_words, record.condition
+    return run, record.quant, record.method, record.backend, record.bundle_bytes, speech

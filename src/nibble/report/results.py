@@ -3,17 +3,21 @@
 from collections.abc import Iterable, Sequence
 
 from nibble.percent import percent_interval, points_interval
-from nibble.report import robustness
+from nibble.report import lengths, robustness
 from nibble.report.gains import gains
 from nibble.report.groups import groups
+from nibble.report.lengths import is_lengthened
 from nibble.report.tables import (
+    OLDER,
     PLAIN_BACKENDS,
     System,
     baseline,
+    checkpoint_of,
     escaped,
+    is_deployed,
     markdown,
     megabytes,
-    steps_differ,
+    row_name,
     systems,
     unchanged,
     verdict,
@@ -23,23 +27,24 @@ from nibble.runs.records import Record
 
 _MEMORY = "MB in use"
 _HEADER = ("quant", "seeds", "WER %, 95 %", "minus float, points, 95 %", "verdict", "bytes", "ratio", _MEMORY, "RTF")
-_INTRODUCTION = """\
+_INTRODUCTION = f"""\
 # Results
 
 Made by `make results` from `results/records.jsonl`, where each seed has its own line with commit, command and \
-hardware, from `results/bench.jsonl` and, for what others have published, from `results/published.jsonl`. \
-`python -m nibble.report check=true` says whether it is up to date.
+hardware, and for what others have published from `results/published.jsonl`. `python -m nibble.report check=true` says \
+whether it is up to date. Speed and size against other software: [BENCHMARKS.md](BENCHMARKS.md).
 
 - **WER**: word errors over reference words, the mean over the seeds; in brackets the 95 % bootstrap interval over \
 utterances, errors pooled over seeds. It tells how sure the figure is for such speech, not how much seeds differ.
 - **minus float**: WER minus that of the float run on the same utterances and seeds, with its paired 95 % interval. \
 **verdict**: *worse* or *better* if that interval excludes zero, else *same*: not measurably different.
 - **quant**: *trained* means at this precision; *distilled* means trained with a float teacher; *not trained* means \
-that the float weights were quantized afterwards. The engine and search are in brackets, unless torch with greedy \
-search.
+that the float weights were quantized afterwards. The search is in brackets, unless greedy.
 - **bytes**: all files of the bundle or export. **ratio**: four bytes for each parameter of the float model, over them.
 - **MB in use**: memory of a process that holds the model and recognises ten seconds at a time on one CPU thread, over \
 that of Python and its packages.
+- **flips**: utterances whose text differs from that of the checkpoint, over all seeds. \
+**{OLDER}**: measured before the last change of the code that changes results.
 - **RTF**: time of encoder and search over the duration of the audio, batched; only with sherpa-onnx are features \
 included.
 """
@@ -49,39 +54,65 @@ def render(records: Sequence[Record]) -> str:
     """RESULTS.md as text."""
     tables: dict[tuple[str, str, str, int], list[Record]] = {}
     for record in unchanged(records):
+        if is_lengthened(record):
+            continue
         # Evaluations of some of the utterances have a table apart from those of all.
         key = (record.experiment, record.corpus, record.part, record.reference_words)
         tables.setdefault(key, []).append(record)
     sections = [_INTRODUCTION, *(_section(*key, tables[key]) for key in sorted(tables))]
-    return "\n".join(filter(None, [*sections, robustness.render(records)]))
+    return "\n".join(filter(None, [*sections, lengths.render(unchanged(records)), robustness.render(records)]))
 
 
 def _section(experiment: str, corpus: str, part: str, words: int, records: Sequence[Record]) -> str:
-    rows = systems(records)
-    utterances = len(rows[0].last.utterance_errors)
+    every = systems(records)
+    rows = [system for system in every if not is_deployed(system.last)]
+    utterances = len(every[0].last.utterance_errors)
     return "\n".join(
         [
             f"## {escaped(f'{experiment}: {part} of {corpus}')}\n",
             f"{words:,} words in {utterances:,} utterances.\n",
-            _table(rows),
+            *([_table(rows)] if rows else []),
             *([f"WER of one minus WER of the other, points:\n\n{found}"] if (found := gains(rows)) else []),
+            *([f"As deployed:\n\n{found}"] if (found := deployed(every)) else []),
             *([found] if (found := groups(rows)) else []),
         ]
     )
 
 
 def _table(rows: Sequence[System]) -> str:
-    """A row for each system. Where there are several models, the first row of each has its name."""
-    models = {system.last.model for system in rows}
-    header = [*(["model"] if len(models) > 1 else []), *_HEADER]
-    lines = [_row(alike, rows) for alike in _alike(rows)]
-    if len(models) > 1:
-        named = [[alike[0].last.model, *line] for alike, line in zip(_alike(rows), lines, strict=True)]
-        lines = without_repeats(named)
+    """A row for each checkpoint, or float checkpoint that was rounded."""
+    header = list(_HEADER)
+    lines = _named(rows, [_row(system, rows) for system in rows], header)
     if all(system.memory_bytes is None for system in rows):
         column = header.index(_MEMORY)
         header, *lines = ([*line[:column], *line[column + 1 :]] for line in (header, *lines))
     return markdown(header, lines)
+
+
+def deployed(every: Sequence[System]) -> str:
+    """A row for each bundle and export, in Markdown; empty if none was measured.
+
+    Args:
+        every: of one experiment and part, the checkpoints among them.
+    """
+    groups_ = _alike(system for system in every if is_deployed(system.last))
+    if not groups_:
+        return ""
+    header = ["quant", "engine", "seeds", "WER %, 95 %", "flips", "bytes", "ratio", _MEMORY, "RTF"]
+    lines = _named([alike[0] for alike in groups_], [_deployed_row(alike, every) for alike in groups_], header)
+    for name in ("flips", _MEMORY):
+        column = header.index(name)
+        if not any(line[column] for line in lines):
+            header, *lines = ([*line[:column], *line[column + 1 :]] for line in (header, *lines))
+    return markdown(header, lines)
+
+
+def _named(rows: Sequence[System], lines: list[list[str]], header: list[str]) -> list[list[str]]:
+    """The lines; where there are several models, with a column for them, which `header` gets too."""
+    if len({system.last.model for system in rows}) < 2:
+        return lines
+    header.insert(0, "model")
+    return without_repeats([[system.last.model, *line] for system, line in zip(rows, lines, strict=True)])
 
 
 def _alike(rows: Iterable[System]) -> list[list[System]]:
@@ -96,16 +127,33 @@ def _alike(rows: Iterable[System]) -> list[list[System]]:
     return list(found.values())
 
 
-def _row(alike: Sequence[System], among: Sequence[System]) -> list[str]:
-    first = alike[0]
-    float_system = baseline(first, among)
-    difference = first.difference(float_system) if float_system else None
+def _row(system: System, among: Sequence[System]) -> list[str]:
+    float_system = baseline(system, among)
+    difference = system.difference(float_system) if float_system else None
+    backend = system.last.backend
     return [
-        f"{_precision(first.last)}{_backends(alike)}{f', {first.steps} steps' if steps_differ(among) else ''}",
-        str(len(first.seeds)),
-        percent_interval(first.wer),
+        row_name(system, among) + ("" if backend in PLAIN_BACKENDS else f" ({backend})"),
+        str(len(system.seeds)),
+        percent_interval(system.wer),
         points_interval(difference),
         verdict(difference),
+        f"{system.last.bundle_bytes:,}",
+        f"{system.last.ratio:.2f}",
+        megabytes(system.memory_bytes),
+        f"{system.rtf:.4f}",
+    ]
+
+
+def _deployed_row(alike: Sequence[System], every: Sequence[System]) -> list[str]:
+    first = alike[0]
+    checkpoint = checkpoint_of(first, every)
+    flips = first.flips(checkpoint) if checkpoint else None
+    return [
+        row_name(first, [one for one in every if is_deployed(one.last)]),
+        _engines(alike),
+        str(len(first.seeds)),
+        percent_interval(first.wer),
+        "" if flips is None else str(flips),
         f"{first.last.bundle_bytes:,}",
         f"{first.last.ratio:.2f}",
         _memory(alike),
@@ -119,12 +167,7 @@ def _memory(alike: Sequence[System]) -> str:
     return ", ".join(one or "?" for one in found) if any(found) else ""
 
 
-def _backends(alike: Sequence[System]) -> str:
-    """The engines, such as " (onnx, sherpa 2.0.1 w4a8 greedy)"; empty for the default engine."""
+def _engines(alike: Sequence[System]) -> str:
+    """The engines, such as "onnx, sherpa 2.0.1 w4a8"; the search unless it is greedy."""
     names = [f"{one.last.inference.backend.value} {one.last.inference.version}".strip() for one in alike[:-1]]
-    said = ", ".join([*names, alike[-1].last.backend])
-    return "" if said in PLAIN_BACKENDS else f" ({said})"
-
-
-def _precision(record: Record) -> str:
-    return ", ".join(filter(None, [record.quant, record.method.label]))
+    return ", ".join([*names, alike[-1].last.backend.removesuffix(" greedy")])

@@ -4,7 +4,17 @@ from collections.abc import Sequence
 
 from nibble.data.options import Condition
 from nibble.percent import percent_interval, points, points_interval
-from nibble.report.tables import PLAIN_BACKENDS, System, baseline, escaped, markdown, order, systems, verdict
+from nibble.report.tables import (
+    PLAIN_BACKENDS,
+    System,
+    baseline,
+    escaped,
+    markdown,
+    order,
+    steps_differ,
+    systems,
+    verdict,
+)
 from nibble.runs.method import Method
 from nibble.runs.records import Record
 
@@ -28,7 +38,8 @@ def render(records: Sequence[Record]) -> str:
 def _section(experiment: str, corpus: str, part: str, records: Sequence[Record]) -> str:
     heard = {condition: systems(one for one in records if one.condition is condition) for condition in Condition}
     shown = {_key(system): system for condition, found in heard.items() if condition is not _PLAIN for system in found}
-    names = {key: _name(system) for key, system in shown.items()}
+    unequal = steps_differ(shown.values())
+    names = {key: _name(one) + (f", {one.steps} steps" if unequal else "") for key, one in shown.items()}
     columns = sorted(names, key=lambda key: order(shown[key]))
     header = ["speech"]
     for key in columns:

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from nibble.data.options import Condition
 from nibble.evaluation.options import Backend
 from nibble.evaluation.wer import interval, paired_interval
+from nibble.provenance import REVISION
 from nibble.runs.method import Method
 from nibble.runs.records import Record
 
 PLAIN_BACKENDS = ("native greedy", "float greedy")  # torch's, which tables don't name
+OLDER = "†"  # marks what code before the last change of results has measured
+OLDER_EXPLAINED = f"{OLDER}: measured before the last change of the code that changes results."
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,22 @@ class System:
         found = {record.steps for record in self.records}
         return " or ".join("not recorded" if steps is None else f"{steps:,}" for steps in sorted(found, key=str))
 
+    @property
+    def is_of_older_code(self) -> bool:
+        """Whether a record is of code before the last change of results."""
+        return any(record.revision < REVISION for record in self.records)
+
+    def flips(self, other: "System") -> int | None:
+        """Utterances whose recognised text differs from that of `other`, summed over the seeds that both have.
+
+        None if they have no seed in common, or records that don't say it.
+        """
+        others = {record.seed: record for record in other.records}
+        pairs = [(_texts(record), _texts(others[record.seed])) for record in self.records if record.seed in others]
+        if not pairs or any(not ours or ours.keys() != theirs.keys() for ours, theirs in pairs):
+            return None
+        return sum(ours[id_] != theirs[id_] for ours, theirs in pairs for id_ in ours)
+
     def is_phase_of_run_of(self, other: "System") -> bool:
         """Whether both were trained in one run, one after the other."""
         trained = self.last.method.is_trained and other.last.method.is_trained
@@ -81,6 +100,13 @@ class System:
             return None
 
 
+def _texts(record: Record) -> dict[str, str]:
+    """Utterance -> hash of its recognised text; empty for a record of an older version."""
+    if not record.text_hashes:
+        return {}
+    return {one[0]: text for one, text in zip(record.utterance_errors, record.text_hashes, strict=True)}
+
+
 def systems(records: Iterable[Record]) -> list[System]:
     """One system for each model, precision, method and way of computing; largest file first.
 
@@ -102,6 +128,35 @@ def unchanged(records: Iterable[Record]) -> list[Record]:
 def steps_differ(among: Iterable[System]) -> bool:
     """Whether systems had different amounts of training, so that a table of them must say how much."""
     return len({system.steps for system in among}) > 1
+
+
+def checkpoint_of(system: System, among: Iterable[System]) -> System | None:
+    """The checkpoint that a deployed system was written from, as torch computes it; None for a checkpoint itself."""
+    last = system.last
+    if last.inference.backend is Backend.torch:
+        return None
+    wanted = (last.model, last.quant, last.method, last.inference.search)
+    return next(
+        (
+            other
+            for other in among
+            if other.last.inference.backend is Backend.torch
+            and (other.last.model, other.last.quant, other.last.method, other.last.inference.search) == wanted
+        ),
+        None,
+    )
+
+
+def is_deployed(record: Record) -> bool:
+    """Whether a bundle or an export was measured as such, and not the checkpoint."""
+    return record.inference.backend is not Backend.torch
+
+
+def row_name(system: System, among: Iterable[System]) -> str:
+    """Precision and method, with the steps if those of other rows differ, and a mark if older code measured it."""
+    steps = f"{system.steps} steps" if steps_differ(among) else ""
+    said = ", ".join(filter(None, [system.last.quant, system.last.method.label, steps]))
+    return f"{said} {OLDER}" if system.is_of_older_code else said
 
 
 def baseline(system: System, among: Sequence[System]) -> System | None:

@@ -79,6 +79,10 @@ class Record:
     condition: Condition = Condition.unchanged  # how the speech was changed
     # Recognising ten seconds of noise, in a process of its own on one CPU thread; null in records of older versions.
     memory: Footprint | None = None
+    # Of each utterance, in the order of `utterance_errors`, a hash of the recognised text: two systems recognised the
+    # same where hashes are equal. Empty in records of older versions.
+    text_hashes: list[str] = field(default_factory=list)
+    revision: int = 0  # `nibble.provenance.REVISION` of the code that measured; 0 in records of older versions
 
     def __post_init__(self) -> None:
         for name, least in _AT_LEAST.items():
@@ -90,6 +94,8 @@ class Record:
         if self.units not in ("words", "characters"):
             raise UserError(f"units is {self.units!r:.60}; errors are counted in words or characters")
         Inference.parse(self.backend)
+        if self.text_hashes and len(self.text_hashes) != len(self.utterance_errors):
+            raise UserError(f"there are {len(self.text_hashes)} hashes of {len(self.utterance_errors)} utterances")
         if self.memory is not None and min(self.memory.ran_bytes, self.memory.load_s) <= 0:
             raise UserError(f"memory says {self.memory.ran_bytes} bytes and {self.memory.load_s} s; both are above 0")
 
