@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from nibble import packages
 from nibble.bench import encoder
 from nibble.bench.records import Measurement, read
 from nibble.errors import UserError
+from nibble.export.options import Encoding
 from nibble.memory import Footprint
 
 COMMITTED = Path(__file__).parents[2] / "results" / "bench.jsonl"
@@ -31,6 +34,36 @@ def test_every_pair_is_measured(quick_footprint: Footprint, monkeypatch: pytest.
         encoder.TORCH_INT8,
         encoder.OURS,
     }
+
+
+def test_weights_beyond_what_protobuf_holds_stand_in_a_file_beside(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As of fastconformer_xl in float32; the tools quantize such a graph to what they make of one file."""
+    for package in ("onnx", "onnxruntime", "onnx_ir"):
+        pytest.importorskip(package, reason=f"{package} is not installed: pip install -e '.[export,bench]'")
+    from nibble.bench import onnxruntime_tools as tools
+    from nibble.bench.fresh import fresh_config, fresh_tokenizer
+
+    tokenizer = fresh_tokenizer(tmp_path)
+    bins = fresh_config("conformer_xxs", "float").features.mel_bins
+    given = torch.randn(1, 100, bins), torch.tensor([100])
+    found = []
+    for most in (tools.MOST_BYTES, 0):
+        monkeypatch.setattr(tools, "MOST_BYTES", most)
+        folder = tmp_path / str(most)
+        folder.mkdir()
+        file = encoder._exported("conformer_xxs", "float", Encoding.float, tokenizer, folder)
+        assert (folder / "float.onnx.data").is_file() == (most == 0)
+        prepared = tools.prepared(file)
+        made = [file, tools.int8_dynamic(prepared), tools.four_bits(prepared, integer_activations=True)]
+        outputs = [encoder._in_onnxruntime(one, *given)()[0] for one in made]
+        found.append((outputs, [tools.size_bytes(one) for one in made]))
+    (whole, sizes), (parted, parted_sizes) = found
+    for one, other in zip(whole, parted, strict=True):
+        assert np.array_equal(one, other)
+    assert parted_sizes == pytest.approx(sizes, rel=0.05)
+    assert parted_sizes[2] < parted_sizes[1] < parted_sizes[0]
 
 
 def test_without_the_tools(monkeypatch: pytest.MonkeyPatch) -> None:

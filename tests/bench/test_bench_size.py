@@ -27,6 +27,15 @@ def test_the_command_measures_prints_and_keeps(
     assert f"{dense.bytes:,}" in capsys.readouterr().out
 
 
+def test_a_model_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["size", "model=conformer_xxs", f"records={tmp_path / 'bench.jsonl'}"]) == 0
+    assert {one.case for one in read(tmp_path / "bench.jsonl")} == {"conformer_xxs"}
+    capsys.readouterr()
+    for words in (["gemm", "model=conformer_xxs"], ["encoder", "model=conformer_xxs", "device=cuda"]):
+        assert command.main(words) == 1
+        assert "model=conformer_xxs: encoder and size take it, on the CPU" in capsys.readouterr().err
+
+
 def test_the_same_bytes_again() -> None:
     found = [size.measure(("conformer_xs",), ("int4",))[0].bytes for _ in range(2)]
     assert found[0] == found[1]

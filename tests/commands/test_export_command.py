@@ -37,6 +37,14 @@ def test_a_folder_the_table_and_the_command_that_measures_it(write_run, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_weights_beyond_what_one_file_holds_are_said(write_run, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("nibble.export.sherpa.folder.MOST_BYTES", 10_000)
+    options = ExportConfig(str(write_run()), encoding=Encoding.float, output=str(tmp_path / "folder"))
+    with pytest.raises(UserError, match=r"encoder.onnx would hold [\d,]+ bytes of weights, .* give encoding=w8a8"):
+        export(options)
+    assert not list(tmp_path.iterdir())
+
+
 def test_characters_get_two_labels_a_frame_where_that_can_be(write_run) -> None:
     from nibble.export.onnx.graphs import default_labels_per_frame
 

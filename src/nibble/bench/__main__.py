@@ -3,14 +3,15 @@
 With device=cuda, encoder, gemm, loss and train_step measure a GPU: kernels launched and waits of the CPU stand beside
 milliseconds. `make gpu` runs them, and more.
 
-encoder     time of the encoder of conformer_l on one thread, ours and others', in torch and ONNX Runtime; five minutes
+encoder     time, size, load time and memory of the encoder of conformer_l, or of model=NAME, on one thread, ours and
+            others', in torch and ONNX Runtime; five minutes, and half an hour and 16 GB for fastconformer_xl
 feeding     hours of audio an hour from a loader, and how long a training waits for it; two minutes
 gemm        time of a linear layer of 4-bit weights against float32, int8 and others' int4; three minutes
 manifest    time and memory before the first batch of a corpus of lines= utterances; a minute a million
 long_stream an hour through conformer_stream_s, in sherpa-onnx and torch: growth of memory and latency; five minutes
 loss        memory and time of joiner and transducer loss, fused against torchaudio's; ten minutes
-size        bytes of the bundles of conformer_xs, s, m and l at int4 and int4_24, or of what checkpoint=RUN has trained,
-            against float32; about a minute
+size        bytes of the bundles of conformer_xs, s, m and l, or of model=NAME, at int4 and int4_24, or of what
+            checkpoint=RUN has trained, against float32; about a minute
 streaming   time of a chunk and till the first label, conformer_stream_s and l in sherpa-onnx, one thread; five minutes
 threads     time of a training step by how its threads wait, alone and beside a busy process; two minutes
 together    training time of one run for several precisions, against a run for each; about a minute
@@ -69,6 +70,10 @@ ON_A_GPU: dict[str, Callable[[], list[Measurement]]] = {
     "train_step": train_step_gpu.measure,
 }
 
+OF_A_MODEL: dict[str, Callable[[str], list[Measurement]]] = {
+    "encoder": encoder.measure,
+    "size": lambda model: size.measure((model,)),
+}
 ON_SPEECH: dict[str, Callable[[Path], list[Measurement]]] = {
     "feeding": feeding.measure,
     "transcribe": transcribe.measure,
@@ -83,6 +88,7 @@ class BenchOptions:
     device: str = "cpu"  # cpu or cuda
     corpus: str | None = None  # feeding: a folder of parts; transcribe: of recordings; null: the embedded corpus
     checkpoint: str | None = None  # size: a run, of which each size is measured at each precision; null: fresh models
+    model: str | None = None  # encoder and size: a file of conf/model, such as fastconformer_xl; null: as above
     lines: int | None = None  # manifest: how many utterances; null: a million
     records: str = "runs/bench.jsonl"  # file that the measurements are added to
 
@@ -98,6 +104,10 @@ class BenchOptions:
             raise UserError(f"{self.name} takes no corpus=; only {' and '.join(ON_SPEECH)} do")
         if self.checkpoint and self.name != "size":
             raise UserError(f"{self.name} takes no checkpoint=; only size does")
+        if self.model and (self.name not in OF_A_MODEL or self.device != "cpu" or self.checkpoint):
+            raise UserError(
+                f"model={self.model}: {' and '.join(OF_A_MODEL)} take it, on the CPU and without checkpoint"
+            )
         if self.lines and self.name != "manifest":
             raise UserError(f"{self.name} takes no lines=; only manifest does")
 
@@ -118,6 +128,8 @@ def _measure(options: BenchOptions) -> None:
     measure = (ON_A_GPU if options.device == "cuda" else BENCHES)[options.name]
     if options.corpus:
         measure = partial(ON_SPEECH[options.name], Path(options.corpus))
+    if options.model:
+        measure = partial(OF_A_MODEL[options.name], options.model)
     if options.checkpoint:
         measure = partial(size.measure_run, Path(options.checkpoint))
     if options.lines:

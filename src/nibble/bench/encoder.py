@@ -50,6 +50,8 @@ def measure(model: str = MODEL, duration_s: int = DURATION_S, rounds: int = _ROU
     """
     for package, extra in (("onnx", "export"), ("onnxruntime", "export"), ("onnx_ir", "bench")):
         need(package, "python -m nibble.bench encoder", extra)
+    from nibble.bench.onnxruntime_tools import size_bytes
+
     frames = duration_s * _FRAMES_A_SECOND
     mel_bins = fresh_config(model, "float").features.mel_bins
     features = torch.randn(1, frames, mel_bins, generator=torch.Generator().manual_seed(0))
@@ -65,7 +67,7 @@ def measure(model: str = MODEL, duration_s: int = DURATION_S, rounds: int = _ROU
         # Networks are made before this block: a layer frozen inside it would cache nothing from one call to the next.
         with torch.inference_mode():
             times = in_turns(contenders, rounds, "timing encoders")
-        sizes_bytes = {name: file.stat().st_size for name, file in files.items()}
+        sizes_bytes = {name: size_bytes(file) for name, file in files.items()}
         loads: dict[str, Load] = {name: partial(encoder_file, file, frames, mel_bins) for name, file in files.items()}
         loads |= {
             name: partial(bundle_encoder, bundle, frames) for name, bundle in _bundles(model, tokenizer, folder).items()
@@ -123,11 +125,11 @@ def _files(model: str, tokenizer: Tokenizer, folder: Path) -> dict[str, Path]:
 
 
 def _exported(model: str, quant: str, encoding: Encoding, tokenizer: Tokenizer, folder: Path) -> Path:
+    from nibble.bench.onnxruntime_tools import written
     from nibble.export.onnx.graphs import export_graphs
 
     file = folder / f"{encoding.value}.onnx"
-    graph = export_graphs(fresh_model(model, quant, tokenizer), encoding)["encoder"].model
-    file.write_bytes(graph.SerializeToString())
+    written(export_graphs(fresh_model(model, quant, tokenizer), encoding)["encoder"].model, file)
     return file
 
 

@@ -5,12 +5,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from nibble.errors import UserError
 from nibble.kernels.nibbles import pack_pairs
 
 Array = NDArray[Any]
+MOST_BYTES = 2**31 - 2**24  # of weights in one file: protobuf holds 2 GB, and nodes and names need a little
+
+
+def weight_bytes(graph: ModelProto) -> int:
+    """The bytes of all constants of a graph."""
+    return sum(len(weight.raw_data) for weight in graph.graph.initializer)
 
 
 class Graph:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from nibble.errors import UserError
+from nibble.export.onnx.builder import MOST_BYTES, weight_bytes
 from nibble.export.onnx.graphs import (
     ExportedGraph,
     default_labels_per_frame,
@@ -39,6 +41,12 @@ def export_folder(
     opset = opset or default_opset(encoding)
     graphs = export_graphs(loaded, encoding, labels_per_frame, opset)
     models = {name: graph.model for name, graph in graphs.items()}
+    for name, model in models.items():
+        if (found_bytes := weight_bytes(model)) > MOST_BYTES:
+            raise UserError(
+                f"{name}.onnx would hold {found_bytes:,} bytes of weights, and an ONNX file holds 2 GB; give "
+                "encoding=w8a8, w4a8 or w4 with a quantized checkpoint"
+            )
     size_bytes = sum(model.ByteSize() for model in models.values())
     form = Form(
         encoding=encoding,
