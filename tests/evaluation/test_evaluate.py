@@ -190,14 +190,14 @@ def test_the_budget_is_printed_beside_the_measurement(write_run) -> None:
 
 def test_every_utterance_is_recognised_once_and_time_counts(write_run) -> None:
     loaded = load_checkpoint(write_run())
-    measured = evaluate(loaded.model, loaded.tokenizer, [])
+    measured = evaluate(loaded, [])
     assert measured.transcripts == []
     assert (measured.score.wer, measured.rtf) == (0.0, 0.0)
 
     def silent(_model: object, _encoded: torch.Tensor, lengths: torch.Tensor) -> list[Hypothesis]:
         return [Hypothesis([], [], 0.0) for _ in lengths]
 
-    measured = evaluate(loaded.model, loaded.tokenizer, [random_batch()], silent)
+    measured = evaluate(loaded, [random_batch()], silent)
     assert [row.id for row in measured.transcripts] == ["a", "b"]
     assert (measured.score.deletions, measured.score.wer) == (3, 1.0)
     assert measured.rtf > 0

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 import torch
 from loudness import loud
+from touching_words import recognised, speech
 
 from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.features.extractor import make_features
@@ -74,6 +75,34 @@ def test_a_minute_without_a_pause(fitted, tmp_path: Path, monkeypatch: pytest.Mo
     assert [word.start_s for word in found.words] == pytest.approx(starts_s, abs=0.05)
     assert sum(heard) == pytest.approx(found.duration_s) == pytest.approx(sum(map(len, spoken)) / SAMPLE_RATE_HZ)
     assert len(heard) <= 4  # windows are recognised together
+
+
+def level_reader(loaded: Loaded, utterances: list[np.ndarray], _beam_width: int) -> list[Hypothesis]:
+    """Stands for a recogniser that errs only where a word is cut, and says some words a frame or two late."""
+    found, late = [], np.random.default_rng(len(utterances[0]))
+    for samples in utterances:
+        hypothesis = Hypothesis()
+        for word, start_s in recognised(samples):
+            ids = loaded.tokenizer.encode(word)
+            hypothesis.ids += ids
+            hypothesis.frames += [int(start_s / 0.04) + int(late.integers(3))] * len(ids)
+        found.append(hypothesis)
+    return found
+
+
+def test_words_that_touch(fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows cut words wherever they end, and yet each word is found once, at its time."""
+    said = speech(300.0)
+    soundfile.write(tmp_path / "touching.wav", said.samples, SAMPLE_RATE_HZ, subtype="FLOAT")
+    monkeypatch.setattr(transcription, "windows", partial(windows, detect=loud))
+    monkeypatch.setattr(transcription, "recognise", level_reader)
+    heard: list[float] = []
+    found = transcribe(fitted("stateless", None), tmp_path / "touching.wav", heard=heard.append)
+    assert found.text.split() == said.words
+    assert [word.text for word in found.words] == said.words
+    assert [word.start_s for word in found.words] == pytest.approx(said.starts_s, abs=0.15)
+    assert sum(heard) == pytest.approx(len(said.samples) / SAMPLE_RATE_HZ)
+    assert min(heard) >= 0
 
 
 def sounds() -> dict[str, np.ndarray]:

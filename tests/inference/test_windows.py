@@ -1,9 +1,10 @@
-"""Windows of long recordings: all speech is in one of them, at its place, and no word is cut."""
+"""Windows of long recordings: all speech is in one of them, at its place; they overlap only where nobody pauses."""
 
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 import torch
 from hypothesis import given, settings
@@ -31,11 +32,17 @@ def in_pieces(samples: Samples, size: int) -> list[Samples]:
 
 
 def check(samples: Samples, found: list[Window], longest_s: float) -> None:
-    """Windows are stretches of the recording, in order, apart, short enough, and hold all that is loud."""
+    """Windows are stretches of the recording, in order, short enough, and hold all that is loud.
+
+    They are apart but where one takes over from the one before, at a seam that both hear.
+    """
     covered, end = np.zeros(len(samples), bool), 0
-    for start_s, part in found:
+    for start_s, part, seam_s in found:
         start = round(start_s * SAMPLE_RATE_HZ)
-        assert start >= end
+        if seam_s is None:
+            assert start >= end
+        else:
+            assert start <= round(seam_s * SAMPLE_RATE_HZ) <= end <= start + longest_s / 4 * SAMPLE_RATE_HZ
         end = start + len(part)
         assert 0 < len(part) <= longest_s * SAMPLE_RATE_HZ
         np.testing.assert_array_equal(part, samples[start:end])
@@ -48,7 +55,7 @@ def check(samples: Samples, found: list[Window], longest_s: float) -> None:
     st.lists(st.tuples(st.floats(0.1, 2.5), st.sampled_from([0.2, 0.6, 3.0, 8.0])), min_size=1, max_size=8),
     st.sampled_from([1_000, 16_000, 10**6]),
 )
-def test_all_speech_is_in_one_window(said: list[tuple[float, float]], size: int) -> None:
+def test_all_speech_is_in_a_window(said: list[tuple[float, float]], size: int) -> None:
     samples = recording(*map(list, zip(*said, strict=True)))
     found = list(windows(in_pieces(samples, size), 5.0, loud))
     check(samples, found, 5.0)
@@ -57,20 +64,33 @@ def test_all_speech_is_in_one_window(said: list[tuple[float, float]], size: int)
 
 
 def test_a_window_ends_in_a_pause() -> None:
-    """Words of 0.9 s with 0.3 s between them, windows of at most 5 s: each word is whole in a window."""
-    samples = recording([0.9] * 20, [0.3] * 20)
+    """Words of 0.9 s with 0.6 s between them, windows of at most 5 s: each word is whole in one window."""
+    samples = recording([0.9] * 20, [0.6] * 20)
     found = list(windows([samples], 5.0, loud))
     check(samples, found, 5.0)
-    assert 4 < len(found) < 10
     for before, after in pairwise(found):
+        assert after.seam_s is None
         assert np.abs(before.samples[-200:]).max() < 0.05
         assert np.abs(after.samples[:200]).max() < 0.05
 
 
+@pytest.mark.parametrize("longest_s", [3.0, 10.0, 30.0])
+def test_without_a_pause_windows_overlap_where_it_is_quietest(longest_s: float) -> None:
+    """Words of 0.9 s with 0.2 s between them: seams lie between words, and little is heard twice."""
+    samples = recording([0.9] * 100, [0.2] * 100)
+    found = list(windows(in_pieces(samples, 16_000), longest_s, loud))
+    check(samples, found, longest_s)
+    for window in found[1:]:
+        assert window.seam_s is not None
+        seam = round(window.seam_s * SAMPLE_RATE_HZ)
+        assert np.abs(samples[seam : seam + 200]).max() < 0.05
+    assert sum(len(window.samples) for window in found) < (1.5 if longest_s < 6 else 1.25) * len(samples)
+
+
 def test_a_recording_that_fits_is_left_as_it_is() -> None:
     silence = np.zeros(4 * SAMPLE_RATE_HZ, np.float32)
-    ((start_s, samples),) = windows(in_pieces(silence, 1_000), 5.0, loud)
-    assert start_s == 0
+    ((start_s, samples, seam_s),) = windows(in_pieces(silence, 1_000), 5.0, loud)
+    assert (start_s, seam_s) == (0, None)
     assert np.array_equal(samples, silence)
 
 

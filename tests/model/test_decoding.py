@@ -193,14 +193,14 @@ def test_no_label_is_repeated_without_end(make_tiny: Callable[..., Transducer], 
 
 
 def test_words_from_pieces_of_words() -> None:
-    words = word_timestamps(["▁THE", "▁CA", "T", "▁SAT"], [2, 5, 7, 20], FRAME_S)
+    words = word_timestamps(["▁THE", "▁CA", "T", "▁SAT"], [frame * FRAME_S for frame in (2, 5, 7, 20)], FRAME_S)
     assert [word.text for word in words] == ["THE", "CAT", "SAT"]
     assert [word.start_s for word in words] == pytest.approx([2 * FRAME_S, 5 * FRAME_S, 20 * FRAME_S])
     assert words[1].end_s == pytest.approx(8 * FRAME_S)
 
 
 def test_words_from_characters() -> None:
-    words = word_timestamps(list("▁ON▁E"), [1, 3, 4, 8, 9], FRAME_S)
+    words = word_timestamps(list("▁ON▁E"), [frame * FRAME_S for frame in (1, 3, 4, 8, 9)], FRAME_S)
     assert [(word.text, word.start_s) for word in words] == [("ON", 3 * FRAME_S), ("E", 9 * FRAME_S)]
     assert word_timestamps(list("AB"), [0, 1], FRAME_S)[0].text == "AB"
     assert word_timestamps(["▁"], [3], FRAME_S) == word_timestamps([], [], FRAME_S) == []

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,13 +13,12 @@ from nibble.data.batch import Batch
 from nibble.data.datamodule import SpeechDataModule
 from nibble.data.feeding import Feeding
 from nibble.data.options import Condition
-from nibble.data.tokenizer import Tokenizer
 from nibble.device import choose_device
 from nibble.errors import UserError
 from nibble.evaluation.footprints import checkpoint_footprint, export_footprint
 from nibble.evaluation.measuring import Measured, measure
 from nibble.evaluation.options import Backend, EvaluateConfig, Search
-from nibble.evaluation.recognisers import Decoder, Network, Recogniser, onnx_network
+from nibble.evaluation.recognisers import Decoder, Recogniser, onnx_network, torch_network
 from nibble.evaluation.recording import Subject, Task, make_record
 from nibble.evaluation.result import Result
 from nibble.evaluation.scoring import all_scores, shown
@@ -31,7 +31,6 @@ from nibble.inference.fused import fuse
 from nibble.kernels.implementations import used_by
 from nibble.memory import Footprint
 from nibble.model.decoding import beam, greedy
-from nibble.model.transducer import Transducer
 from nibble.progress import track
 from nibble.quant.spec import Arithmetic, Precision
 from nibble.runs import records
@@ -44,10 +43,10 @@ from nibble.runs.run_folder import RunFolder
 from nibble.runs.speech import speech
 
 
-def evaluate(model: Transducer, tokenizer: Tokenizer, batches: Iterable[Batch], decoder: Decoder = greedy) -> Measured:
-    """Recognise all utterances of `batches` with a network, on the device that it is on."""
-    device = next(iter(model.state_dict().values())).device  # a frozen model has no parameters
-    return measure(Network(model, tokenizer, decoder), batches, device)
+def evaluate(loaded: Loaded, batches: Iterable[Batch], decoder: Decoder = greedy) -> Measured:
+    """Recognise all utterances of `batches` with a loaded model, on the device that it is on."""
+    device = next(iter(loaded.model.state_dict().values())).device  # a frozen model has no parameters
+    return measure(torch_network(loaded, decoder), batches, device)
 
 
 def evaluate_checkpoints(options: EvaluateConfig) -> list[Result]:
@@ -79,7 +78,8 @@ def evaluate_loaded(loaded: Loaded, options: EvaluateConfig, memory: Footprint |
         memory: what loading and running it takes, if that was measured.
     """
     device = choose_device(options.hardware)
-    recognise = Network(loaded.model.to(device), loaded.tokenizer, _decoder(options))
+    loaded.model.to(device)
+    recognise = torch_network(loaded, _decoder(options))
     if loaded.frozen:
         fuse(loaded.model)
     arithmetic, machine = _arithmetic(loaded), provenance.hardware(device)
@@ -98,10 +98,10 @@ def evaluate_exported(folder: Path, options: EvaluateConfig) -> list[Result]:
         raise UserError(f"backend={options.backend.value} runs on the CPU; use hardware=cpu")
     exported = read_exported(folder)
     threads = options.hardware.threads or torch.get_num_threads()
-    recognise: Recogniser
+    recognise: Recogniser[Any]
     version = ""
     if options.backend is Backend.onnx:
-        recognise = onnx_network(folder, exported.tokenizer, _decoder(options), threads)
+        recognise = onnx_network(exported, _decoder(options), threads)
     else:
         recognise = Sherpa(exported, _beam_width(options) or 1, threads)
         version = recognise.version

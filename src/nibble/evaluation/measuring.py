@@ -1,14 +1,13 @@
 """Recognises batches of speech, and measures errors and time."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
 
 from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.batch import Batch
-from nibble.evaluation.recognisers import Recogniser
 from nibble.evaluation.result import Transcript
 from nibble.evaluation.scoring import score_transcripts
 from nibble.evaluation.wer import Score
@@ -23,7 +22,7 @@ class Measured(NamedTuple):
     windowed: int = 0  # utterances that were recognised in windows
 
 
-def measure(recognise: Recogniser, batches: Iterable[Batch], device: torch.device) -> Measured:
+def measure(recognise: Callable[[Batch], list[str]], batches: Iterable[Batch], device: torch.device) -> Measured:
     """Recognise all utterances of `batches` on a device.
 
     The real-time factor is the time of encoder and search in one process over the duration of the audio, batched as

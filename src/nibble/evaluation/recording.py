@@ -26,7 +26,7 @@ class Subject:
     """A model to evaluate, and what computes it."""
 
     model: Loaded | Exported
-    recognise: Recogniser
+    recognise: Recogniser[Any]
     size: Size
     inference: Inference
     device: torch.device

@@ -1,6 +1,7 @@
 """sherpa-onnx as a recogniser of batches, loaded from an exported folder."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -9,8 +10,9 @@ from torch import Tensor
 from nibble.conventions import SAMPLE_RATE_HZ, WORD_START
 from nibble.data.batch import Batch
 from nibble.errors import UserError
-from nibble.evaluation.recognisers import onnx_network
+from nibble.evaluation.recognisers import Recogniser, onnx_network
 from nibble.features.kaldi import SHIFT_SAMPLES, frame_count
+from nibble.inference.seams import Heard
 from nibble.inference.sherpa_recogniser import sherpa_recogniser
 from nibble.model.chunks import Chunks
 from nibble.model.decoding import greedy
@@ -34,7 +36,7 @@ def load_sherpa(exported: Exported, beam_width: int, threads: int) -> Any:
     """
     need("sherpa_onnx", "backend=sherpa")
     _check_version(exported)
-    onnx_network(exported.path, exported.tokenizer, greedy, threads)  # sherpa-onnx ends the process on a bad file
+    onnx_network(exported, greedy, threads)  # sherpa-onnx ends the process on a bad file
     return sherpa_recogniser(
         exported.path,
         _chunks(exported) is not None,
@@ -64,7 +66,7 @@ def _numbers(version: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", version.split("+")[0])[:3]]
 
 
-class Sherpa:
+class Sherpa(Recogniser[str]):
     """sherpa-onnx on an exported folder: from samples to text without anything of this project.
 
     A model that streams hears an utterance as from a microphone: then silence until its last chunk is full.
@@ -79,23 +81,27 @@ class Sherpa:
 
         self.version = str(sherpa_onnx.__version__)
 
-    def __call__(self, batch: Batch) -> list[str]:
-        """The text of each utterance; they go through the network one by one."""
+    def hear(self, batch: Batch) -> list[Heard[str]]:
+        """The tokens of each utterance; they go through the network one by one."""
         assert batch.samples is not None, "the loader keeps samples"
-        return ["".join(self._tokens(samples)).replace(WORD_START, " ").strip() for samples in batch.samples]
+        return [self._hear(samples) for samples in batch.samples]
 
-    def _tokens(self, samples: Tensor) -> list[str]:
+    def text(self, labels: Sequence[str]) -> str:
+        """What tokens say."""
+        return "".join(labels).replace(WORD_START, " ").strip()
+
+    def _hear(self, samples: Tensor) -> Heard[str]:
         """The tokens that sherpa-onnx finds in one utterance, (samples,)."""
         stream = self._recogniser.create_stream()
         if self._chunks is None:
             stream.accept_waveform(SAMPLE_RATE_HZ, samples.numpy())
             self._recogniser.decode_stream(stream)
-            return list(stream.result.tokens)
+            return Heard(list(stream.result.tokens), list(stream.result.timestamps))
         stream.accept_waveform(SAMPLE_RATE_HZ, with_silence(samples, self._chunks).numpy())
         stream.input_finished()
         while self._recogniser.is_ready(stream):
             self._recogniser.decode_stream(stream)
-        return list(self._recogniser.tokens(stream))
+        return Heard(list(self._recogniser.tokens(stream)), list(self._recogniser.timestamps(stream)))
 
 
 def with_silence(samples: Tensor, chunks: Chunks) -> Tensor:

@@ -13,6 +13,7 @@ from nibble.data.samples import Samples
 from nibble.errors import UserError
 from nibble.features.extractor import make_features
 from nibble.inference.reading import duration_s, pieces
+from nibble.inference.seams import Heard, Passages
 from nibble.inference.windows import Window, windows
 from nibble.model.decoding import Hypothesis, Word, beam, greedy, word_timestamps
 from nibble.quant.finite import checked_at_end
@@ -36,7 +37,7 @@ def transcribe(
     """Recognise one recording.
 
     Time grows linearly with its length, and memory does not grow. A recording longer than the model's training
-    utterances may be (`data.max_duration_s`) is cut into windows at pauses.
+    utterances may be (`data.max_duration_s`) is cut into windows, at pauses or so that they overlap.
 
     Args:
         loaded: the model, on the device to use.
@@ -58,9 +59,9 @@ def transcribe(
 
     for batch in batches(windows(counted(), loaded.config.data.max_duration_s)):
         found.add(batch, recognise(loaded, [window.samples for window in batch], beam_width))
-        until_s = batch[-1].start_s + len(batch[-1].samples) / SAMPLE_RATE_HZ
-        heard(until_s - done_s)
-        done_s = until_s
+        until_s = max(window.start_s + len(window.samples) / SAMPLE_RATE_HZ for window in batch)
+        heard(max(0.0, until_s - done_s))
+        done_s = max(done_s, until_s)
     if not samples:
         raise UserError(f"{path} holds no samples: 0 s of audio")
     heard(samples / SAMPLE_RATE_HZ - done_s)
@@ -105,20 +106,19 @@ class Found:
     def __init__(self, loaded: Loaded) -> None:
         self._tokenizer = loaded.tokenizer
         self._frame_s = loaded.model.encoder.factor * make_features(loaded.config.features).shift_s
-        self._texts: list[str] = []
-        self._words: list[Word] = []
+        self._passages: Passages[int] = Passages()
 
     def add(self, batch: Sequence[Window], hypotheses: Sequence[Hypothesis]) -> None:
         """What was recognised in the next windows."""
-        for window, hypothesis in zip(batch, hypotheses, strict=True):
-            self._texts.append(self._tokenizer.decode(hypothesis.ids))
-            words = word_timestamps(self._tokenizer.pieces(hypothesis.ids), hypothesis.frames, self._frame_s)
-            end_s = window.start_s + len(window.samples) / SAMPLE_RATE_HZ
-            for word in words:
-                start_s = min(window.start_s + word.start_s, end_s)  # a model that streams hears silence after the end
-                text = self._tokenizer.written([word.text])
-                self._words.append(Word(text, start_s, min(window.start_s + word.end_s, end_s)))
+        for window, found in zip(batch, hypotheses, strict=True):
+            self._passages.add(window, Heard(found.ids, [frame * self._frame_s for frame in found.frames]))
 
     def transcription(self, duration_s: float) -> Transcription:
         """All that was added, of a recording that lasts so long."""
-        return Transcription(" ".join(filter(None, self._texts)), self._words, duration_s)
+        texts, words = [], []
+        for passage in self._passages.found:
+            texts.append(self._tokenizer.decode(passage.labels))
+            for word in word_timestamps(self._tokenizer.pieces(passage.labels), passage.starts_s, self._frame_s):
+                text, end_s = self._tokenizer.written([word.text]), min(word.end_s, duration_s)
+                words.append(Word(text, min(word.start_s, end_s), end_s))
+        return Transcription(" ".join(filter(None, texts)), words, duration_s)

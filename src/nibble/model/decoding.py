@@ -237,28 +237,28 @@ def _merge(entries: dict[tuple[int, ...], _Entry], new: _Entry) -> None:
 
 @dataclass
 class Word:
-    """A word and when it was said, in seconds from the start of the utterance."""
+    """A word and when it was said, in seconds."""
 
     text: str
     start_s: float
     end_s: float
 
 
-def word_timestamps(pieces: Sequence[str], frames: Sequence[int], frame_s: float) -> list[Word]:
-    """Words from SentencePiece pieces and the encoded frame that emitted each piece.
+def word_timestamps(pieces: Sequence[str], starts_s: Sequence[float], frame_s: float) -> list[Word]:
+    """Words from SentencePiece pieces and the start of each, the time of the encoded frame that emitted it.
 
     A word begins at the frame of its first letters and ends with the frame of its last.
     """
     words: list[Word] = []
     begins = True
-    for piece, frame in zip(pieces, frames, strict=True):
+    for piece, start_s in zip(pieces, starts_s, strict=True):
         begins = begins or piece.startswith(WORD_START)
         text = piece.removeprefix(WORD_START)
         if not text:  # a mark of its own, as character tokens have
             continue
-        end_s = (frame + 1) * frame_s
+        end_s = start_s + frame_s
         if begins:
-            words.append(Word(text, frame * frame_s, end_s))
+            words.append(Word(text, start_s, end_s))
         else:
             words[-1] = Word(words[-1].text + text, words[-1].start_s, end_s)
         begins = False

@@ -39,5 +39,5 @@ def shown(batches: Iterable[Batch]) -> dict[str, dict[str, Any]]:
 
 def recognised(loaded: Loaded, batches: Iterable[Batch]) -> dict[str, list[list[str]]]:
     """By id: [word of the reference, word recognised, kind of error], by greedy search."""
-    found = evaluate(loaded.model, loaded.tokenizer, batches).transcripts
+    found = evaluate(loaded, batches).transcripts
     return {one.id: [[*pair, pair.kind.value] for pair in align(one.reference, one.hypothesis)] for one in found}
