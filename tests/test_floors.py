@@ -16,7 +16,7 @@ FLOORS = (
     *("features.options", "features", "hardware", "device"),
     *("data.options", "data"),
     *("model.options", "model"),
-    *("quant.spec", "quant"),
+    *("quant.analog_spec", "quant.spec", "quant"),
     # What the options of the rooms above say, a run keeps with it.
     *("training.options", "evaluation.options", "post_training.options", "export.options", "sensitivity.options"),
     *("config", "composition", "runs", "imports", "inference", "export", "evaluation", "post_training", "training"),

@@ -5,13 +5,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nibble.quant.analog_spec import AnalogSpec
 from nibble.quant.convert import freeze, prepare, prune, set_precision
 from nibble.quant.linear_product import integer_linear
 from nibble.quant.spec import ActivationSpec, Arithmetic, Precision, QuantConfig, Rule, Sparsity, WeightSpec
 from nibble.quant.tensor import Factor, QuantizedTensor
-from nibble.quant.weight_source import FakeWeight, FloatWeight, FrozenWeight, NativeWeight, NoisyWeight, WeightSource
+from nibble.quant.weight_source import (
+    AnalogWeight,
+    FakeWeight,
+    FloatWeight,
+    FrozenWeight,
+    NativeWeight,
+    NoisyWeight,
+    WeightSource,
+)
 
 A8 = ActivationSpec(8)
+ANALOG = AnalogSpec(training_noise=1.0)
 # the weight's spec, the arithmetic, the blend -> the form
 FORMS = {
     "float": (None, Arithmetic.native, 1.0, FloatWeight),
@@ -21,6 +31,7 @@ FORMS = {
     "native": (WeightSpec(4), Arithmetic.native, 1.0, NativeWeight),
     "native, groups": (WeightSpec(4, group_size=4), Arithmetic.native, 1.0, NativeWeight),
     "noise": (WeightSpec(4), Arithmetic.noise, 1.0, NoisyWeight),
+    "analog": (None, Arithmetic.native, 1.0, AnalogWeight),
     "frozen": (WeightSpec(4), Arithmetic.native, 1.0, FrozenWeight),
     "frozen, fake": (WeightSpec(4), Arithmetic.fake, 1.0, FrozenWeight),
 }
@@ -36,7 +47,8 @@ def layer(form: str, request: pytest.FixtureRequest) -> nn.Module:
     spec, arithmetic, blend, _ = FORMS[form]
     torch.manual_seed(0)
     layer = nn.Sequential(nn.Linear(8, 6, bias=False))
-    prepare(layer, QuantConfig("test", [Rule("**", spec, A8, sparsity=request.param)], arithmetic))
+    rule = Rule("**", spec, A8, request.param) if form != "analog" else Rule("**", None, A8, analog=ANALOG)
+    prepare(layer, QuantConfig("test", [rule], arithmetic))
     set_precision(layer, Precision.rules, blend)
     prune(layer)
     if form.startswith("frozen"):

@@ -32,11 +32,12 @@ from nibble.kernels.implementations import used_by
 from nibble.memory import Footprint
 from nibble.model.decoding import beam, greedy
 from nibble.progress import track
+from nibble.quant.convert import draw_noise
 from nibble.quant.spec import Arithmetic, Precision
 from nibble.runs import records
 from nibble.runs.backend import Inference
 from nibble.runs.checkpoint import load_checkpoint, quantize
-from nibble.runs.exported import read_exported
+from nibble.runs.exported import Exported, read_exported
 from nibble.runs.loaded import Loaded, float_parameters
 from nibble.runs.locate import bundle_of, latest_run
 from nibble.runs.run_folder import RunFolder
@@ -133,18 +134,43 @@ def _evaluate_under(condition: Condition, subject: Subject, options: EvaluateCon
     title = f"{model.path.name} on {'+'.join(parts)}" + (
         f", {condition}" if condition is not Condition.unchanged else ""
     )
-    batches = _batches(data, parts, title, options.max_utterances)
     batch_s = 0.0 if hardware.max_batch_utterances == 1 else hardware.batch_duration_s
-    recognise = Windowed(subject.recognise, make_features(features), model.config.data.max_duration_s, batch_s)
-    measured = measure(recognise, batches, device)._replace(windowed=recognise.utterances)
+    _draw(model, 0, options.draws)
+
+    def recognised() -> Measured:
+        recognise = Windowed(subject.recognise, make_features(features), model.config.data.max_duration_s, batch_s)
+        batches = _batches(data, parts, title, options.max_utterances)
+        return measure(recognise, batches, device)._replace(windowed=recognise.utterances)
+
+    measured = recognised()
     if not measured.score.reference_words:
         raise UserError(f"{'+'.join(parts)} has no reference words, so there is no error rate; give another part=")
     scores = all_scores(measured.transcripts, data.cuts(parts), options, condition)
     record = make_record(subject, options, Task(data.corpus_name, parts, condition), measured, scores)
+    if options.draws > 1:
+        draws = [record.wer]
+        for draw in range(1, options.draws):
+            _draw(model, draw, options.draws)
+            draws.append(all_scores(recognised().transcripts, data.cuts(parts), options, condition).main.wer)
+        record = replace(record, draws=draws)
     if options.records is not None:
         records.append(Path(options.records), record)
     transcripts = [shown(one, options.ignored, scores.main.units) for one in measured.transcripts]
     return Result(record, transcripts, subject.size, options.hardware)
+
+
+def _draw(model: Loaded | Exported, draw: int, draws: int) -> None:
+    """Draw the noise of analog weights, if the model has some.
+
+    Raises:
+        UserError: several draws are asked for, and it has none.
+    """
+    analog = draw_noise(model.model, draw) if isinstance(model, Loaded) else 0
+    if draws > 1 and not analog:
+        raise UserError(
+            f"draws={draws}: {model.path} is at {model.quant}, whose weights have no noise; give quant=analog, a model "
+            "that was trained with it, or draws=1"
+        )
 
 
 def _parts(data: SpeechDataModule, options: EvaluateConfig) -> list[str]:

@@ -60,6 +60,7 @@ class EvaluateConfig:
     beam_width: int = 8  # decoding=beam: hypotheses at once
     max_utterances: int | None = None  # null: all
     worst: int = 5  # utterances with most errors to show
+    draws: int = 1  # of the noise of analog weights (quant=analog): the model is evaluated with each
     records: str | None = "runs/records.jsonl"  # a line is added there for each model; null: nowhere
     data: DataOverrides = field(default_factory=DataOverrides)
     hardware: HardwareConfig = MISSING
@@ -81,7 +82,7 @@ class EvaluateConfig:
         for one in _strings("condition", self.condition):
             if one not in (*Condition, _ALL):
                 raise UserError(f"condition={one}; give all, or some of [{','.join(Condition)}]")
-        check(self, "", beam_width=Range(1, 1_000), max_utterances=COUNT, worst=COUNT_OR_NONE)
+        check(self, "", beam_width=Range(1, 1_000), max_utterances=COUNT, worst=COUNT_OR_NONE, draws=COUNT)
 
     @property
     def checkpoints(self) -> list[str]:

@@ -1,6 +1,7 @@
 """Prints the results of `evaluate.py`."""
 
 from collections.abc import Sequence
+from statistics import mean, stdev
 
 from rich.text import Text
 
@@ -97,6 +98,8 @@ def _print_result(result: Result, console: Console, worst: int) -> None:
         f"in {record.reference_words:,} {record.units} of {len(record.utterance_errors):,} utterances{characters}",
         console,
     )
+    if record.draws:
+        console.print(draws(record))
     if Units(record.units) is Units.characters:
         console.print("errors are counted in characters, since the script puts no spaces between words", style="dim")
     if record.windowed:
@@ -116,6 +119,13 @@ def _print_result(result: Result, console: Console, worst: int) -> None:
         _budget(record.rtf, result.hardware.max_rtf),
     )
     _print_memory(record, console)
+
+
+def draws(record: Record) -> str:
+    """The error rates of an analog model over its draws: mean, standard deviation, worst."""
+    rates = record.draws
+    spread = f", spread {percent(stdev(rates))}" if len(rates) > 1 else ""
+    return f"{len(rates)} draws of the noise: mean {percent(mean(rates))}{spread}, worst {percent(max(rates))}"
 
 
 def group_table(name: str, groups: Sequence[Group], record: Record) -> Table:

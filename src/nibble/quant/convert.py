@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 from nibble.errors import UserError
@@ -35,7 +36,7 @@ def prepare(model: nn.Module, config: QuantConfig) -> None:
     for name, rule in assign(model, config.rules).items():
         module = model.get_submodule(name)
         quantized = quantized_type(type(module))
-        only_activation = rule.weight is None and rule.sparsity is None
+        only_activation = rule.weight is None and rule.sparsity is None and rule.analog is None
         if rule.is_float or quantized is None or (only_activation and not quantized.takes_activation):
             continue
         _become(module, quantized, name, rule, config.arithmetic)
@@ -77,6 +78,19 @@ def evaluated_at(model: nn.Module, precision: Precision) -> Iterator[None]:
     finally:
         set_precision(model, before, blend)
         model.train(training)
+
+
+def draw_noise(model: nn.Module, draw: int) -> int:
+    """Let all analog weights be those of the chip `draw` in evaluation, and return how many layers have some.
+
+    Noise of their outputs comes from torch's generator, which starts from `draw` too.
+    """
+    layers = [layer for layer in quantized_modules(model).values() if layer.analog_spec is not None]
+    for layer in layers:
+        layer.reprogram(draw)
+    if layers:
+        torch.manual_seed(draw)
+    return len(layers)
 
 
 def prune(model: nn.Module) -> None:

@@ -9,13 +9,16 @@ from torch.nn.utils import parametrize
 from nibble.errors import UserError
 from nibble.kernels.nibbles import pack_rows
 from nibble.parameter_cache import ParameterCache
+from nibble.quant.analog import in_training, in_use
+from nibble.quant.analog_spec import AnalogSpec
 from nibble.quant.layer_input import QuantizesInput
-from nibble.quant.numerics import quantize_weight
+from nibble.quant.numerics import compute_type, quantize_weight
 from nibble.quant.precision import activation_spec_at, weight_spec_at
 from nibble.quant.sparsity import n_m_mask
 from nibble.quant.spec import ActivationSpec, Arithmetic, Precision, Rule, WeightSpec
 from nibble.quant.tensor import Factor, QuantizedTensor
 from nibble.quant.weight_source import (
+    AnalogWeight,
     FakeWeight,
     FloatWeight,
     FrozenWeight,
@@ -43,6 +46,8 @@ class QuantizedLayer(QuantizesInput):
     blend: float = 1.0
     frozen: bool = False
     weight_spec: WeightSpec | None = None  # at the present precision
+    analog_spec: AnalogSpec | None = None  # at the present precision
+    draw: int = 0  # of the random numbers with which analog weights are programmed in evaluation
 
     def configure(self, name: str, rule: Rule, arithmetic: Arithmetic) -> None:
         """Take the layer's name, the rule that applies to it and the arithmetic; the layer starts in float."""
@@ -72,6 +77,7 @@ class QuantizedLayer(QuantizesInput):
         self.precision, self.blend = precision, blend
         self.weight_spec = weight_spec_at(precision, self.rule.weight)
         self.activation_spec = activation_spec_at(precision, self.rule.activation) if self.takes_activation else None
+        self.analog_spec = self.rule.analog if precision is Precision.rules else None
         self._cache.clear()
 
     @property
@@ -82,8 +88,9 @@ class QuantizedLayer(QuantizesInput):
     @property
     def in_float(self) -> bool:
         """Whether nothing is quantized or pruned at the present precision, so that the float layer's forward runs."""
-        return self.precision is Precision.float or (
-            self.weight_spec is None and self.activation_spec is None and (self.rule.sparsity is None or self.frozen)
+        quantized = (self.weight_spec, self.activation_spec, self.analog_spec) != (None, None, None)
+        return self.precision is Precision.float or not (
+            quantized or (self.rule.sparsity is not None and not self.frozen)
         )
 
     @property
@@ -127,6 +134,20 @@ class QuantizedLayer(QuantizesInput):
         versioned = name in self._parameters and not self.training and not torch.is_grad_enabled()
         return self._cache.get((name, self.precision), quantize, trained.parameter if versioned else None)
 
+    def _programmed(self, name: str, trained: Trained, spec: AnalogSpec) -> Tensor:
+        """A weight as programmed: in training with new noise at each call, in evaluation with that of `draw`."""
+        exact = trained.pruned().to(compute_type(trained.parameter))
+        if self.training:
+            return in_training(exact, spec)
+        versioned = trained.parameter if name in self._parameters and not torch.is_grad_enabled() else None
+        full = f"{self.layer_name}.{name}"
+        return self._cache.get((name, "analog", self.draw), lambda: in_use(exact, spec, full, self.draw), versioned)
+
+    def reprogram(self, draw: int) -> None:
+        """Let analog weights be those of the chip `draw` in evaluation, and forget those of the one before."""
+        self.draw = draw
+        self._cache.clear()
+
     def keep_quantized(self, name: str, quantized: QuantizedTensor) -> None:
         """Take a weight's codes at the present precision, until the end of `constant_parameters`."""
         self._cache.put((name, self.precision), quantized)
@@ -138,6 +159,8 @@ class QuantizedLayer(QuantizesInput):
             alone = self.activation_spec is None and factor.packed is not None
             return FrozenWeight(factor, alone or self._multiplies_codes(factor.quantized.codes))
         trained = self._trained(name)
+        if self.analog_spec is not None:
+            return AnalogWeight(trained, self._programmed(name, trained, self.analog_spec), self.blend)
         if self.weight_spec is None:
             return FloatWeight(trained)
         quantized = self._quantized(name, trained, self.weight_spec)

@@ -63,7 +63,7 @@ class QuantLSTM(MultipliesRows, nn.LSTM):
                     lambda hidden: self.quantized_input(hidden, (1,), dynamic=True).quantized,
                     (lambda scale: require_finite_input(scale, self.layer_name)) if plain else None,
                 )
-            elif isinstance(weight, Tensor) and torch.is_grad_enabled() and input.is_cuda:
+            elif isinstance(weight, Tensor) and torch.is_grad_enabled() and input.is_cuda and self.analog_spec is None:
                 out, cell = float_recurrence(from_input, (hidden, cell), weight.to(inside), self._represented)
             else:
                 steps = lstm_steps(

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nibble.quant.analog_product import tiled
 from nibble.quant.convolution_product import Geometry, integer_conv2d
 from nibble.quant.float_types import float_island, output_type
 from nibble.quant.layer import QuantizedLayer
@@ -70,7 +71,10 @@ class _QuantConv(QuantizedLayer, nn.modules.conv._ConvNd):
         bias = None if self.bias is None else self.bias.to(values.dtype)
         with float_island(x):
             x = self.input_values(x, whole)
-            return F.conv2d(x, values, bias, move.stride, move.padding, move.dilation, move.groups).to(dtype)
+            if self.analog_spec is None:
+                return F.conv2d(x, values, bias, *move).to(dtype)
+            outputs = tiled(x, values, self.analog_spec, whole, lambda x, part: F.conv2d(x, part, None, *move))
+            return (outputs if bias is None else outputs + bias.view(-1, 1, 1)).to(dtype)
 
 
 class QuantConv1d(_QuantConv, nn.Conv1d):

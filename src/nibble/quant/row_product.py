@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nibble.kernels import ops
+from nibble.quant.analog_product import tiled
 from nibble.quant.float_types import float_island, output_type, value_type
 from nibble.quant.layer import QuantizedLayer
 from nibble.quant.linear_product import integer_linear
@@ -39,7 +40,11 @@ class MultipliesRows(QuantizedLayer):
         if isinstance(weight, Tensor):
             with float_island(x):
                 bias = None if bias is None else bias.to(weight.dtype)
-                return F.linear(self.input_values(x, dims, dynamic), weight, bias).to(dtype)
+                values = self.input_values(x, dims, dynamic)
+                if self.analog_spec is None:
+                    return F.linear(values, weight, bias).to(dtype)
+                outputs = tiled(values, weight, self.analog_spec, (-1,), F.linear)
+                return (outputs if bias is None else outputs + bias).to(dtype)
         if self.activation_spec is None:
             return _weights_alone(x, weight, bias).to(dtype)
         return integer_linear(self.quantized_input(x, dims, dynamic), weight, bias, dtype, in_float=not self.native)

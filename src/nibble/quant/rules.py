@@ -154,6 +154,10 @@ def _unsupported(layer: type[QuantizedLayer], module: nn.Module, rule: Rule) -> 
     """Why a float module cannot become this quantized layer as the rule says; None if it can."""
     if (reason := why_not(module, layer.weight_names)) is not None:
         return reason
+    if rule.analog is not None and not layer.takes_activation:
+        return "analog (a look-up is no product)"
+    if rule.analog is not None and getattr(module, "groups", 1) > 1:
+        return "analog (filters that hear some of the channels leave most of a tile empty)"
     for option, value in layer.supported_options.items():
         found = getattr(module, option)
         if isinstance(found, Tensor) or found != value:

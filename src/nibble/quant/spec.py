@@ -5,6 +5,7 @@ from enum import StrEnum
 from itertools import pairwise
 
 from nibble.errors import UserError
+from nibble.quant.analog_spec import AnalogSpec
 
 
 class Range(StrEnum):
@@ -134,17 +135,20 @@ class Rule:
     weight: WeightSpec | None = None  # null: float weights
     activation: ActivationSpec | None = None  # null: float activations
     sparsity: Sparsity | None = None  # null: dense
+    analog: AnalogSpec | None = None  # in place of weight: conductances of an analog memory, simulated
 
     def __post_init__(self) -> None:
         if self.sparsity is not None and self.weight is not None and self.weight.bits == 1:
             raise UserError(
                 f"match={self.match!r}: 1 bit has no code for a pruned weight; give sparsity 2 bits or more"
             )
+        if self.analog is not None and (self.weight is not None or self.sparsity is not None):
+            raise UserError(f"match={self.match!r}: analog weights have no codes; leave weight and sparsity out")
 
     @property
     def is_float(self) -> bool:
         """Whether the modules stay as they are."""
-        return self.weight is None and self.activation is None and self.sparsity is None
+        return self.weight is None and self.activation is None and self.sparsity is None and self.analog is None
 
 
 class Arithmetic(StrEnum):
@@ -232,6 +236,7 @@ class QuantConfig:
     arithmetic: Arithmetic = Arithmetic.native
     low_rank: list[LowRank] = field(default_factory=list)  # applied first; rules match `<layer>.first` and `.second`
     group_size: int | None = None  # of quant=int4_grouped: this many weights along K share a scale
+    analog: AnalogSpec | None = None  # of quant=analog: what its rules refer to
 
     def __post_init__(self) -> None:
         in_rules = [rule.weight.group_size for rule in self.rules if rule.weight is not None]
@@ -239,6 +244,10 @@ class QuantConfig:
             raise UserError(
                 f"quant.group_size={self.group_size}: no rule of quant={self.name} uses it; give quant=int4_grouped, "
                 "or rules with group_size"
+            )
+        if self.analog is not None and self.analog not in [rule.analog for rule in self.rules]:
+            raise UserError(
+                f"quant.analog: no rule of quant={self.name} uses it; give quant=analog, or rules with analog"
             )
 
 

@@ -4,6 +4,7 @@ float    the parameter, pruned if the rule says so
 fake     the values that its codes stand for; on a ramp, part of the way there from the parameter
 native   its codes
 noise    the parameter with noise in place of rounding
+analog   the parameter as it was programmed into an analog memory, with its noise
 frozen   codes that have no parameter any more
 """
 
@@ -117,6 +118,23 @@ class NoisyWeight(NamedTuple):
         if trained.mask is not None:
             noisy = torch.where(trained.mask, noisy, source)
         return torch.lerp(source, noisy, self.blend)
+
+    def operand(self) -> Factor | Tensor:
+        """See `WeightSource`."""
+        return self.values()
+
+
+class AnalogWeight(NamedTuple):
+    """The conductances of an analog memory, in the weight's unit; on a ramp a share of their error."""
+
+    trained: Trained
+    programmed: Tensor
+    blend: float = 1.0
+
+    def values(self) -> Tensor:
+        """See `WeightSource`."""
+        exact = self.trained.pruned().to(self.programmed.dtype)
+        return straight_through(self.trained.parameter, torch.lerp(exact, self.programmed, self.blend))
 
     def operand(self) -> Factor | Tensor:
         """See `WeightSource`."""

@@ -83,6 +83,8 @@ class Record:
     # same where hashes are equal. Empty in records of older versions.
     text_hashes: list[str] = field(default_factory=list)
     revision: int = 0  # `nibble.provenance.REVISION` of the code that measured; 0 in records of older versions
+    # Error rates of an analog model, whose weights have other noise in each draw; the first is that of this record.
+    draws: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for name, least in _AT_LEAST.items():

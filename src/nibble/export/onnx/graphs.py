@@ -58,6 +58,11 @@ def export_graphs(
     Raises:
         UserError: the model hears features that sherpa-onnx would not compute, or its labels can't be paired.
     """
+    if any(layer.analog_spec for layer in quantized_modules(loaded.model).values()):
+        raise UserError(
+            f"{loaded.path} is at {loaded.quant}, which simulates analog memory and is no format of weights; "
+            "give target=bundle, or a checkpoint of another precision"
+        )
     model = frozen_copy(loaded.model)
     if not isinstance(model.joiner, Joiner):
         raise UserError(f"{loaded.path} has a CTC head, and this export is of transducers; give target=bundle")
