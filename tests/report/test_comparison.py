@@ -8,8 +8,12 @@ import pytest
 from nibble.config import plain
 from nibble.data.options import NoiseConfig, NoiseKind
 from nibble.errors import UserError
+from nibble.model.options import SizeConfig
+from nibble.provenance import config_hash
 from nibble.report.comparison import compare
 from nibble.report.matching import Measurement, match
+from nibble.report.page.charts import ONE_RUN
+from nibble.report.page.contents import _rows
 from nibble.report.runs import Run, find_runs
 from nibble.runs.records import Record, read
 
@@ -47,8 +51,6 @@ def test_records_find_their_runs(runs: dict[str, Run], records: list[Record]) ->
 
 
 def test_records_of_a_beam_search_are_of_the_run_too(runs: dict[str, Run], records: list[Record]) -> None:
-    from nibble.provenance import config_hash
-
     how = {"parts": ["dev-tiny"], "decoding": "beam", "max_utterances": None, "beam_width": 4}
     beam = replace(
         records[1],
@@ -156,3 +158,34 @@ def test_engines_are_told_apart(runs: dict[str, Run], records: list[Record]) -> 
         "trained, native greedy",
         "trained, sherpa 1.0 w4a8 greedy",
     ]
+
+
+def test_the_sizes_of_a_run_are_rows_of_their_own_beside_runs_of_one_size(runs: dict[str, Run], records) -> None:
+    """A record of a smaller network has the options of a run of that size alone."""
+    whole = runs["float"]
+    model = replace(whole.config.model, sizes=[SizeConfig("small", feed_forward=0.5)])
+    small = replace(model.at_size("small"), sizes=[])
+    nested = replace(whole, sizes=(small,))
+    how = {"parts": ["dev-tiny"], "decoding": "greedy", "max_utterances": None}
+    alone = plain(replace(whole.config, model=small))
+    of_small = replace(
+        records[0], model=small.name, bundle_bytes=1_000, config_hash=config_hash({**alone, "evaluation": how})
+    )
+    assert match([whole], [of_small]) == []
+    found = compare(match([nested, runs["int4"]], [*records, of_small]))
+    page = {
+        (row.last.model, row.last.quant, shown["kind"]): shown
+        for row, shown in zip(found.rows, _rows(found), strict=True)
+    }
+    assert page.keys() == {
+        ("tiny", "float", ONE_RUN),
+        (small.name, "float", ONE_RUN),
+        ("tiny", "int4", "trained"),
+        ("tiny", "int4", "not trained"),
+    }
+    assert page[small.name, "float", ONE_RUN]["weights"] == f"{small.name} float"
+    assert page[small.name, "float", ONE_RUN]["front_bytes"]
+    assert not page["tiny", "float", ONE_RUN]["front_bytes"], "as many errors in more bytes"
+    assert any(row["front_bytes"] for row in page.values() if not row["one_run"]), (
+        "other runs have a front of their own"
+    )

@@ -11,6 +11,7 @@ from nibble.report.differing_options import Options, described, differing, optio
 from nibble.report.matching import Measurement
 from nibble.report.runs import Run
 from nibble.report.tables import System, baseline, order, steps_differ
+from nibble.runs.method import Method
 from nibble.runs.records import Record
 
 
@@ -39,6 +40,11 @@ class Row:
     def last(self) -> Record:
         """The record of the largest seed, for values that are the same for all seeds."""
         return self.system.last
+
+    @property
+    def in_one_run(self) -> bool:
+        """Whether its run has several systems: sizes, or precisions that were trained together."""
+        return self.last.method is Method.shared or any(run.sizes for run in self.runs)
 
     @property
     def method(self) -> str:
@@ -158,7 +164,7 @@ def _groups(measured: Sequence[Measurement]) -> list[_Group]:
     options = {name: options_of(run) for name, run in {one.run.name: one.run for one in measured}.items()}
     groups: dict[tuple[str, ...], dict[int, Measurement]] = {}
     for run, record in measured:
-        key = (record.experiment, record.quant, record.method, record.backend, str(options[run.name]))
+        key = (record.experiment, record.model, record.quant, record.method, record.backend, str(options[run.name]))
         groups.setdefault(key, {})[record.seed] = Measurement(run, record)
     ordered = [[seeds[seed] for seed in sorted(seeds)] for seeds in groups.values()]
     return [

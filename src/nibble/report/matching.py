@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,8 +52,11 @@ def _trained_run(alike: Sequence[Run], record: Record) -> Run | None:
 
 
 def _hashes(run: Run, tasks: set[tuple[str, int | None, Condition, int]]) -> Iterator[str]:
-    """The possible values of `config_hash` in a run's records: of its options as written, and with later options."""
-    for settings in (run.settings, plain(run.config)):
+    """The possible values of `config_hash` in a run's records: of its options as written, and with later options.
+
+    A record of a smaller network (`model.sizes`) has the options of a run of that size alone.
+    """
+    for settings in _settings(run):
         for part, beam_width, condition, windowed in tasks:
             how: dict[str, Any] = {"parts": part.split("+"), "decoding": Search.greedy.value}
             if beam_width is not None:
@@ -65,11 +69,24 @@ def _hashes(run: Run, tasks: set[tuple[str, int | None, Condition, int]]) -> Ite
                 yield config_hash({**settings, "evaluation": {**how, "max_utterances": most}})
 
 
+def _settings(run: Run) -> Iterator[dict[str, Any]]:
+    for settings in (run.settings, plain(run.config)):
+        yield settings
+        for size in run.sizes:
+            model = plain(replace(run.config, model=size))["model"]
+            yield {**settings, "model": {name: model[name] for name in settings["model"]}}
+
+
 def _float_run(runs: Sequence[Run], record: Record) -> Run | None:
     """The run whose float weights were rounded for a record; None if that is ambiguous."""
     of = (record.experiment, record.model, record.seed)
-    alike = [run for run in runs if (run.config.name, run.config.model.name, run.config.seed) == of]
+    alike = [run for run in runs if any((run.config.name, name, run.config.seed) == of for name in _models(run))]
     given = re.findall(r"checkpoint=(\S+)", record.command)
     named = [run for run in alike if run.folder.name in re.split(r"[/,\[\]]", "/".join(given))]
     floats = [run for run in alike if not run.config.quant.rules]
     return next((found[0] for found in (named, floats, alike) if len(found) == 1), None)
+
+
+def _models(run: Run) -> list[str]:
+    """The names of its networks in records."""
+    return [run.config.model.name, *(size.name for size in run.sizes)]

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from nibble.config import Config, from_plain
 from nibble.errors import UserError
+from nibble.model.options import ModelConfig
 from nibble.plain import parse
 from nibble.runs import run_file
 from nibble.runs.description import DESCRIPTION
@@ -27,6 +28,7 @@ class Run:
     settings: dict[str, Any]  # plain, as the version that trained it wrote them
     config: Config  # the same, with the defaults of options that came later
     finished_s: float  # when its bundle was written, in seconds since 1970
+    sizes: tuple[ModelConfig, ...] = ()  # smaller networks of the run: `model.sizes`
 
     @property
     def command(self) -> str | None:
@@ -65,6 +67,15 @@ def _read(folder: Path, name: str) -> Run:
     described = RunFolder(folder).bundle / DESCRIPTION
     try:
         settings = parse(described.read_bytes())["config"]
-        return Run(folder, name, settings, from_plain(settings), described.stat().st_mtime)
+        return Run(folder, name, settings, from_plain(settings), described.stat().st_mtime, _sizes(folder))
     except (KeyError, TypeError, OSError, UserError) as error:
         raise UserError(f"{described} cannot be read: {error}; leave this run out, or train it again") from error
+
+
+def _sizes(folder: Path) -> tuple[ModelConfig, ...]:
+    """Of the configuration that was trained: the bundle has that of the whole network."""
+    run = run_file.read(folder)
+    if run is None or not run.config.get("model", {}).get("sizes"):
+        return ()
+    model = from_plain(run.config).model
+    return tuple(model.at_size(size.name) for size in model.sizes)

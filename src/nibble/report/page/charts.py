@@ -11,18 +11,22 @@ import altair as alt
 _HEIGHT = 300
 _SMALL = 200
 _TICKS = [0, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]  # for error rates on a scale over several decades
-_KINDS = ["float", "trained", "not trained"]
+ONE_RUN = "one run"  # the kind of a system that shares its run with others
+_KINDS = ["float", "trained", "not trained", ONE_RUN]
+_SHAPES = ["diamond", "circle", "triangle", "square"]
 
 
 Chart = alt.Chart | alt.LayerChart | alt.FacetChart
 
 
-def specifications(decades: bool) -> dict[str, dict[str, Any]]:
+def specifications(decades: bool, one_run: bool) -> dict[str, dict[str, Any]]:
     """Every chart by the name that the page knows it by.
 
     Args:
         decades: whether error rates differ so much that a linear scale would hide most of them.
+        one_run: whether some systems share a run.
     """
+    kinds = len(_KINDS) if one_run else _KINDS.index(ONE_RUN)
     error = (
         {
             "scale": alt.Scale(type="symlog", constant=1, nice=False, zero=False, padding=14),
@@ -35,9 +39,9 @@ def specifications(decades: bool) -> dict[str, dict[str, Any]]:
     bytes_ = alt.Axis(labelExpr="format(datum.value, '~s') + 'B'", tickCount=5, labelOverlap=True)
     times = alt.Axis(format="~g", tickCount=5, labelOverlap=True)
     charts: dict[str, Chart] = {
-        "size": _error_against("bytes", "size of the bundle, bytes", y, bytes_),
-        "memory": _error_against("memory", "memory in use, bytes", y, bytes_),
-        "speed": _error_against("rtf", "real-time factor", y, times),
+        "size": _error_against("bytes", "size of the bundle, bytes", y, bytes_, kinds),
+        "memory": _error_against("memory", "memory in use, bytes", y, bytes_, kinds),
+        "speed": _error_against("rtf", "real-time factor", y, times, kinds),
         "loss": _curve("training loss, nats per label", alt.Scale(type="log", nice=False)),
         "wer": _curve("WER of the dev part, %", alt.Scale(zero=True)),
         "sqnr": _band("SQNR of the weights, dB"),
@@ -48,27 +52,27 @@ def specifications(decades: bool) -> dict[str, dict[str, Any]]:
     return {name: chart.to_dict() for name, chart in charts.items()}
 
 
-def _error_against(field: str, title: str, y: alt.Y, axis: alt.Axis) -> Chart:
+def _error_against(field: str, title: str, y: alt.Y, axis: alt.Axis, kinds: int) -> Chart:
     """WER with its interval against a cost, of systems whose cost is known.
 
-    The Pareto front is a line, and some of its points have names.
+    The Pareto front is a line, and some of its points have names. The systems of one run have a line of their own.
     """
     x = alt.X(f"{field}:Q", title=title, scale=alt.Scale(type="log", nice=False, padding=24), axis=axis)
     base = alt.Chart(alt.NamedData(name="rows")).transform_filter(f"datum.{field} !== null")
-    kind = alt.Color("kind:N", title=None, scale=alt.Scale(domain=_KINDS), legend=alt.Legend(orient="top"))
+    kind = alt.Color("kind:N", title=None, scale=alt.Scale(domain=_KINDS[:kinds]), legend=alt.Legend(orient="top"))
     front = base.transform_filter(f"datum.front_{field}")
     points = base.mark_point(filled=True, opacity=0.9).encode(
         x=x,
         y=y,
         color=kind,
-        shape=alt.Shape("kind:N", title=None, scale=alt.Scale(domain=_KINDS, range=["diamond", "circle", "triangle"])),
+        shape=alt.Shape("kind:N", title=None, scale=alt.Scale(domain=_KINDS[:kinds], range=_SHAPES[:kinds])),
         size=alt.condition("datum.row === picked", alt.value(320), alt.value(90)),
         description=alt.Description("description:N"),
         tooltip=alt.Tooltip("description:N", title=" "),
     )
     return (
         alt.layer(
-            front.mark_line(style="front", interpolate="step-after").encode(x=x, y=y),
+            front.mark_line(style="front", interpolate="step-after").encode(x=x, y=y, detail="one_run:N"),
             base.mark_rule(aria=False).encode(x=x, y=alt.Y("low:Q", title="WER, %"), y2="high:Q", color=kind),
             points,
             base.transform_filter(f"datum.named_{field}")

@@ -12,6 +12,7 @@ from nibble.evaluation.listening import listen
 from nibble.progress import track
 from nibble.report.comparison import Comparison, Row, Speech
 from nibble.report.formats import cells
+from nibble.report.page.charts import ONE_RUN
 from nibble.report.page.curves import curve, phases, read_metrics, sqnr
 from nibble.report.page.front import apart, pareto_front
 from nibble.report.page.layers import histograms
@@ -86,14 +87,20 @@ class _Heard:
 
 
 def _rows(comparison: Comparison) -> list[Plain]:
+    """Each row; which are on a front, and named: the systems of one run have a front of their own."""
     rows = [_row(comparison, row) | {"row": number} for number, row in enumerate(comparison.rows)]
     for cost in COSTS:
         known = [row for row in rows if row[cost] is not None]
         points = [(row[cost], row["wer"]) for row in known]
-        front = pareto_front(points)
-        named = apart(points, front)
+        fronts = [
+            [of[place] for place in pareto_front([points[number] for number in of])]
+            for one_run in (False, True)
+            if (of := [number for number, row in enumerate(known) if row["one_run"] is one_run])
+        ]
+        named = apart(points, sorted({number for front in fronts for number in front}, key=points.__getitem__))
         for number, row in enumerate(known):
-            row |= {f"front_{cost}": number in front, f"named_{cost}": number in named}
+            on_front = any(number in front for front in fronts)
+            row |= {f"front_{cost}": on_front, f"named_{cost}": number in named}
     return rows
 
 
@@ -101,11 +108,11 @@ def _row(comparison: Comparison, row: Row) -> Plain:
     weights, how, _, wer, difference, size, smaller, memory, rtf = cells(comparison, row)
     names = [run.name for run in comparison.runs]
     value, low, high = (100 * rate for rate in row.wer)
-    kind = "float" if row.last.method is Method.float else "trained" if row.last.method.is_trained else "not trained"
     return {
         "weights": weights,
         "how": how,
-        "kind": kind,
+        "kind": _kind(row),
+        "one_run": _kind(row) == ONE_RUN,
         "runs": [(seed, names.index(run.name)) for seed, run in zip(row.system.seeds, row.runs, strict=True)],
         "wer": value,
         "low": low,
@@ -121,6 +128,12 @@ def _row(comparison: Comparison, row: Row) -> Plain:
         + (f"{memory} MB in use, " if memory else "")
         + f"RTF {rtf}",
     }
+
+
+def _kind(row: Row) -> str:
+    if row.in_one_run and row.last.method.is_trained:
+        return ONE_RUN
+    return "float" if row.last.method is Method.float else "trained" if row.last.method.is_trained else "not trained"
 
 
 def _run(comparison: Comparison, run: Run) -> Plain:

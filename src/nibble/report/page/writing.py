@@ -59,7 +59,10 @@ def render(comparison: Comparison, contents: Contents, notes: Sequence[str] = ()
             "first": _first(comparison),
             "runs": contents.runs,
             "damage": contents.damage,
-            "charts": specifications(decades=max(errors) > _DECADES * max(min(errors), 0.1)),
+            "charts": specifications(
+                decades=max(errors) > _DECADES * max(min(errors), 0.1),
+                one_run=any(row["one_run"] for row in contents.rows),
+            ),
         },
         footer=f"Written by nibble {__version__}: {provenance.command()}",
         style=Markup(_asset("page.css")),

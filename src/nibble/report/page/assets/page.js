@@ -19,7 +19,7 @@
       axis: { ...text, gridColor: line, domainColor: line, tickColor: line, titlePadding: 8 },
       legend: text,
       point: { color: colour("--trained") },
-      range: { category: ["--float", "--trained", "--untrained"].map(colour) },
+      range: { category: ["--float", "--trained", "--untrained", "--front"].map(colour) },
       style: {
         front: { color: colour("--front"), strokeWidth: 2, strokeDash: [5, 3] },
         name: { color: ink, fontSize: 12, fontWeight: 600 },
