@@ -12,6 +12,7 @@ from nibble.terminal import Console
 
 Item = TypeVar("Item")
 PATIENCE_S = 2.0
+_AGAIN_S = 0.1  # after which the bar is told again: telling it of each of ten million items takes minutes
 
 
 def track(
@@ -27,16 +28,22 @@ def track(
     progress = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty())
     task = progress.add_task(description, total=total)
     shown = False
-    started_s = time.monotonic()
+    started_s, told_s = time.monotonic(), 0.0
+    done = 0
     try:
         for item in items:
             yield item
-            progress.advance(task, size(item))
-            if not shown and time.monotonic() - started_s > PATIENCE_S:
+            done += size(item)
+            now_s = time.monotonic()
+            if not shown and now_s - started_s > PATIENCE_S:
                 progress.start()
                 shown = True
+            if shown and now_s - told_s > _AGAIN_S:
+                progress.update(task, completed=done)
+                told_s = now_s
     finally:
         if shown:
+            progress.update(task, completed=done)
             progress.stop()
 
 

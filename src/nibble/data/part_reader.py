@@ -88,7 +88,7 @@ class PartReader:
         if len(cuts) > _MAX_TEXTS:
             log.warning("labels are learnt from %d of %d texts, evenly spread", _MAX_TEXTS, len(cuts))
             cuts = cuts.spread(_MAX_TEXTS)
-        texts = (cut.supervisions[0].text for cut in track(cuts, "reading texts", len(cuts)))
+        texts = track(cuts.texts, "reading texts", len(cuts))
         with self._disk():
             return train_tokenizer(texts, options.tokens, options.vocabulary_size, cache, options.byte_fallback)
 

@@ -16,6 +16,7 @@ from nibble.data.audio import file_of, is_member, is_stretch, stretch, stretch_o
 from nibble.data.conversion import check, convert, must_be_decoded
 from nibble.data.remote import fetched, is_url
 from nibble.data.sources.kept import Findings, Utterance
+from nibble.data.sources.seen import Seen
 from nibble.data.sources.source import Claim, Problem, Source
 from nibble.data.text import is_unicode, normalised
 from nibble.errors import UserError
@@ -72,18 +73,17 @@ class Checker:
 
     def utterances(self) -> Iterator[Utterance]:
         """The good utterances, in the order of the claims; what is wrong goes to `found`."""
-        ids: set[str] = set()
+        seen = Seen()
         with ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as pool:
             some = _portions(self.source.claims(), _CLAIMS)
             outcomes = _in_order(pool, self._check_some, some, ahead=8 * (os.cpu_count() or 1))
             every = (outcome for several in outcomes for outcome in several)
             for outcome, note in track(every, f"checking {self.source.path.name}", None):
-                if isinstance(outcome, Utterance) and outcome.id in ids:
+                if isinstance(outcome, Utterance) and not seen.add(outcome.id):
                     outcome = Problem(outcome.id, "id of an earlier utterance", outcome.audio)
                 if isinstance(outcome, Problem):
                     self.found.add_problem(outcome)
                     continue
-                ids.add(outcome.id)
                 for unusual in (note, self._overlap(outcome)):
                     if unusual:
                         self.found.add_note(outcome.id, *unusual)

@@ -10,6 +10,7 @@ The lines are utterances, [id, text, place of the audio, whether it was converte
 
 import json
 import os
+import re
 from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -35,6 +36,7 @@ _DETAIL = 2_000  # characters kept of a detail
 EXAMPLES = 20  # of each kind that are kept
 _KINDS = (str, str, str, bool, int, dict)
 _MAX_SAMPLES = 2**40
+_UNUSUAL = re.compile(r"//|(^|/)\.(/|$)|/$|^$")  # in a path: what `pathlib` writes in another way
 _FIELDS = ("speaker", "language", "gender")  # labels that Lhotse has a field for
 
 
@@ -119,11 +121,14 @@ class Kept:
     def cuts(self, folder: Path, converted: Path, case: TextCase) -> Cuts:
         """The utterances as cuts of audio in `folder` or, where their audio had to be, in `converted`."""
 
+        roots = str(folder), str(converted)
+
         def make(number: int) -> MonoCut:
             utterance = self[number]
-            return _cut(utterance, str((converted if utterance.converted else folder) / utterance.audio), case)
+            return _cut(utterance, _joined(roots[utterance.converted], utterance.audio), case)
 
-        return Cuts(make, np.frombuffer(self._samples, dtype=np.int64) / SAMPLE_RATE_HZ)
+        durations_s = np.frombuffer(self._samples, dtype=np.int64) / SAMPLE_RATE_HZ
+        return Cuts(make, durations_s, lambda number: in_case(self[number].text, case))
 
 
 def write(file: Path, utterances: Iterable[Utterance], found: Findings, audio: Callable[[], str]) -> None:
@@ -226,6 +231,13 @@ def _cut(utterance: Utterance, audio: str, case: TextCase) -> MonoCut:
         recording=recording,
         supervisions=[supervision],
     )
+
+
+def _joined(folder: str, audio: str) -> str:
+    """As `str(Path(folder) / audio)`, in a tenth of its time where it changes nothing else."""
+    if _UNUSUAL.search(audio) or folder in ("", ".") or folder.endswith("/"):
+        return str(Path(folder) / audio)
+    return audio if audio[0] == "/" else f"{folder}/{audio}"
 
 
 def _short(text: str, most: int = 60) -> str:

@@ -72,7 +72,7 @@ def check_part(source: Source, cache_dir: Path, channel: str = "mix") -> tuple[K
             return (converted / file_of(utterance.audio)).is_file()
         if source.lists_audio():
             return file_of(utterance.audio) in names
-        audio.add(source.root / file_of(utterance.audio))
+        audio.add(os.path.join(source.root, file_of(utterance.audio)))
         return True
 
     if file.is_file():
@@ -99,14 +99,14 @@ class _Fingerprint:
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
-        self._last: Path | None = None
+        self._last = ""
 
-    def add(self, path: Path) -> None:
+    def add(self, path: str) -> None:
         if path == self._last:
             return
         self._last = path
         try:
-            status = path.stat()
+            status = os.stat(path)
             self._digest.update(f"{status.st_size} {status.st_mtime_ns}\n".encode())
         except OSError:
             self._digest.update(b"not there\n")
