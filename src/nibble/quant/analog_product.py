@@ -32,7 +32,8 @@ def tiled(
         dims: of x, those that share the range of a converter; the first is the dimension of the inputs, K or C.
         product: of x and a weight.
     """
-    inputs, total = inputs_of_tile(weight, spec), None
+    inputs = inputs_of_tile(weight, spec)
+    total: Tensor | None = None
     for part, values in zip(weight.split(inputs, 1), x.split(inputs, dims[0]), strict=True):
         outputs = product(values, part).to(compute_type(x))
         largest = largest_of_tiles(part.detach(), spec)

@@ -106,7 +106,9 @@ def search(options: SensitivityConfig) -> Search:
             "max_memory_bytes"
         )
     loaded = load_checkpoint(Path(str(options.checkpoint)))
-    names = [one.value for one in loaded.config.schedule.together] if loaded.method is Method.shared else [None]
+    names: list[str | None] = [None]
+    if loaded.method is Method.shared:
+        names = [one.value for one in loaded.config.schedule.together]
     tried = [(size, name) for size in (None, *loaded.sizes) for name in names]
     found = [System(size, _measured(options, size, name)) for size, name in track(tried, "systems", len(tried))]
     return Search(sorted(found, key=lambda one: (one.record.wer, one.record.bundle_bytes)), options)

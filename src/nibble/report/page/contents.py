@@ -97,7 +97,9 @@ def _rows(comparison: Comparison) -> list[Plain]:
             for one_run in (False, True)
             if (of := [number for number, row in enumerate(known) if row["one_run"] is one_run])
         ]
-        named = apart(points, sorted({number for front in fronts for number in front}, key=points.__getitem__))
+        named = apart(
+            points, sorted({number for front in fronts for number in front}, key=lambda number: points[number])
+        )
         for number, row in enumerate(known):
             on_front = any(number in front for front in fronts)
             row |= {f"front_{cost}": on_front, f"named_{cost}": number in named}
