@@ -130,7 +130,7 @@ class TrainSampler(Sampler[Item]):
 
     def _bucket_bounds_s(self) -> list[float]:
         """Durations between buckets; few enough that a bucket holds at least a batch."""
-        batches = sum(memoryview(self.cuts.durations_s)) / self.batch_duration_s  # without a list of ten million
+        batches = sum(self.cuts.durations_s.data) / self.batch_duration_s  # without a list of ten million
         if self.max_batch_utterances is not None:
             batches = max(batches, len(self.cuts) / self.max_batch_utterances)
         buckets = min(self.hardware.buckets, int(batches))
