@@ -15,6 +15,7 @@ from nibble.bench.__main__ import BenchOptions
 from nibble.bench.gpu import GpuOptions
 from nibble.commands.check import CheckOptions
 from nibble.commands.dashboard import DashboardOptions
+from nibble.commands.evidence import EvidenceOptions
 from nibble.commands.lengthen import LengthenOptions
 from nibble.commands.report import ReportOptions
 from nibble.commands.shar import SharOptions
@@ -31,6 +32,7 @@ TRAIN = [command for command in COMMANDS if command.startswith("python train.py"
 WORDS = {
     "nibble.bench": BenchOptions,
     "nibble.bench.gpu": GpuOptions,
+    "nibble.commands.evidence": EvidenceOptions,
     "nibble.dashboard": DashboardOptions,
     "nibble.data.check": CheckOptions,
     "nibble.data.lengthen": LengthenOptions,

@@ -106,6 +106,13 @@ def test_the_front_is_what_nothing_beats() -> None:
     near = [(1.0, 50.0), (100.0, 5.0), (100.1, 4.99)]
     assert apart(near, pareto_front(near)) == [2, 0]
     assert apart([(1.0, 0.0)], [0]) == [0]
+    # A label is wider than high: side by side they need more room than one above the other.
+    beside, above = (
+        [(1.0, 2.0), (1.4, 1.9), (10.0, 1.0), (1.0, 9.0)],
+        [(1.0, 4.0), (1.05, 2.6), (10.0, 1.0), (1.0, 9.0)],
+    )
+    assert len(apart(beside, [0, 1, 2])) == 2
+    assert len(apart(above, [0, 1, 2])) == 3
 
 
 def test_the_worst_of_each_in_turn(finished_runs: Path) -> None:

@@ -15,6 +15,7 @@ from nibble import stopping
 from nibble.commands.words import BARE, run_words
 from nibble.errors import UserError
 from nibble.ranges import COUNT_OR_NONE, check
+from nibble.report import published
 from nibble.report.documents import write_documents
 from nibble.report.formats import Format, table, written
 from nibble.report.gathering import gather
@@ -38,7 +39,7 @@ class ReportOptions:
     output: str | None = None  # file to write; null: report.html beside the runs, or RESULTS.md
     records: str | None = None  # evaluations; null: runs/records.jsonl of runs, results/records.jsonl of RESULTS.md
     benchmarks: str = str(RESULTS / BENCHMARKS)  # of BENCHMARKS.md
-    published: str = str(RESULTS / "published.jsonl")  # of RESULTS.md: what others have published
+    published: str = str(RESULTS / "published.jsonl")  # what others have published
     readme: str = "README.md"  # whose tables are written along with RESULTS.md
     check: bool = False  # write nothing; exit with 1 if RESULTS.md or the tables of README.md would change
 
@@ -88,7 +89,8 @@ def report(options: ReportOptions, runs: list[Path], records: Path) -> None:
             print(text, end="")
             return
     else:
-        text = render(comparison, collect(comparison, options.utterances), notes)
+        others = published.read(Path(options.published))
+        text = render(comparison, collect(comparison, options.utterances), notes, others)
         Console().print(table(comparison))
     output = Path(options.output) if options.output else _common(runs) / "report.html"
     write_text(output, text)

@@ -60,7 +60,7 @@ class Progress:
         return State.left if all(map(self._is_there, step.reads)) else State.waits
 
     def minutes(self, step: Step) -> float:
-        """What a step takes: as planned, times what such steps have taken here so far over what was planned."""
+        """What a step takes: a training what those of its table have taken here so far, else what is planned."""
         alike = [line for line in self._done.values() if (line.table, line.kind) == (step.table, step.kind)]
         mean = sum(line.took_s for line in alike) / 60 / len(alike) if alike else None
         return mean if mean is not None and step.kind is Kind.train else step.minutes

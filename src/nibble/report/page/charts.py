@@ -14,6 +14,8 @@ _TICKS = [0, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]  # for error rates on a sc
 ONE_RUN = "one run"  # the kind of a system that shares its run with others
 _KINDS = ["float", "trained", "not trained", ONE_RUN]
 _SHAPES = ["diamond", "circle", "triangle", "square"]
+_APART: dict[str, Any] = {"labelOverlap": "greedy", "labelSeparation": 6}  # of the labels of an axis, on a phone too
+_STEPS = alt.Axis(tickCount=5, **_APART)
 
 
 Chart = alt.Chart | alt.LayerChart | alt.FacetChart
@@ -30,16 +32,16 @@ def specifications(decades: bool, one_run: bool) -> dict[str, dict[str, Any]]:
     error = (
         {
             "scale": alt.Scale(type="symlog", constant=1, nice=False, zero=False, padding=14),
-            "axis": alt.Axis(values=_TICKS),
+            "axis": alt.Axis(values=_TICKS, **_APART),
         }
         if decades
         else {"scale": alt.Scale(zero=False, padding=12)}
     )
     y = alt.Y("wer:Q", title="WER, %", **error)
-    bytes_ = alt.Axis(labelExpr="format(datum.value, '~s') + 'B'", tickCount=5, labelOverlap=True)
-    times = alt.Axis(format="~g", tickCount=5, labelOverlap=True)
+    bytes_ = alt.Axis(labelExpr="format(datum.value, '~s') + 'B'", tickCount=5, **_APART)
+    times = alt.Axis(format="~g", tickCount=5, **_APART)
     charts: dict[str, Chart] = {
-        "size": _error_against("bytes", "size of the bundle, bytes", y, bytes_, kinds),
+        "size": _error_against("bytes", "size of the bundle, bytes", y, bytes_, kinds, _published()),
         "memory": _error_against("memory", "memory in use, bytes", y, bytes_, kinds),
         "speed": _error_against("rtf", "real-time factor", y, times, kinds),
         "loss": _curve("training loss, nats per label", alt.Scale(type="log", nice=False)),
@@ -52,8 +54,8 @@ def specifications(decades: bool, one_run: bool) -> dict[str, dict[str, Any]]:
     return {name: chart.to_dict() for name, chart in charts.items()}
 
 
-def _error_against(field: str, title: str, y: alt.Y, axis: alt.Axis, kinds: int) -> Chart:
-    """WER with its interval against a cost, of systems whose cost is known.
+def _error_against(field: str, title: str, y: alt.Y, axis: alt.Axis, kinds: int, *below: Chart) -> Chart:
+    """WER with its interval against a cost, of systems whose cost is known, before the layers `below`.
 
     The Pareto front is a line, and some of its points have names. The systems of one run have a line of their own.
     """
@@ -72,6 +74,7 @@ def _error_against(field: str, title: str, y: alt.Y, axis: alt.Axis, kinds: int)
     )
     return (
         alt.layer(
+            *below,
             front.mark_line(style="front", interpolate="step-after").encode(x=x, y=y, detail="one_run:N"),
             base.mark_rule(aria=False).encode(x=x, y=alt.Y("low:Q", title="WER, %"), y2="high:Q", color=kind),
             points,
@@ -84,9 +87,15 @@ def _error_against(field: str, title: str, y: alt.Y, axis: alt.Axis, kinds: int)
     )
 
 
+def _published() -> Chart:
+    """Systems of others, which were not measured here."""
+    points = alt.Chart(alt.NamedData(name="published")).mark_point(shape="cross", style="published")
+    return points.encode(x="bytes:Q", y="wer:Q", tooltip=alt.Tooltip("system:N", title="published"))
+
+
 def _curve(title: str, scale: alt.Scale) -> Chart:
     """One metric of the chosen run over training, before those of all others."""
-    x = alt.X("step:Q", title="optimizer steps")
+    x = alt.X("step:Q", title="optimizer steps", axis=_STEPS)
     y = alt.Y("value:Q", title=title, scale=scale)
     others = alt.Chart(alt.NamedData(name="others")).mark_line(style="other", aria=False)
     own = alt.Chart(alt.NamedData(name="curve")).mark_line(style="curve", point=False)
@@ -95,7 +104,7 @@ def _curve(title: str, scale: alt.Scale) -> Chart:
 
 def _band(title: str) -> Chart:
     """Median of the layers, and between their 10th and 90th percentile."""
-    x = alt.X("step:Q", title="optimizer steps")
+    x = alt.X("step:Q", title="optimizer steps", axis=_STEPS)
     base = alt.Chart(alt.NamedData(name="curve"))
     band = base.mark_area(style="band", aria=False).encode(x=x, y=alt.Y("low:Q", title=title), y2="high:Q")
     return _over_phases(band, base.mark_line(style="curve", point=True).encode(x=x, y=alt.Y("median:Q", title=title)))
@@ -104,7 +113,7 @@ def _band(title: str) -> Chart:
 def _over_phases(*layers: alt.Chart) -> Chart:
     """Curves before the phases of the schedule, each shaded and named."""
     base = alt.Chart(alt.NamedData(name="phases"))
-    x = alt.X("start:Q", title="optimizer steps", scale=alt.Scale(nice=False))
+    x = alt.X("start:Q", title="optimizer steps", scale=alt.Scale(nice=False), axis=_STEPS)
     shades = base.mark_rect(style="phase", aria=False).encode(
         x=x, x2="end:Q", fillOpacity=alt.FillOpacity("shade:Q", scale=None)
     )

@@ -123,9 +123,11 @@ def _row(comparison: Comparison, row: Row) -> Plain:
         "ratio": row.last.ratio,
         "memory": row.system.memory_bytes,
         "rtf": row.system.rtf,
+        "steps": row.last.steps,
         "difference": 100 * row.difference[0] if row.difference else None,
         "verdict": verdict(row.difference),
-        "cells": {"wer": wer, "difference": difference, "bytes": size, "ratio": smaller, "memory": memory, "rtf": rtf},
+        "cells": {"wer": wer, "difference": difference, "bytes": size, "ratio": smaller, "memory": memory, "rtf": rtf}
+        | {"steps": row.system.steps},
         "description": f"{', '.join(filter(None, [weights, how]))}: WER {wer} %, {size} bytes, "
         + (f"{memory} MB in use, " if memory else "")
         + f"RTF {rtf}",

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-_LEAST = 0.09  # least distance between two labels, as a share of the chart
+_LABEL = (0.24, 0.08)  # width and height of a label on a phone, as shares of the chart
 
 Point = tuple[float, float]  # cost above 0 and errors; less is better in both
 
@@ -22,9 +22,14 @@ def apart(points: Sequence[Point], front: Sequence[int]) -> list[int]:
     places = {number: _place(points, number) for number in front}
     found: list[int] = []
     for number in [*front[-1:], *front[:-1]]:
-        if all(math.dist(places[number], places[other]) >= _LEAST for other in found):
+        if not any(_overlap(places[number], places[other]) for other in found):
             found.append(number)
     return found
+
+
+def _overlap(first: Point, second: Point) -> bool:
+    """Whether two labels of the same size would stand on each other."""
+    return all(abs(one - other) < size for one, other, size in zip(first, second, _LABEL, strict=True))
 
 
 def _place(points: Sequence[Point], number: int) -> Point:

@@ -13,6 +13,7 @@ from nibble.percent import percent, percent_interval, points_interval
 from nibble.report.comparison import Comparison, Row
 from nibble.report.page.charts import specifications
 from nibble.report.page.contents import Contents
+from nibble.report.published import Published, points
 from nibble.runs.method import Method
 
 _ASSETS = files("nibble.report.page") / "assets"
@@ -26,6 +27,7 @@ _COLUMNS = (  # name, whether its cells are numbers
     ("smaller", True),
     ("MB in use", True),
     ("RTF", True),
+    ("steps", True),
     ("seeds", False),
 )
 
@@ -38,8 +40,17 @@ class Tile(NamedTuple):
     note: str
 
 
-def render(comparison: Comparison, contents: Contents, notes: Sequence[str] = ()) -> str:
-    """The page as text. All names and transcripts are escaped."""
+def render(
+    comparison: Comparison, contents: Contents, notes: Sequence[str] = (), published: Sequence[Published] = ()
+) -> str:
+    """The page as text. All names and transcripts are escaped.
+
+    Args:
+        comparison: the rows of the table.
+        contents: of its runs.
+        notes: sentences below the table.
+        published: results of others, shown beside ours on the same speech.
+    """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     template = environment.from_string(_asset("page.html"))
@@ -56,6 +67,7 @@ def render(comparison: Comparison, contents: Contents, notes: Sequence[str] = ()
         has_memory=any(row["memory"] is not None for row in contents.rows),
         data={
             "rows": contents.rows,
+            "published": points(published, comparison.speech.corpus, comparison.speech.part),
             "first": _first(comparison),
             "runs": contents.runs,
             "damage": contents.damage,

@@ -26,6 +26,7 @@
         phase: { color: ink },
         "phase-name": { color: muted, fontSize: 11 },
         other: { color: muted, strokeWidth: 1, strokeOpacity: 0.25 },
+        published: { stroke: muted, size: 80 },
         curve: { color: colour("--trained"), strokeWidth: 2 },
         band: { color: colour("--trained"), fillOpacity: 0.2 },
         bin: { color: colour("--trained") },
@@ -53,7 +54,7 @@
 
   function drawComparison() {
     return [
-      ...costs.map((name) => draw(chart(name), { rows: page.rows })),
+      ...costs.map((name) => draw(chart(name), { rows: page.rows, published: page.published })),
       ...all('[data-chart="damage"]').map(drawDamage),
     ];
   }
