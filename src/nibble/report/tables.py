@@ -101,8 +101,8 @@ class System:
 
 
 def _texts(record: Record) -> dict[str, str]:
-    """Utterance -> hash of its recognised text; empty for a record of an older version."""
-    if not record.text_hashes:
+    """Utterance -> hash of its recognised text; empty unless the record has one for each."""
+    if len(record.text_hashes) != len(record.utterance_errors):
         return {}
     return {one[0]: text for one, text in zip(record.utterance_errors, record.text_hashes, strict=True)}
 

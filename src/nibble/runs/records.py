@@ -96,8 +96,6 @@ class Record:
         if self.units not in ("words", "characters"):
             raise UserError(f"units is {self.units!r:.60}; errors are counted in words or characters")
         Inference.parse(self.backend)
-        if self.text_hashes and len(self.text_hashes) != len(self.utterance_errors):
-            raise UserError(f"there are {len(self.text_hashes)} hashes of {len(self.utterance_errors)} utterances")
         if self.memory is not None and min(self.memory.ran_bytes, self.memory.load_s) <= 0:
             raise UserError(f"memory says {self.memory.ran_bytes} bytes and {self.memory.load_s} s; both are above 0")
 
