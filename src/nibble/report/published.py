@@ -1,5 +1,6 @@
 """Results that others published, from results/published.jsonl: a section of RESULTS.md, and points on the page."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def render(published: list[Published]) -> str:
     return f"{_TITLE}\n{markdown(['', *_COLUMNS], rows, left=len(_COLUMNS) + 1)}"
 
 
-def points(published: list[Published], corpus: str, part: str) -> list[dict[str, str | float]]:
+def points(published: Sequence[Published], corpus: str, part: str) -> list[dict[str, str | float]]:
     """What a chart of errors against bytes can show beside our systems; nothing if our speech is not LibriSpeech's."""
     if corpus.lower() != "librispeech":
         return []

@@ -93,7 +93,7 @@ def _rate(loaded: Loaded, batches: Sequence[Batch], levels: Mapping[str, float],
     for name, layer in quantized_modules(loaded.model).items():
         _set(layer, levels.get(name))
     draw_noise(loaded.model, draw)
-    return evaluate(loaded.model, loaded.tokenizer, batches).score.wer
+    return evaluate(loaded, batches).score.wer
 
 
 def _set(layer: QuantizedLayer, level: float | None) -> None:
