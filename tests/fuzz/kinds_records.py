@@ -103,7 +103,10 @@ JOBS = [
     {"number": 0, "overrides": ["seed=1"], "state": "complete", "folder": "nowhere", "problem": ""},
     {"number": 1, "overrides": ["seed=2"], "state": "failed", "folder": "", "problem": "no [red]corpus[/red]"},
 ]
-PUBLISHED = [{"system": "S", "weights": "4 bits", "speech": "read", "errors": "5 %", "size": "1 MB", "source": "A"}]
+PUBLISHED = [
+    {"system": "S", "weights": "4 bits", "speech": "read", "errors": "5 %", "size": "1 MB", "source": "A"}
+    | {"comparable": True, "rates": {"test-clean": 5.0}, "size_bytes": 1_000_000}
+]
 
 
 def lines_kind(name: str, values: Sequence[Plain], load: Callable[[Path], object]) -> Kind:

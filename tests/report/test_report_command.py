@@ -46,7 +46,9 @@ def test_what_is_left_out_is_said(here: Path, capsys: pytest.CaptureFixture[str]
 
 def test_what_is_published_is_copied_once(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["publish", "runs/tiny"]) == 0
-    assert "results/records.jsonl: 3 evaluations of 2 runs" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "results/records.jsonl: 3 evaluations of 2 runs" in said
+    assert "left out" not in said
     assert read(Path("results/records.jsonl")) == read(Path("runs/records.jsonl"))
     Path("runs/bench.jsonl").write_text(json.dumps(asdict(MEASURED)) + "\n")
     assert main(["publish", "runs/tiny/int4", "runs/bench.jsonl"]) == 0
@@ -55,6 +57,18 @@ def test_what_is_published_is_copied_once(here: Path, capsys: pytest.CaptureFixt
     assert main([]) == 0
     assert main(["check=true"]) == 0
     assert "## tiny: dev-tiny" in Path("RESULTS.md").read_text()
+
+
+def test_an_evaluation_with_other_options_is_not_published_in_silence(here: Path, capsys) -> None:
+    record = replace(
+        read(Path("runs/records.jsonl"))[0], config_hash="0" * 12, command="evaluate.py checkpoint=[a/int4]"
+    )
+    append(Path("runs/records.jsonl"), record)
+    assert main(["publish", "runs/tiny"]) == 0
+    said = capsys.readouterr().out
+    assert "left out: 1 evaluations that name these runs" in said
+    assert record.command in said
+    assert record not in read(Path("results/records.jsonl"))
 
 
 @pytest.mark.parametrize(

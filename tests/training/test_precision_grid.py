@@ -48,7 +48,11 @@ def test_three_steps(quant, make_config):
             for mine, theirs in zip(integers, read[name].frozen_weights()[weight], strict=True):
                 assert (mine is None and theirs is None) or torch.equal(mine, theirs), f"{name}.{weight}"
     features, lengths = torch.randn(1, 60, 80), torch.tensor([60])
-    (found, _), (expected, _) = bundle.model.encode(features, lengths), trained.model.encode(features, lengths)
+    encoded = []
+    for network in (bundle.model, trained.model):
+        torch.manual_seed(1)  # analog products have noise of their own
+        encoded.append(network.encode(features, lengths)[0])
+    found, expected = encoded
     assert (found - expected).norm() < 0.05 * expected.norm(), "biases and norms have 16 bits there"
 
 

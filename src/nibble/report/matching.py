@@ -44,10 +44,22 @@ def match(runs: Sequence[Run], records: Sequence[Record]) -> list[Measurement]:
     return found
 
 
+def unmatched(runs: Sequence[Run], records: Sequence[Record]) -> list[Record]:
+    """Records whose command names one of `runs`, but whose options are not those of a run here."""
+    matched = {id(one.record) for one in match(runs, records)}
+    folders = {run.folder.name for run in runs}
+    return [one for one in records if id(one) not in matched and folders & _words(one.command)]
+
+
+def _words(command: str) -> set[str]:
+    """The parts of a command's words: names of folders, options, values."""
+    return set(re.split(r"[/,=\[\]\s'\"]", command))
+
+
 def _trained_run(alike: Sequence[Run], record: Record) -> Run | None:
     """The run of a record among those with its configuration, which lie in order of time; None if there is none."""
     speech = [run for run in alike if Path(run.config.data.corpus_dir or "").resolve().name == record.corpus]
-    named = [run for run in alike if run.folder.name in re.split(r"[/,=\[\]\s'\"]", record.command)]
+    named = [run for run in alike if run.folder.name in _words(record.command)]
     return next((found[-1] for found in (speech, named, alike) if found), None)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nibble.bench import records as bench
 from nibble.errors import UserError
-from nibble.report.matching import match
+from nibble.report.matching import match, unmatched
 from nibble.report.runs import find_runs
 from nibble.runs import records
 from nibble.runs.records import Record
@@ -23,7 +23,7 @@ def publish(paths: Sequence[Path], records_file: Path, results: Path = RESULTS) 
         results: the folder to copy to.
 
     Returns:
-        a sentence for each file that was added to.
+        a sentence for each file that was added to, and one for what was left out.
 
     Raises:
         UserError: a path is neither, a run was not evaluated, or nothing can be written.
@@ -33,7 +33,8 @@ def publish(paths: Sequence[Path], records_file: Path, results: Path = RESULTS) 
     said = []
     if folders:
         runs, _ = find_runs(folders)
-        measured = match(runs, records.read(records_file))
+        evaluations = records.read(records_file)
+        measured = match(runs, evaluations)
         lacking = {run.name for run in runs} - {one.run.name for one in measured}
         if lacking:
             raise UserError(
@@ -44,6 +45,11 @@ def publish(paths: Sequence[Path], records_file: Path, results: Path = RESULTS) 
         for record in last.values():
             records.append(results / RECORDS, record)
         said.append(f"{results / RECORDS}: {len(last)} evaluations of {len(runs)} runs")
+        if others := unmatched(runs, evaluations):
+            said.append(
+                f"left out: {len(others)} evaluations that name these runs and have other options, since the code or "
+                f"the run has changed; evaluate again: {others[0].command}"
+            )
     for file in files:
         measurements = bench.read(file)
         for measurement in measurements:
