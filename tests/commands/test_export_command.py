@@ -12,6 +12,7 @@ from nibble.commands.export import export
 from nibble.data.options import Tokens
 from nibble.errors import UserError
 from nibble.export.options import Encoding, ExportConfig, Target
+from nibble.quant.spec import QuantConfig, Rule, WeightSpec
 from nibble.runs.checkpoint import load_checkpoint
 from nibble.runs.exported import read_exported
 
@@ -84,6 +85,17 @@ def test_a_bundle(write_run, capsys: pytest.CaptureFixture[str], monkeypatch: py
     assert "encoder.blocks.0.feed_forward1.expansion" in said
     assert re.search(r"all (\d+) .* (\d+) of \2 equal", said)
     assert said.splitlines()[-1] == f"python evaluate.py checkpoint={folder} backend=bundle"
+
+
+def test_weights_that_were_not_trained_so_leave_the_folders_of_the_run_alone(write_run) -> None:
+    run, int4 = write_run(), QuantConfig("int4", [Rule(weight=WeightSpec(bits=4))])
+    own = export(ExportConfig(str(run), target=Target.bundle))
+    rounded = export(ExportConfig(str(run), target=Target.bundle, quant=int4))
+    assert (own, rounded) == (run / "bundle", run / "bundle_int4_nearest")
+    assert (load_checkpoint(own).quant, load_checkpoint(rounded).quant) == ("float", "int4")
+    assert export(ExportConfig(str(rounded))) == run / "sherpa_int4_nearest_w4a8"
+    early = (run / "checkpoints/last.ckpt").rename(run / "checkpoints/phase_1_float.ckpt")
+    assert export(ExportConfig(str(early), target=Target.bundle)) == run / "bundle_float"
 
 
 def test_an_output_folder_that_holds_something_else(write_run, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_a_size_is_exported_with_the_layers_of_torch(write_run, capsys: pytest.C
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install -e '.[export]'")
     run = write_run("int4", "rules", options=SIZES)
     folder = export(ExportConfig(str(run), size="small", parity=True))
-    assert folder == run / "sherpa_small_w4a8"
+    assert folder == run / "sherpa_small_int4_w4a8"
     assert "encoder.blocks.1" not in capsys.readouterr().out
     (result,) = evaluate_checkpoints(EvaluateConfig(checkpoint=str(folder), backend=Backend.onnx, hardware=CPU))
     assert (result.record.model, result.record.quant) == ("tiny-small", "int4")

@@ -20,6 +20,7 @@ from nibble.export.options import ExportConfig, Target
 if TYPE_CHECKING:  # imports torch: not before it is needed
     from nibble.export.parity import LayerParity
     from nibble.runs.loaded import Loaded
+    from nibble.runs.variant import Variant
 
 CONF = composition.conf_dir()
 
@@ -48,11 +49,8 @@ def export(options: ExportConfig) -> Path:
 def _export_bundle(options: ExportConfig, loaded: "Loaded") -> Path:
     from nibble.export.parity import compare_bundle
     from nibble.runs.bundle import read_bundle, write_bundle
-    from nibble.runs.run_folder import RunFolder
 
-    run = RunFolder.of(loaded.path)
-    own = run.bundle if options.size is None else run.size_bundle(options.size, loaded.quant)
-    folder = Path(options.output) if options.output else own
+    folder = Path(options.output) if options.output else _variant(options, loaded).bundle
     write_bundle(loaded, folder)
     if options.parity:
         _print_parity(compare_bundle(loaded, read_bundle(folder)), folder)
@@ -68,11 +66,9 @@ def _export_sherpa(options: ExportConfig, loaded: "Loaded") -> Path:
     from nibble.export.onnx.graphs import choose_encoding
     from nibble.export.sherpa.folder import export_folder
     from nibble.runs.exported import check_folder
-    from nibble.runs.run_folder import RunFolder
 
     encoding = choose_encoding(loaded, options.encoding)
-    own = RunFolder.of(loaded.path).exported(encoding.value, options.size)
-    folder = Path(options.output) if options.output else own
+    folder = Path(options.output) if options.output else _variant(options, loaded).exported(encoding.value)
     check_folder(folder)
     exported, graphs = export_folder(folder, loaded, encoding, options.labels_per_frame, options.opset)
     if (least := exported.least_sherpa_onnx) is not None:
@@ -82,6 +78,19 @@ def _export_sherpa(options: ExportConfig, loaded: "Loaded") -> Path:
 
         _print_parity(compare_graphs(loaded, graphs), folder)
     return folder
+
+
+def _variant(options: ExportConfig, loaded: "Loaded") -> "Variant":
+    """The model that is exported. `quant=` rounds a float model, or takes one of a run's trained precisions."""
+    from nibble.post_training.options import Rounding
+    from nibble.runs.method import Method
+    from nibble.runs.variant import Variant
+
+    chosen = options.size is not None or options.quant is not None
+    rounded = options.quant is not None and loaded.method is Method.ptq
+    return Variant(
+        loaded.path, options.size, loaded.quant if chosen else None, Rounding.nearest.value if rounded else None
+    )
 
 
 def _print_parity(rows: "list[LayerParity]", folder: Path) -> None:

@@ -30,10 +30,10 @@ def quantize_checkpoint(options: QuantizeConfig) -> Path:
     from nibble.runs.bundle import check_folder, write_bundle
     from nibble.runs.checkpoint import load_checkpoint
     from nibble.runs.loaded import float_parameters
-    from nibble.runs.run_folder import RunFolder
+    from nibble.runs.variant import Variant
 
     loaded = load_checkpoint(Path(str(options.checkpoint)), options.size)
-    own = RunFolder.of(loaded.path).quantized_bundle(options.quant.name, options.rounding.value, options.size)
+    own = Variant(loaded.path, options.size, options.quant.name, options.rounding.value).bundle
     folder = Path(options.output) if options.output else own
     check_folder(folder)
     done = quantize_without_training(loaded, options, choose_device(options.hardware))

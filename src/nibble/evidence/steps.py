@@ -8,6 +8,7 @@ from pathlib import Path
 from nibble.data.corpora.lengthened import DURATIONS_S
 from nibble.evidence.tables import DEPLOYED, LENGTHENED, ROUNDED, SEEDS, Start, Table
 from nibble.runs.run_folder import RunFolder
+from nibble.runs.variant import Variant
 
 _MODEL_MINUTES = 0.5  # to evaluate, export or round one model on a few hundred utterances
 _TRIAL = ("trainer.max_steps=4", "trainer.validate_every_steps=4", "trainer.max_validation_utterances=4")
@@ -185,7 +186,7 @@ def _gptq(table: Table, place: Place, quant: str) -> Iterator[Step]:
     for run in runs:
         command = ("-m", "nibble.quantize", f"checkpoint={run}", f"quant={quant}", "rounding=gptq")
         yield Step(table.experiment, Kind.round, f"{run.name} to {quant}", command, _MODEL_MINUTES, None, (run,))
-    bundles = [RunFolder(run).quantized_bundle(quant, "gptq") for run in runs]
+    bundles = [Variant(RunFolder(run).best_checkpoint, precision=quant, rounding="gptq").bundle for run in runs]
     yield _evaluate(table, place, f"float rounded to {quant} by GPTQ", bundles)
 
 
@@ -193,7 +194,7 @@ def _deployed(table: Table, place: Place, quant: str, encoding: str) -> Iterator
     """The fused bundle, and the folder for sherpa-onnx."""
     runs = _runs(table, place, quant)
     yield _evaluate(table, place, f"{quant}, fused bundle", runs, "backend=bundle")
-    exports = [RunFolder(run).exported(encoding) for run in runs]
+    exports = [Variant(RunFolder(run).best_checkpoint).exported(encoding) for run in runs]
     for run in runs:
         command = ("-m", "nibble.export", f"checkpoint={run}", f"encoding={encoding}")
         yield Step(table.experiment, Kind.export, f"{run.name} for sherpa-onnx", command, _MODEL_MINUTES, None, (run,))

@@ -40,7 +40,7 @@ class ExportConfig:
     # are tokens. null: 2 for characters, which come that fast, from a model with predictor=stateless; else 1.
     labels_per_frame: int | None = None
     parity: bool = False  # compare each layer of the export with torch's, and print a table
-    output: str | None = None  # the folder; null: sherpa_<encoding> or bundle in the run folder
+    output: str | None = None  # null: in the run folder, named after what was chosen, such as sherpa_w4a8
 
     def __post_init__(self) -> None:
         if not self.checkpoint:

@@ -29,7 +29,7 @@ class QuantizeConfig:
     calibration_utterances: int = 128  # drawn from the training speech, for gptq and static activation scales
     seed: int = 1  # of that draw
     size: str | None = None  # of a run with model.sizes, the smaller network to take; null: the whole network
-    output: str | None = None  # folder of the bundle; null: bundle_<quant>_<rounding> in the run folder
+    output: str | None = None  # null: in the run folder, named after what was chosen, such as bundle_int4_gptq
     data: DataOverrides = field(default_factory=DataOverrides)
     hardware: HardwareConfig = MISSING
 

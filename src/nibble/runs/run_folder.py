@@ -11,9 +11,8 @@ runs/NAME/RUN/
   wandb/id.txt                  the run's name at Weights & Biases
   rank1.log, rank1.error        of each process after the first, of a run on several devices
   sensitivity_NAME.json         the damage of each layer at few bits: `nibble.sensitivity.table`
-  bundle_int4_gptq/             quantized without training: `python -m nibble.quantize`
-  bundle_small_int4/            of a smaller network, as sherpa_small_w4a8/: `model.sizes`
-  sherpa_w4a8/                  exported: `nibble.runs.exported`
+  bundle_int4_gptq/             another bundle, named by the rule of `nibble.runs.variant`
+  sherpa_w4a8/                  an export, named by the same rule: `nibble.runs.exported`
   .hydra/overrides.yaml         what was typed
   .lock, .data.lock             held by the process that trains there, and by the one that prepares data
 """
@@ -70,19 +69,6 @@ class RunFolder:
     def bundle(self) -> Path:
         """What is deployed."""
         return self.path / "bundle"
-
-    def size_bundle(self, size: str, quant: str) -> Path:
-        """The bundle of a smaller network of `model.sizes`."""
-        return self.path / f"bundle_{size}_{quant}"
-
-    def quantized_bundle(self, quant: str, rounding: str, size: str | None = None) -> Path:
-        """A bundle that was quantized without training, of the whole network or of a smaller one."""
-        name = f"{quant}_{rounding}"
-        return self.path / (f"bundle_{name}" if size is None else f"bundle_{size}_{name}")
-
-    def exported(self, encoding: str, size: str | None = None) -> Path:
-        """An export for sherpa-onnx and ONNX Runtime, of the whole network or of a smaller one."""
-        return self.path / (f"sherpa_{encoding}" if size is None else f"sherpa_{size}_{encoding}")
 
     @property
     def metrics(self) -> Path:
