@@ -36,7 +36,7 @@ def test_help_shows_what_is_chosen_and_what_it_means(capsys):
     hydra_command.show_help(ROOT / "conf", "train", ["quant=int4", "trainer.max_steps=3"], "Train.")
     said = " ".join(capsys.readouterr().out.split())
     assert said.startswith("Train.")
-    assert "quant= how many bits, where: float," in said
+    assert "quant= how many bits, where: analog, float," in said
     assert "[int4]" in said
     assert "trainer.max_steps=3 optimizer steps; overrides max_epochs" in said
     assert "quant.rules[].weight.bits=8 1 ... 8" in said
