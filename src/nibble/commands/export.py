@@ -65,14 +65,15 @@ def _export_sherpa(options: ExportConfig, loaded: "Loaded") -> Path:
         need("onnxruntime", "parity=true")
     from nibble.export.onnx.graphs import choose_encoding
     from nibble.export.sherpa.folder import export_folder
-    from nibble.runs.exported import check_folder
+    from nibble.runs.exported import INT4_OPSET, check_folder
 
     encoding = choose_encoding(loaded, options.encoding)
     folder = Path(options.output) if options.output else _variant(options, loaded).exported(encoding.value)
     check_folder(folder)
     exported, graphs = export_folder(folder, loaded, encoding, options.labels_per_frame, options.opset)
     if (least := exported.least_sherpa_onnx) is not None:
-        print(f"it needs sherpa-onnx {least} or later; opset=17 is for older ones")
+        older = "; opset=17 is for older ones" if exported.opset == INT4_OPSET else ""
+        print(f"it needs sherpa-onnx {least} or later{older}")
     if options.parity:
         from nibble.export.onnx.parity import compare_graphs
 

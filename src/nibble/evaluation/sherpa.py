@@ -19,7 +19,7 @@ from nibble.model.decoding import greedy
 from nibble.model.streaming_encoder import StreamingEncoder
 from nibble.model.transducer import encoder_outline
 from nibble.packages import need
-from nibble.runs.exported import Exported
+from nibble.runs.exported import INT4_OPSET, Exported
 
 
 def load_sherpa(exported: Exported, beam_width: int, threads: int) -> Any:
@@ -50,14 +50,15 @@ def load_sherpa(exported: Exported, beam_width: int, threads: int) -> Any:
 
 
 def _check_version(exported: Exported) -> None:
-    """Raise `UserError` where sherpa-onnx would end the process, because it does not know 4-bit weights."""
+    """Raise `UserError` where the installed sherpa-onnx is too old: it would end the process."""
     import sherpa_onnx
 
     installed, least = str(sherpa_onnx.__version__), exported.least_sherpa_onnx
     if least is not None and _numbers(installed) < _numbers(least):
+        older = ", or export it again with opset=17" if exported.opset == INT4_OPSET else ""
         raise UserError(
             f"{exported.path} needs sherpa-onnx {least} or later, and {installed} is installed; "
-            "pip install -U sherpa-onnx, or export it again with opset=17"
+            f"pip install -U sherpa-onnx{older}"
         )
 
 

@@ -34,7 +34,9 @@ if TYPE_CHECKING:  # so that reading an export does not need onnx
 GRAPHS = ("encoder.onnx", "decoder.onnx", "joiner.onnx")
 _CHECKED = (*GRAPHS, "tokens.txt", "tokenizer.model")
 _BESIDE = ("bpe.vocab", "README.md")
-LEAST_SHERPA_ONNX = {21: "1.12.20"}  # opset -> the first version that runs 4-bit weights; older opsets: any
+INT4_OPSET = 21  # of files with 4-bit weights
+_RUNS_INT4 = "1.12.20"  # the first sherpa-onnx whose ONNX Runtime, 1.23.2, runs them
+_RUNS_DURATIONS = "1.11.5"  # the first that searches transducers with durations: its CHANGELOG.md, Parakeet TDT
 _NAME = "nibble.json"
 _FORMAT = "nibble sherpa"
 _VERSION = 1
@@ -77,7 +79,7 @@ class Exported:
     @property
     def least_sherpa_onnx(self) -> str | None:
         """The first version that runs it; None: any, or an older export, which doesn't say."""
-        return LEAST_SHERPA_ONNX.get(self.opset or 0)
+        return least_sherpa_onnx(self.opset, self.config)
 
     @property
     def sherpa_type(self) -> str | None:
@@ -93,6 +95,18 @@ class Exported:
     def size_bytes(self) -> int:
         """Of all files but README.md, as of a bundle."""
         return sum(file.stat().st_size for file in self.path.iterdir() if file.name != "README.md")
+
+
+def least_sherpa_onnx(opset: int | None, config: Config) -> str | None:
+    """The first version of sherpa-onnx that runs an export; None: any that reads ONNX files of its opset.
+
+    Args:
+        opset: of the files; None if that is not known.
+        config: of the run.
+    """
+    if opset == INT4_OPSET:
+        return _RUNS_INT4
+    return _RUNS_DURATIONS if config.model.durations else None
 
 
 class Form(NamedTuple):

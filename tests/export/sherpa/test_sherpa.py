@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,6 @@ from nibble.export.onnx.graphs import export_graphs
 from nibble.export.options import Encoding
 from nibble.runs.checkpoint import load_checkpoint
 from nibble.runs.exported import GRAPHS, check_folder, read_exported
-from nibble.runs.loaded import float_parameters
 
 
 @pytest.fixture
@@ -68,17 +68,10 @@ def test_the_folder_says_what_it_is(exported) -> None:
     vocabulary = [line.split("\t") for line in (folder / "bpe.vocab").read_text(encoding="utf-8").splitlines()]
     assert [piece for piece, _ in vocabulary] == loaded.tokenizer.pieces(range(loaded.tokenizer.size))
     assert all(float(score) <= 0 for _, score in vocabulary)
+    graphs_bytes = sum((folder / graph).stat().st_size for graph in GRAPHS)
     said = (folder / "README.md").read_text(encoding="utf-8")
-    for part in (
-        "OfflineRecognizer.from_transducer",
-        "sherpa-onnx-node",
-        "1.12.20 or later",
-        "**Times** are right",
-        f"up to {loaded.config.data.max_duration_s:g} s at a time",
-    ):
-        assert part in said
-    weights = float_parameters(loaded.config, loaded.tokenizer.size)
-    assert f"one byte, unpacked when it loads: {weights / 1e6:.3g} MB for the {weights:,} of this model" in said
+    assert said.startswith("# tiny at int4, encoded as w4a8, for sherpa-onnx\n")
+    assert f"{graphs_bytes / 1e6:.1f} MB together" in said
 
 
 def test_a_sherpa_onnx_that_is_too_old_is_told_before_it_ends_the_process(exported, monkeypatch) -> None:
@@ -87,6 +80,13 @@ def test_a_sherpa_onnx_that_is_too_old_is_told_before_it_ends_the_process(export
     monkeypatch.setattr(sherpa_onnx, "__version__", "1.12.9")
     with pytest.raises(UserError, match=r"needs sherpa-onnx 1\.12\.20 or later, and 1\.12\.9 is installed; .*opset=17"):
         Sherpa(read_exported(folder), beam_width=1, threads=1)
+    monkeypatch.setattr(sherpa_onnx, "__version__", "1.10.46")
+    said = replace(read_exported(folder), opset=17)
+    durations = replace(said, config=replace(said.config, model=replace(said.config.model, max_duration_frames=4)))
+    assert said.least_sherpa_onnx is None
+    text = r"needs sherpa-onnx 1\.11\.5 or later, and 1\.10\.46 is installed; pip install -U sherpa-onnx$"
+    with pytest.raises(UserError, match=text):
+        Sherpa(durations, beam_width=1, threads=1)
 
 
 def test_pairs_need_a_stateless_predictor(fitted) -> None:

@@ -14,7 +14,7 @@ from nibble.errors import UserError
 from nibble.export.onnx.nemo import traced_nemo
 from nibble.export.onnx.products import packed
 from nibble.export.onnx.trace import OLDEST_OPSET, Site, expand, stand_in, trace
-from nibble.export.onnx.weights import INT4_OPSET, NIBBLE_BITS
+from nibble.export.onnx.weights import NIBBLE_BITS
 from nibble.export.options import Encoding
 from nibble.export.sherpa.graphs import (
     EncoderGraph,
@@ -31,6 +31,7 @@ from nibble.model.predictor import StatelessPredictor
 from nibble.model.streaming_encoder import StreamingEncoder
 from nibble.model.transducer import Transducer
 from nibble.quant.convert import quantized_modules
+from nibble.runs.exported import INT4_OPSET
 from nibble.runs.frozen import frozen_copy
 from nibble.runs.loaded import Loaded
 

@@ -16,9 +16,9 @@ from nibble.export.onnx.builder import Array, Graph
 from nibble.kernels.nibbles import pack_pairs
 from nibble.quant.layer import QuantizedLayer
 from nibble.quant.tensor import QuantizedTensor, in_slices
+from nibble.runs.exported import INT4_OPSET
 
 NIBBLE_BITS = 4
-INT4_OPSET = 21
 MICROSOFT = "com.microsoft"
 _MIDDLE = 8  # what is added to a code to make it unsigned
 

@@ -1,12 +1,13 @@
-"""README.md of an exported folder: how to load it."""
+"""README.md of an exported folder: how to load it, what it needs, and what it is for."""
 
 from string import Template
 
+from nibble.config import Config
 from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.export.options import Encoding
 from nibble.features.options import FeatureKind
 from nibble.model.streaming_encoder import StreamingEncoder
-from nibble.runs.exported import LEAST_SHERPA_ONNX
+from nibble.runs.exported import INT4_OPSET, least_sherpa_onnx
 from nibble.runs.loaded import Loaded, float_parameters
 
 _NODE = """\
@@ -69,12 +70,18 @@ stream.acceptWaveform({sampleRate: wave.sampleRate, samples: new Float32Array(${
 while (recogniser.isReady(stream)) recogniser.decode(stream);
 console.log(recogniser.getResult(stream).text);
 ```
-
-**Append ${tail_s} s of silence** at the end, as above: the model hears in chunks of ${chunk_s} s, and what is left
-of a chunk when the samples end is not recognised otherwise.
 """)
 
-
+_BY_PROGRAM_S, _BY_OLD_PROGRAM_S = 0.8, 0.3  # silence that the program sherpa-onnx appends: its sherpa-onnx.cc
+_APPEND_NOTHING = "**Append** nothing: the model takes a recording as it is.\n"
+_ENDPOINTS = (
+    "**Endpoints**: sherpa-onnx's rules count the right time: 2.4 s of silence are 2.4 s, or up to a chunk more. Where "
+    "`is_endpoint(stream)`, take the text and `reset(stream)`.\n"
+)
+_ANY_LENGTH = (
+    "**Length**: any. The encoder keeps a fixed number of past frames; sherpa-onnx keeps the tokens of a stream until "
+    "it is reset.\n"
+)
 _NEMO = (
     "**Features**: sherpa-onnx computes those of NeMo models nearly as NeMo does: with another window, up to 7.6 kHz. "
     "Measure what that costs with `python evaluate.py checkpoint=FOLDER backend=sherpa`, against `backend=onnx`.\n"
@@ -84,12 +91,10 @@ _NEMO = (
 def readme(loaded: Loaded, encoding: Encoding, opset: int, labels_per_frame: int, size_bytes: int) -> str:
     """README.md as text; `size_bytes` is of the three graphs."""
     encoder, config = loaded.model.encoder, loaded.config
-    streams = isinstance(encoder, StreamingEncoder)
     if isinstance(encoder, StreamingEncoder):
-        chunk_s = encoder.factor * encoder.chunks.frames / 100
-        # a chunk that has just begun, the frames it looks ahead, and the one that sherpa-onnx waits for
-        tail_s = chunk_s + (encoder.chunks.look_ahead + 2) / 100
-        usage = _ONLINE.substitute(node=_NODE, tail_s=f"{tail_s:.2f}", chunk_s=f"{chunk_s:.2f}")
+        tail_s = _tail_s(encoder)
+        usage = _ONLINE.substitute(node=_NODE, tail_s=f"{tail_s:.2f}")
+        of_kind = [_append(encoder), *_times(labels_per_frame, 40), _ENDPOINTS, _ANY_LENGTH]
     else:
         kind = "nemo_transducer" if config.features.kind is FeatureKind.nemo else ""
         usage = _OFFLINE.substitute(
@@ -98,46 +103,63 @@ def readme(loaded: Loaded, encoding: Encoding, opset: int, labels_per_frame: int
             cli=f"--model-type={kind} " if kind else "",
             js=f", modelType: '{kind}'" if kind else "",
         )
+        frame_ms = 10 * encoder.factor if kind else 40  # an icefall decoder is given longer frames several times
+        of_kind = [_APPEND_NOTHING, *_times(labels_per_frame, frame_ms), _length(config.data.max_duration_s)]
     return "\n".join(
         [
-            f"# {config.model.name}, {encoding.value}, for sherpa-onnx\n",
-            f"A transducer trained on {loaded.corpus}, in three ONNX files of {size_bytes / 1e6:.1f} MB together. "
+            f"# {config.model.name} at {loaded.quant}, encoded as {encoding.value}, for sherpa-onnx\n",
+            f"A transducer trained on {loaded.corpus}, its weights {loaded.method.sentence}. "
             f"sherpa-onnx resamples audio of another rate than {SAMPLE_RATE_HZ:,} Hz. In this folder:\n",
             usage,
-            *_times(labels_per_frame, streams, _frame_ms(loaded)),
+            *of_kind,
             *([_NEMO] if config.features.kind is FeatureKind.nemo else []),
-            *([] if streams else [_length(config.data.max_duration_s)]),
-            _version(opset),
+            _version(opset, config),
+            f"**Size**: the three ONNX files have {size_bytes / 1e6:.1f} MB together.\n",
             _memory(encoding, float_parameters(config, loaded.tokenizer.size)),
         ]
     )
 
 
-def _frame_ms(loaded: Loaded) -> int:
-    """How long a frame is whose time a token is given; longer ones are given several times to an icefall decoder."""
-    return 10 * loaded.model.encoder.factor if loaded.config.features.kind is FeatureKind.nemo else 40
+def _tail_s(encoder: StreamingEncoder) -> float:
+    """The silence after which the last chunk is full, in seconds."""
+    # a chunk that has just begun, the frames it looks ahead, and the one that sherpa-onnx waits for
+    return _chunk_s(encoder) + (encoder.chunks.look_ahead + 2) / 100
 
 
-def _times(labels_per_frame: int, streams: bool, frame_ms: int) -> list[str]:
-    right = f"**Times** are right: a token's is that of the frame, of {frame_ms} ms, in which it was found."
-    if streams:
-        right += " So are sherpa-onnx's **endpoint rules**: 2.4 s of silence are 2.4 s."
+def _chunk_s(encoder: StreamingEncoder) -> float:
+    return encoder.factor * encoder.chunks.frames / 100
+
+
+def _append(encoder: StreamingEncoder) -> str:
+    tail_s = _tail_s(encoder)
+    enough = "which is enough" if tail_s <= _BY_PROGRAM_S else "which is too little: append the rest to the file"
+    return (
+        f"**Append {tail_s:.2f} s of silence** after the last samples, as the Python and Node lines do: the model "
+        f"hears in chunks of {_chunk_s(encoder):.2f} s, and sherpa-onnx drops a chunk that is not full. The program "
+        f"`sherpa-onnx` appends {_BY_PROGRAM_S} s itself ({_BY_OLD_PROGRAM_S} s in old versions), {enough}.\n"
+    )
+
+
+def _times(labels_per_frame: int, frame_ms: int) -> list[str]:
+    times = f"**Times**: a token's time is the start of the frame of {frame_ms} ms in which it was found."
     if labels_per_frame == 1:
-        return [f"{right}\n", "**Hotwords** are split with bpe.vocab (`bpe_vocab=`, `modeling_unit=bpe`).\n"]
+        return [f"{times}\n", "**Hotwords** are split with bpe.vocab (`bpe_vocab=`, `modeling_unit=bpe`).\n"]
     return [
-        f"{right} A token is one character or two: sherpa-onnx emits one token a frame, and this model says up to two "
+        f"{times} A token is one character or two: sherpa-onnx emits one token a frame, and this model finds up to two "
         "characters in one.\n",
         "**Hotwords** are split into single characters (bpe.vocab), which pairs don't match; for hotwords export with "
         "`labels_per_frame=1`.\n",
     ]
 
 
-def _version(opset: int) -> str:
-    least = LEAST_SHERPA_ONNX.get(opset)
+def _version(opset: int, config: Config) -> str:
+    least = least_sherpa_onnx(opset, config)
     if least is None:
-        return f"**Version**: any sherpa-onnx that runs ONNX of opset {opset}.\n"
+        return f"**Version**: any sherpa-onnx whose ONNX Runtime reads files of opset {opset}.\n"
+    if opset != INT4_OPSET:
+        return f"**Version**: sherpa-onnx {least} or later, because the model predicts durations.\n"
     return (
-        f"**Version**: sherpa-onnx {least} or later (ONNX Runtime 1.23.2), because the weights are of 4-bit type; "
+        f"**Version**: sherpa-onnx {least} or later (ONNX Runtime 1.23.2), because the weights are stored in 4 bits; "
         "for older ones export with `opset=17`, which takes more memory.\n"
     )
 
@@ -145,8 +167,8 @@ def _version(opset: int) -> str:
 def _length(longest_s: float) -> str:
     return (
         f"**Length**: the model was trained on up to {longest_s:g} s at a time. Give longer recordings in parts, cut "
-        "at pauses: sherpa-onnx's voice activity detection does so. Of a longer one the text gets worse, and memory "
-        "grows with the square of its length.\n"
+        "at pauses: sherpa-onnx's voice activity detection does so. In one piece their text gets worse, and memory "
+        "grows with the square of the length.\n"
     )
 
 
@@ -160,5 +182,6 @@ def _memory(encoding: Encoding, weights: int) -> str:
     return (
         f"**Memory**: ONNX Runtime holds each weight in {each}: {size * weights / 1e6:.3g} MB for the {weights:,} of "
         "this model, beside its buffers. Linux keeps some of what loading needed, up to half as much again; "
-        "`MALLOC_MMAP_THRESHOLD_=131072` in the environment gives it back.\n"
+        "`MALLOC_MMAP_THRESHOLD_=131072` in the environment gives it back. "
+        "`python evaluate.py checkpoint=FOLDER backend=sherpa` measures what loading and running take.\n"
     )
