@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
+from omegaconf import flag_override
 
 from nibble import composition
 from nibble.bench.__main__ import BenchOptions
@@ -44,6 +45,12 @@ WORDS = {
 WITH_WORDS = [
     match for command in COMMANDS if (match := re.match(r"python -m (\S+) (.+)", command)) and match[1] in WORDS
 ]
+COMPOSED = [
+    match
+    for command in COMMANDS
+    if (match := re.match(r"python (?:-m nibble\.)?(evaluate|quantize|export|sensitivity)(?:\.py)? (.+)", command))
+    and "…" not in command
+]
 MODULES = sorted({word for command in COMMANDS for word in re.findall(r"python -m (nibble[\w.]*)", command)})
 
 
@@ -63,6 +70,15 @@ def test_training_commands_compose(command):
     # A sweep is composed job by job: the first value of each option stands for it.
     overrides = [re.sub(r"=([^\[{,]+),.*", r"=\1", word) for word in words if word != "-m"]
     composition.check_command_line(ROOT / "conf", "train", overrides)
+
+
+@pytest.mark.parametrize("command", COMPOSED, ids=lambda command: command[0])
+def test_options_of_commands_with_composition_are_taken(command):
+    composition.register_schemas()
+    config = composition.check_command_line(ROOT / "conf", command[1], shlex.split(command[2]))
+    with flag_override(config, "struct", False):
+        config.pop("hydra")
+    assert composition.typed_as(composition.SCHEMAS[command[1]], config).checkpoint
 
 
 @pytest.mark.parametrize("command", WITH_WORDS, ids=lambda command: command[0])
