@@ -4,9 +4,10 @@ import io
 import json
 import sys
 import tarfile
+import zipfile
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,6 +20,7 @@ from mutations import HOSTILE, broken
 
 sys.path.append(str(Path(__file__).parents[1] / "imports"))  # the small models are made there
 
+import test_espnet
 import test_icefall
 import test_nemo
 from speech_model import sentencepiece_model
@@ -40,6 +42,11 @@ def nemo() -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
 @cache
 def icefall() -> dict[str, torch.Tensor]:
     return test_icefall.weights()
+
+
+@cache
+def espnet() -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    return test_espnet.description(), test_espnet.weights()
 
 
 @cache
@@ -119,6 +126,29 @@ def icefall_parts(draw: Random) -> tuple[str, Parts]:
     return "tensors", {"exp/pretrained.pt": as_bytes(changed), "data/lang_bpe_500/bpe.model": tokenizer}
 
 
+def espnet_package(draw: Random) -> tuple[str, bytes]:
+    said, tensors = espnet()
+    how = draw.randrange(4)
+    if how == 0:
+        packing = draw.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+        return broken(test_espnet.zipped(test_espnet.members(said, tensors), packing), draw)
+    if how == 1:
+        return "tensors", test_espnet.zipped(test_espnet.members(said, other_tensors(tensors, draw)))
+    if how == 2:
+        files = test_espnet.members(said, tensors)
+        name = draw.choice(sorted(files))
+        what, files[name] = broken(files[name], draw)
+        return f"{name}: {what}", test_espnet.zipped(files)
+    changed = deepcopy(said)
+    section = draw.choice([changed, *(part for part in changed.values() if isinstance(part, dict))])
+    option = draw.choice(sorted(section))
+    section[option] = value = deepcopy(draw.choice(HOSTILE))
+    try:
+        return f"{option}={value!r:.40}", test_espnet.zipped(test_espnet.members(changed, tensors))
+    except yaml.YAMLError:
+        return "intact", test_espnet.zipped(test_espnet.members(said, tensors))
+
+
 def hugging_face(draw: Random) -> tuple[str, Parts]:
     """A description of a folder of transformers, of which only the description is read."""
     said: dict[str, Any] = {"model_type": draw.choice(["parakeet_rnnt", "parakeet_ctc", "wav2vec2", "hubert"])}
@@ -146,13 +176,17 @@ def put_archive(folder: Path, content: bytes) -> None:
     (folder / "given.nemo").write_bytes(content)
 
 
+def put_package(folder: Path, content: bytes) -> None:
+    (folder / "given.zip").write_bytes(content)
+
+
 def cases(
     intact: Callable[[], Any], make: Callable[[Random], tuple[str, Any]], write: Callable[[Path, Any], None]
 ) -> Callable[[int, int], Iterator[tuple[str, Write]]]:
     """The cases of a kind."""
 
     def found(seed: int, count: int) -> Iterator[tuple[str, Write]]:
-        yield "intact", partial(write, **{"content" if write is put_archive else "parts": intact()})
+        yield "intact", lambda folder: write(folder, intact())
         for number in range(1, count):
             what, content = make(Random(f"{seed} {number}"))
             yield what, lambda folder, content=content: write(folder, content)
@@ -167,7 +201,7 @@ def load(folder: Path) -> None:
         UserError: it is refused.
         AssertionError: a weight has another shape than it should, or is no number.
     """
-    path = folder / "given.nemo" if (folder / "given.nemo").exists() else folder / "given"
+    path = next(path for name in ("given.nemo", "given.zip", "given") if (path := folder / name).exists())
     foreign = read_foreign(path)
     state = foreign.weights()
     if foreign.tokenizer is None:
@@ -191,6 +225,12 @@ def load_description(folder: Path) -> None:
 _INTACT = b'{"model_type": "hubert"}'
 KINDS = [
     Kind("nemo archive", cases(lambda: archive(*nemo()), nemo_file, put_archive), load, count=100),
+    Kind(
+        "espnet package",
+        cases(lambda: test_espnet.zipped(test_espnet.members(*espnet())), espnet_package, put_package),
+        load,
+        count=60,
+    ),
     Kind(
         "icefall folder",
         cases(

@@ -4,8 +4,9 @@ python -m nibble.import parakeet.nemo runs/parakeet
 python -m nibble.import parakeet-rnnt-0.6b/ runs/parakeet data=librispeech
 python -m nibble.import icefall-asr-librispeech-transducer-stateless2/ runs/icefall data.corpus_dir=/speech/LibriSpeech
 
-A .nemo file, a folder of Hugging Face Parakeet RNN-T, or an icefall folder of transducer_stateless. Options of the
-speech are kept in the run, so that evaluation finds it. After that, everything works as for a model trained here.
+A .nemo file, a folder of Hugging Face Parakeet RNN-T, an icefall folder of transducer_stateless, or an ESPnet package.
+Options of the speech are kept in the run, so that evaluation finds it. After that, everything works as for a model
+trained here.
 """
 
 import argparse
@@ -53,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m nibble.import", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("path", type=Path, help="a .nemo file, or a folder of Parakeet or icefall")
+    parser.add_argument("path", type=Path, help="a .nemo file, a folder of Parakeet or icefall, or an ESPnet package")
     parser.add_argument("folder", type=Path, help="of the new run")
     parser.add_argument("options", nargs="*", metavar="option=value", help="of the speech, as train.py takes them")
     given = parser.parse_args(arguments)

@@ -6,6 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from nibble.features.espnet import EspnetLogMel
 from nibble.features.kaldi import KaldiFbank
 from nibble.features.nemo import NemoLogMel
 from nibble.features.options import FeatureConfig, FeatureKind, Normalization
@@ -81,6 +82,10 @@ def _made(kind: FeatureKind, mel_bins: int, by_utterance: bool) -> Features:
             features = KaldiFbank(mel_bins)
         case FeatureKind.nemo:
             features = NemoLogMel(mel_bins)
+        case FeatureKind.espnet:
+            features = EspnetLogMel(mel_bins, shift_samples=160)
+        case FeatureKind.espnet_8ms:
+            features = EspnetLogMel(mel_bins, shift_samples=128)
         case FeatureKind.samples:
             features = RawSamples()
     return NormalizedByUtterance(features) if by_utterance else features

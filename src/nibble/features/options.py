@@ -15,10 +15,12 @@ class FeatureStorage(StrEnum):
 
 
 class FeatureKind(StrEnum):
-    """The input of an encoder: log-mel filterbanks of Kaldi or NeMo, or samples."""
+    """The input of an encoder: log-mel filterbanks of Kaldi, NeMo or ESPnet, or samples."""
 
     kaldi = "kaldi"  # as sherpa-onnx computes them, and icefall
     nemo = "nemo"  # as NeMo, and transformers for Parakeet
+    espnet = "espnet"  # as ESPnet, with a frame every 10 ms (hop_length: 160)
+    espnet_8ms = "espnet_8ms"  # the same every 8 ms (hop_length: 128), which ESPnet does unless told otherwise
     samples = "samples"  # raw, for an encoder with convolutions of its own in front: model.foundation
 
 
@@ -35,7 +37,7 @@ class FeatureConfig:
     """`features=`: log-mel filterbanks, or raw samples."""
 
     kind: FeatureKind = FeatureKind.kaldi
-    mel_bins: int = 80  # F, bands between 20 Hz and 7.6 kHz, for nemo between 0 and 8 kHz; samples: 1
+    mel_bins: int = 80  # F, bands between 20 Hz and 7.6 kHz, for nemo and espnet 0 and 8 kHz; samples: 1
     normalization: Normalization = Normalization.corpus
     storage: FeatureStorage = FeatureStorage.on_the_fly
 

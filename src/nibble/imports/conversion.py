@@ -103,7 +103,12 @@ class Conversion:
 
 
 def frequency_outer(weight: Tensor, channels: int) -> Tensor:
-    """A projection (D, C F) of subsampled frames flattened by channel -> one of frames flattened by frequency."""
+    """A projection (D, C F) of subsampled frames flattened by channel -> one of frames flattened by frequency.
+
+    One of another shape comes back as it is, and `finished` refuses it.
+    """
+    if weight.dim() != 2 or weight.size(1) % channels:
+        return weight
     return weight.unflatten(1, (channels, -1)).transpose(1, 2).flatten(1)
 
 

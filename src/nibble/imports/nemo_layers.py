@@ -130,9 +130,7 @@ def _subsampling(conversion: Conversion, said: NemoModel) -> None:
     conversion.linear(f"{source}.out", f"{target}.output")
     scale = said.width**0.5 if said.scaled else 1.0
     output = f"{target}.output"
-    weight = conversion.state[f"{output}.weight"]
-    if weight.size(1) % said.channels == 0:  # else its shape is refused at the end
-        weight = frequency_outer(weight, said.channels)
+    weight = frequency_outer(conversion.state[f"{output}.weight"], said.channels)
     conversion.state[f"{output}.weight"] = weight * scale
     conversion.state[f"{output}.bias"] = conversion.state[f"{output}.bias"] * scale
 

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from nibble.errors import UserError
+from nibble.imports.espnet import Espnet
 from nibble.imports.foundation import Foundation
 from nibble.imports.icefall import Icefall
 from nibble.imports.importer import Foreign, Importer
 from nibble.imports.nemo import Nemo
 from nibble.imports.parakeet import Parakeet
 
-IMPORTERS: tuple[Importer, ...] = (Nemo(), Parakeet(), Foundation(), Icefall())
+IMPORTERS: tuple[Importer, ...] = (Nemo(), Parakeet(), Foundation(), Icefall(), Espnet())
 
 
 def is_foreign(path: Path) -> bool:
@@ -29,5 +30,6 @@ def read_foreign(path: Path) -> Foreign:
     why = "does not exist" if not path.exists() else "is no checkpoint of a toolkit that can be imported"
     raise UserError(
         f"{path} {why}; give a .nemo file, a folder of Hugging Face Parakeet, wav2vec 2.0 or HuBERT "
-        "(config.json, model.safetensors), or an icefall folder (exp/pretrained.pt, data/lang_*/bpe.model)"
+        "(config.json, model.safetensors), an icefall folder (exp/pretrained.pt, data/lang_*/bpe.model), or an ESPnet "
+        "package (a .zip, or a folder with meta.yaml)"
     )

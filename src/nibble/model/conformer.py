@@ -33,6 +33,9 @@ class ConformerEncoder(nn.Module):
         if config.sizes:
             add_size_norms(self.blocks, config)
         self.final_norm = nn.LayerNorm(config.width) if config.final_norm else None
+        for module in self.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.eps = config.norm_epsilon
 
     def output_length(self, frames: Count) -> Count:
         """As `Encoder` says."""

@@ -118,6 +118,7 @@ class ModelConfig:
     kernel: int = 31  # of the depthwise convolution, in encoded frames: of 40 ms with a subsampling_factor of 4
     convolution_norm: ConvolutionNorm = ConvolutionNorm.batch
     final_norm: bool = False  # a LayerNorm after the last block, as icefall and ESPnet
+    norm_epsilon: float = 1e-5  # added to the variance in each LayerNorm; ESPnet's is 1e-12
     chunk_frames: int | None = None  # streaming: frames of 40 ms that are encoded at once; null: whole utterances
     left_chunks: int = 4  # streaming: chunks before its own that a frame attends to
     dropout: float = 0.1  # share of the outputs of each residual module
@@ -145,6 +146,7 @@ class ModelConfig:
             subsampling_channels=COUNT,
             convolution_channels=COUNT,
             kernel=COUNT,
+            norm_epsilon=Range(0, 1e-2, open_below=True),
             dropout=Range(0, 0.99),
             predictor_layers=Range(1, 8),
             embedding_width=COUNT,
