@@ -249,7 +249,7 @@ def test_encoder_logits_and_text_are_espnets(tmp_path: Path) -> None:
     path = write(tmp_path / "package.zip", description(), tensors, zipfile.ZIP_DEFLATED)
     assert is_foreign(path)
     foreign = read_foreign(path)
-    assert (foreign.kind, foreign.model.name) == ("ESPnet Conformer transducer", "package")
+    assert (foreign.named, foreign.model.name) == ("an ESPnet Conformer transducer", "package")
     assert (foreign.features.kind, foreign.features.normalization) == (FeatureKind.espnet, Normalization.corpus)
     model = as_transducer(foreign)
     assert {module.eps for module in model.modules() if isinstance(module, torch.nn.LayerNorm)} == {1e-12}

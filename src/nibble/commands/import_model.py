@@ -36,7 +36,7 @@ def import_model(path: Path, folder: Path, words: list[str]) -> Path:
         raise UserError(f"{wrong}: the checkpoint says model and features; leave them out")
     foreign = read_foreign(path)
     labels = "no labels" if foreign.tokenizer is None else f"{foreign.tokenizer.size} labels"
-    print(f"{path} is a {foreign.kind}, {labels}, features {foreign.features.kind.value}")
+    print(f"{path} is {foreign.named}, {labels}, features {foreign.features.kind.value}")
     file = write_run(foreign, training_config([*words, f"run_dir={folder}"]), folder)
     print(f"{file}: {file.stat().st_size:,} bytes in float32; {foreign.origin}")
     print(f"python evaluate.py checkpoint={folder}")

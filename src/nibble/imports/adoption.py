@@ -17,7 +17,7 @@ _OF_TRAINING = ("name", "dropout", "storage")  # options that say nothing of the
 
 
 class _Source(NamedTuple):
-    kind: str
+    named: str  # with its article
     model: ModelConfig
     features: FeatureConfig
     origin: str
@@ -49,7 +49,7 @@ def adopted(config: Config, words: Sequence[str]) -> tuple[Config, str | None]:
         data = replace(data, tokens=Tokens.kept)
     labels = "its labels" if data.tokens is Tokens.kept else "labels of the training transcripts"
     part = "model" if source.labels else "encoder"
-    line = f"{config.init_from} is a {source.kind}: its {part}, its features ({features.kind.value}), {labels}"
+    line = f"{config.init_from} is {source.named}: its {part}, its features ({features.kind.value}), {labels}"
     return replace(config, model=model, features=features, data=data, origin=config.origin or source.origin), line
 
 
@@ -57,13 +57,13 @@ def _source(path: Path) -> _Source | None:
     """What an imported checkpoint says: another toolkit's, or a run that `python -m nibble.import` wrote."""
     if is_foreign(path):
         foreign = read_foreign(path)
-        return _Source(foreign.kind, foreign.model, foreign.features, foreign.origin, foreign.tokenizer is not None)
+        return _Source(foreign.named, foreign.model, foreign.features, foreign.origin, foreign.tokenizer is not None)
     if not path.exists():
         return None  # said when weights are loaded
     config = load_checkpoint(path).config
     if config.origin is None:
         return None
-    return _Source("run that was imported", config.model, config.features, config.origin)
+    return _Source("a run that was imported", config.model, config.features, config.origin)
 
 
 def _agreed(config: Config, group: str, theirs: Any, typed: set[str]) -> Any:

@@ -26,6 +26,11 @@ class Foreign:
         [], dict[str, Tensor]
     ]  # the state of our `Transducer`, float32, or of its encoder; reads the file
 
+    @property
+    def named(self) -> str:
+        """`kind` with its article: "an icefall transducer_stateless"."""
+        return f"{'an' if self.kind[0].lower() in 'aeiou' else 'a'} {self.kind}"
+
 
 class Importer(Protocol):
     """Reads the checkpoints of one toolkit.
