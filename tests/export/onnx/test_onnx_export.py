@@ -21,6 +21,7 @@ from nibble.export.sherpa.graphs import REPLAYED
 from nibble.inference.onnx_session import session
 from nibble.inference.onnx_transducer import onnx_transducer
 from nibble.model.searchable import LabelState
+from nibble.quant.analog_spec import AnalogSpec
 from nibble.quant.convert import quantized_modules
 from nibble.quant.spec import ActivationSpec, QuantConfig, Rule, WeightSpec
 from nibble.runs.checkpoint import load_checkpoint, quantize
@@ -198,12 +199,22 @@ def test_what_suits_the_weights_is_the_default(fitted) -> None:
     [
         (None, Encoding.w4a8, "has float weights, which encoding=w4a8 would have to round; say how with quant=int4"),
         (None, Encoding.w8a8, "say how with quant=int8"),
-        (8, Encoding.w4, "has weights of 8 bits, which encoding=w4 cannot hold in 4; give encoding=w8a8"),
+        (8, Encoding.w4, "is at int8, with weights of 8 bits, which encoding=w4 cannot hold in 4; give encoding=w8a8"),
     ],
 )
 def test_weights_that_an_encoding_cannot_hold(fitted, bits: int | None, encoding: Encoding, text: str) -> None:
     with pytest.raises(UserError, match=text):
         choose_encoding(fitted("stateless", bits), encoding)
+
+
+@pytest.mark.parametrize("encoding", [None, *Encoding])
+def test_analog_weights_that_no_encoding_can_hold(write_run, encoding: Encoding | None) -> None:
+    analog = QuantConfig(
+        "analog", [Rule("encoder.blocks.*.feed_forward*.*", None, ActivationSpec(), analog=AnalogSpec(2))]
+    )
+    loaded = quantize(load_checkpoint(write_run()), analog)
+    with pytest.raises(UserError, match=r"is at analog, which simulates analog memory .* give target=bundle"):
+        choose_encoding(loaded, encoding)
 
 
 def test_layers_of_more_bits_are_stored_in_bytes(fitted) -> None:

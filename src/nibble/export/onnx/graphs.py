@@ -59,11 +59,7 @@ def export_graphs(
     Raises:
         UserError: the model hears features that sherpa-onnx would not compute, or its labels can't be paired.
     """
-    if any(layer.analog_spec for layer in quantized_modules(loaded.model).values()):
-        raise UserError(
-            f"{loaded.path} is at {loaded.quant}, which simulates analog memory and is no format of weights; "
-            "give target=bundle, or a checkpoint of another precision"
-        )
+    _check_weights(loaded)
     model = frozen_copy(loaded.model)
     if not isinstance(model.joiner, Joiner):
         raise UserError(f"{loaded.path} has a CTC head, and this export is of transducers; give target=bundle")
@@ -79,6 +75,15 @@ def export_graphs(
         helper.set_model_props(model_proto, metadata | about)
         graphs[name] = ExportedGraph(model_proto, sites)
     return graphs
+
+
+def _check_weights(loaded: Loaded) -> None:
+    """Raise `UserError` for weights that no encoding can hold."""
+    if any(layer.analog_spec for layer in quantized_modules(loaded.model).values()):
+        raise UserError(
+            f"{loaded.path} is at {loaded.quant}, which simulates analog memory and is no format of weights; "
+            "give target=bundle, or a checkpoint of another precision"
+        )
 
 
 def _traced(
@@ -202,6 +207,7 @@ def choose_encoding(loaded: Loaded, wanted: Encoding | None) -> Encoding:
     Raises:
         UserError: the weights do not fit it.
     """
+    _check_weights(loaded)
     bits = [bits for module in quantized_modules(loaded.model).values() if (bits := module.weight_bits) is not None]
     if not bits:
         if wanted not in (None, Encoding.float):
@@ -214,8 +220,8 @@ def choose_encoding(loaded: Loaded, wanted: Encoding | None) -> Encoding:
     fits = min(bits) <= NIBBLE_BITS
     if wanted in (Encoding.w4, Encoding.w4a8) and not fits:
         raise UserError(
-            f"{loaded.path} has weights of {min(bits)} bits, which encoding={wanted.value} cannot hold in "
-            f"{NIBBLE_BITS}; give encoding=w8a8, or a checkpoint of {NIBBLE_BITS} bits or fewer"
+            f"{loaded.path} is at {loaded.quant}, with weights of {min(bits)} bits, which encoding={wanted.value} "
+            f"cannot hold in {NIBBLE_BITS}; give encoding=w8a8, or a checkpoint of {NIBBLE_BITS} bits or fewer"
         )
     return wanted or (Encoding.w4a8 if fits else Encoding.w8a8)
 
