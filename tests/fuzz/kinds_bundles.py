@@ -125,7 +125,7 @@ def _raw(files: Files, _said: Any, draw: Random) -> tuple[str, Any]:
 def load_bundle(folder: Path) -> None:
     """Loaded, it is stored as it was, and recognises or says why not."""
     loaded = read_bundle(folder)
-    said = json.loads((folder / "config.json").read_bytes())
+    said = {"heard_s": None} | json.loads((folder / "config.json").read_bytes())  # older bundles lack it
     same(
         {**loaded.notes, "config": plain(loaded.config)},
         {**{name: said[name] for name in loaded.notes}, "config": said["config"]},
