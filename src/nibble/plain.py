@@ -86,8 +86,8 @@ def build(schema: type[Schema], values: object, where: str = "") -> Schema:
         where: the name of the whole, for messages.
 
     Raises:
-        UserError: an unknown or missing name, a value of another type, a number that is none, or what the dataclass
-            itself refuses; the text names the option.
+        UserError: an unknown or missing name, a value of another type, a number that is not finite, or what the
+            dataclass itself refuses; the text names the option.
     """
     if not isinstance(values, dict):
         raise UserError(f"{where or 'it'} is {_short(values)}; give names with values")
@@ -113,7 +113,7 @@ def build_lines(schema: type[Schema], path: Path, called: str, cure: str) -> lis
         cure: what to do with a line that is something else, for messages.
 
     Raises:
-        UserError: a line is none; the text gives its number.
+        UserError: a line cannot be read as one; the text gives its number.
     """
     found = []
     for number, line in enumerate(path.read_bytes().splitlines() if path.is_file() else [], start=1):

@@ -102,6 +102,15 @@ class Conversion:
             raise UserError(f"{self._path} holds NaN or infinity: {name} after the import")
 
 
+def relative_attention(conversion: Conversion, source: str, target: str) -> None:
+    """Attention with relative positions, by the names that it has in ESPnet and in NeMo."""
+    for theirs, ours in (("q", "query"), ("k", "key"), ("v", "value"), ("out", "output")):
+        conversion.linear(f"{source}.linear_{theirs}", f"{target}.{ours}")
+    conversion.state[f"{target}.position.weight"] = conversion.take(f"{source}.linear_pos.weight")
+    for theirs, ours in (("u", "content_bias"), ("v", "position_bias")):
+        conversion.state[f"{target}.{ours}"] = conversion.take(f"{source}.pos_bias_{theirs}").flatten()
+
+
 def frequency_outer(weight: Tensor, channels: int) -> Tensor:
     """A projection (D, C F) of subsampled frames flattened by channel -> one of frames flattened by frequency.
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nibble.errors import UserError
 from nibble.features.options import FeatureConfig, FeatureKind, Normalization
-from nibble.imports.conversion import Conversion, blank_first, frequency_outer
+from nibble.imports.conversion import Conversion, blank_first, frequency_outer, relative_attention
 from nibble.imports.description import Described
 from nibble.model.options import Activation, ConvolutionNorm, ModelConfig, Predictor, SubsamplingKind
 
@@ -142,11 +142,7 @@ def _block(conversion: Conversion, source: str, target: str) -> None:
         conversion.linear(f"{source}.feed_forward{number}.linear2", f"{target}.feed_forward{number}.projection")
     attention = f"{target}.attention"
     conversion.norm(f"{source}.norm_self_att", f"{attention}.norm")
-    for theirs, ours in (("q", "query"), ("k", "key"), ("v", "value"), ("out", "output")):
-        conversion.linear(f"{source}.self_attn.linear_{theirs}", f"{attention}.{ours}")
-    conversion.state[f"{attention}.position.weight"] = conversion.take(f"{source}.self_attn.linear_pos.weight")
-    for theirs, ours in (("u", "content_bias"), ("v", "position_bias")):
-        conversion.state[f"{attention}.{ours}"] = conversion.take(f"{source}.self_attn.pos_bias_{theirs}").flatten()
+    relative_attention(conversion, f"{source}.self_attn", attention)
     convolution = f"{target}.convolution"
     conversion.norm(f"{source}.norm_conv", f"{convolution}.norm")
     conversion.linear(f"{source}.conv.pointwise_conv1", f"{convolution}.pointwise1")
