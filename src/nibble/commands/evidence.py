@@ -58,11 +58,11 @@ def _run(options: EvidenceOptions) -> int:
         console.print(f"{folder} is not there: {cure}")
     if options.list:
         for step in (step for some in planned.values() for step in some if progress.state(step) is not State.done):
-            print(f"python {shlex.join(step.command)}")
+            print(f"python {shlex.join(step.next_command)}")
         return 0
-    failed = [step for table in chosen for step in run_left(table, place, progress)]
+    failed = [step for some in planned.values() for step in run_left(some, progress)]
     for step in failed:
-        console.print(f"failed: {step.table}, {step.kind.value} {step.name}: python {shlex.join(step.command)}")
+        console.print(f"failed: {step.table}, {step.kind.value} {step.name}: python {shlex.join(step.next_command)}")
     whole = [name for name, some in planned.items() if all(progress.state(step) is State.done for step in some)]
     left = [name for name in planned if name not in whole]
     if whole and not options.trial:
@@ -74,14 +74,13 @@ def _run(options: EvidenceOptions) -> int:
     return 1 if left else 0
 
 
-def run_left(table: tables.Table, place: Place, progress: Progress) -> list[Step]:
-    """Run what is left of a table; the steps that failed."""
+def run_left(planned: Sequence[Step], progress: Progress) -> list[Step]:
+    """Run what is left of a table's steps; those that failed."""
     failed = []
-    for number, planned in enumerate(steps(table, place)):
-        step = steps(table, place)[number] if planned.kind is Kind.train else planned  # it may have begun since
+    for step in planned:
         if progress.state(step) is not State.left:
             continue
-        print(f"== {step.table}, {step.kind.value} {step.name}\npython {shlex.join(step.command)}", flush=True)
+        print(f"== {step.table}, {step.kind.value} {step.name}\npython {shlex.join(step.next_command)}", flush=True)
         if not progress.run(step):
             print(f"== failed; what does not need it goes on: {step.name}", file=sys.stderr, flush=True)
             failed.append(step)

@@ -71,7 +71,7 @@ class Progress:
         A signal is passed on to it, and awaited, so that a training that is stopped is saved.
         """
         started_s = time.time()
-        process = start(step.command)
+        process = start(step.next_command)
         try:
             code = process.wait()
         except Interrupted:

@@ -32,7 +32,7 @@ class Step:
         table: the experiment whose table it is for.
         kind: what it does.
         name: which model or speech, for people.
-        command: the words after `python`.
+        command: the words after `python`, where nothing of it is done.
         minutes: what it takes on two quiet cores.
         makes: the run, or the folder of speech, that is there when it is done; None for other kinds.
         reads: runs that must be finished, folders of speech that must be there.
@@ -45,6 +45,13 @@ class Step:
     minutes: float
     makes: Path | None = None
     reads: tuple[Path, ...] = ()
+
+    @property
+    def next_command(self) -> tuple[str, ...]:
+        """The words after `python` that bring it further: a training that was stopped goes on."""
+        if self.kind is Kind.train and self.makes is not None and RunFolder(self.makes).is_run():
+            return ("train.py", f"resume={self.makes}")
+        return self.command
 
 
 @dataclass(frozen=True)
@@ -165,9 +172,6 @@ def _train(table: Table, place: Place, one: _Training) -> Step:
 
 
 def _training_command(words: Sequence[str], run: Path, place: Place) -> tuple[str, ...]:
-    """The training, from its beginning or from where it was stopped."""
-    if RunFolder(run).is_run():
-        return ("train.py", f"resume={run}")
     return ("train.py", *words, f"hydra.run.dir={run}", *place.training())
 
 

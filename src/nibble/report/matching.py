@@ -44,9 +44,9 @@ def match(runs: Sequence[Run], records: Sequence[Record]) -> list[Measurement]:
     return found
 
 
-def unmatched(runs: Sequence[Run], records: Sequence[Record]) -> list[Record]:
-    """Records whose command names one of `runs`, but whose options are not those of a run here."""
-    matched = {id(one.record) for one in match(runs, records)}
+def unmatched(runs: Sequence[Run], records: Sequence[Record], measured: Sequence[Measurement]) -> list[Record]:
+    """Records whose command names one of `runs`, but which are not among what `match` found for them."""
+    matched = {id(one.record) for one in measured}
     folders = {run.folder.name for run in runs}
     return [one for one in records if id(one) not in matched and folders & _words(one.command)]
 

@@ -45,7 +45,7 @@ def publish(paths: Sequence[Path], records_file: Path, results: Path = RESULTS) 
         for record in last.values():
             records.append(results / RECORDS, record)
         said.append(f"{results / RECORDS}: {len(last)} evaluations of {len(runs)} runs")
-        if others := unmatched(runs, evaluations):
+        if others := unmatched(runs, evaluations, measured):
             said.append(
                 f"left out: {len(others)} evaluations that name these runs and have other options, since the code or "
                 f"the run has changed; evaluate again: {others[0].command}"

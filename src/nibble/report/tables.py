@@ -133,14 +133,14 @@ def steps_differ(among: Iterable[System]) -> bool:
 def checkpoint_of(system: System, among: Iterable[System]) -> System | None:
     """The checkpoint that a deployed system was written from, as torch computes it; None for a checkpoint itself."""
     last = system.last
-    if last.inference.backend is Backend.torch:
+    if not is_deployed(last):
         return None
     wanted = (last.model, last.quant, last.method, last.inference.search)
     return next(
         (
             other
             for other in among
-            if other.last.inference.backend is Backend.torch
+            if not is_deployed(other.last)
             and (other.last.model, other.last.quant, other.last.method, other.last.inference.search) == wanted
         ),
         None,

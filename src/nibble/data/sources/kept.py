@@ -10,7 +10,6 @@ The lines are utterances, [id, text, place of the audio, whether it was converte
 
 import json
 import os
-import re
 from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -24,6 +23,7 @@ from lhotse.audio import AudioSource
 from nibble.conventions import SAMPLE_RATE_HZ
 from nibble.data.cuts import Cuts
 from nibble.data.options import TextCase
+from nibble.data.sources.paths import is_plain
 from nibble.data.sources.source import Problem
 from nibble.data.text import in_case, is_unicode
 from nibble.errors import UserError, printable
@@ -36,7 +36,6 @@ _DETAIL = 2_000  # characters kept of a detail
 EXAMPLES = 20  # of each kind that are kept
 _KINDS = (str, str, str, bool, int, dict)
 _MAX_SAMPLES = 2**40
-_UNUSUAL = re.compile(r"//|(^|/)\.(/|$)|/$|^$")  # in a path: what `pathlib` writes in another way
 _FIELDS = ("speaker", "language", "gender")  # labels that Lhotse has a field for
 
 
@@ -235,7 +234,7 @@ def _cut(utterance: Utterance, audio: str, case: TextCase) -> MonoCut:
 
 def _joined(folder: str, audio: str) -> str:
     """As `str(Path(folder) / audio)`, in a tenth of its time where it changes nothing else."""
-    if _UNUSUAL.search(audio) or folder in ("", ".") or folder.endswith("/"):
+    if not is_plain(audio) or folder in ("", ".") or folder.endswith("/"):
         return str(Path(folder) / audio)
     return audio if audio[0] == "/" else f"{folder}/{audio}"
 
