@@ -88,6 +88,16 @@ def found_by(model: Searchable, features: torch.Tensor) -> tuple[list[int], list
     return labels, frames, least
 
 
+def tell_frames_apart(path: Path, tensors: dict[str, torch.Tensor], factor: float) -> None:
+    """Let the joiner hear how the frames of the model at `path` differ, `factor` times as loud; changes `tensors`."""
+    features = SherpaFeatures()(speech(32_000))
+    with torch.no_grad():
+        encoded = as_transducer(read_foreign(path)).encode(features[None], torch.tensor([len(features)]))[0][0]
+    projection = torch.randn(tensors["joint.enc.weight"].shape, generator=torch.Generator().manual_seed(0))
+    tensors["joint.enc.weight"] = projection / encoded.std(0) * factor
+    tensors["joint.enc.bias"] = -tensors["joint.enc.weight"] @ encoded.mean(0)
+
+
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: Path) -> Path:
     """A random FastConformer-Transducer as a run, in which frames differ and blank is about as probable as labels."""
@@ -95,12 +105,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: Path) -> Pat
     said = description(**VARIANTS["fastconformer"])
     tensors = weights(said)
     path = write(root / "small.nemo", said, tensors)
-    features = SherpaFeatures()(speech(32_000))
-    with torch.no_grad():
-        encoded = as_transducer(read_foreign(path)).encode(features[None], torch.tensor([len(features)]))[0][0]
-    projection = torch.randn(tensors["joint.enc.weight"].shape, generator=torch.Generator().manual_seed(0))
-    tensors["joint.enc.weight"] = projection / encoded.std(0) / 4
-    tensors["joint.enc.bias"] = -tensors["joint.enc.weight"] @ encoded.mean(0)
+    tell_frames_apart(path, tensors, 1 / 4)
     tensors["joint.pred.weight"] *= 2
     (bias,) = (name for name in tensors if name.startswith("joint.joint_net.") and name.endswith("bias"))
     tensors[bias.replace("bias", "weight")] *= 2

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from speech_model import as_transducer
 from test_nemo import VARIANTS, description, weights, write
-from test_nemo_to_sherpa import CLEAR, SPEECH, SherpaFeatures, folder_of, speech
+from test_nemo_to_sherpa import CLEAR, SPEECH, SherpaFeatures, folder_of, speech, tell_frames_apart
 
 from nibble.commands.import_model import main
 from nibble.conventions import BLANK
@@ -18,7 +17,6 @@ from nibble.evaluation.sherpa import load_sherpa
 from nibble.export.onnx.graphs import check_features
 from nibble.export.options import Encoding
 from nibble.features.options import FeatureConfig
-from nibble.imports.recognition import read_foreign
 from nibble.inference.onnx_transducer import onnx_transducer
 from nibble.model.decoding import greedy
 from nibble.model.searchable import Searchable
@@ -38,12 +36,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: Path) -> Pat
     said = description(**VARIANTS["fastconformer"], **VARIANTS["tdt"])
     tensors = weights(said)
     path = write(root / "small.nemo", said, tensors)
-    features = SherpaFeatures()(speech(32_000))
-    with torch.no_grad():
-        encoded = as_transducer(read_foreign(path)).encode(features[None], torch.tensor([len(features)]))[0][0]
-    projection = torch.randn(tensors["joint.enc.weight"].shape, generator=torch.Generator().manual_seed(0))
-    tensors["joint.enc.weight"] = projection / encoded.std(0) / 2
-    tensors["joint.enc.bias"] = -tensors["joint.enc.weight"] @ encoded.mean(0)
+    tell_frames_apart(path, tensors, 1 / 2)
     (head,) = (name for name in tensors if name.startswith("joint.joint_net.") and name.endswith("weight"))
     tensors[head] *= 4
     tensors[head.replace("weight", "bias")][-6] += 3.0  # blank
